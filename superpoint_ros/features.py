@@ -1,0 +1,83 @@
+"""What comes out of an image, and what comes out of two of them.
+
+Pixels are (x, y), float32, with pixel centres at integers: (0, 0) is the centre of the top-left pixel, as in OpenCV
+and in ROS. Everything public in this package uses this convention, and sizes are (width, height).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Keypoints of one image with their descriptors, best first.
+
+    Args:
+        keypoints: (N, 2) float32, pixels (x, y) of the image that was given, whatever size the network ran at.
+        scores: (N,) float32 in [0, 1], descending.
+        descriptors: (N, D) float32 with unit rows; D is 0 for a detector without descriptors.
+        image_size: (width, height) of the image in pixels.
+
+    Raises:
+        ValueError: the arrays do not have these shapes and types.
+    """
+
+    keypoints: Floats
+    scores: Floats
+    descriptors: Floats
+    image_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        count = len(self.keypoints)
+        expected = {'keypoints': (count, 2), 'scores': (count,), 'descriptors': (count, *self.descriptors.shape[1:])}
+        for name, shape in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f'{name}: expected float32 of shape {shape}, got {array.dtype} of shape {array.shape}')
+        if self.descriptors.ndim != 2:
+            raise ValueError(f'descriptors: expected shape ({count}, D), got {self.descriptors.shape}')
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def __getitem__(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Features:
+        """The features at a slice, an index array or a boolean mask."""
+        return Features(self.keypoints[index], self.scores[index], self.descriptors[index], self.image_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Pairs of features of two images, in the order of the first image's features.
+
+    Args:
+        indices: (M, 2) uint32, the row in the first image's features and the row in the second's.
+        similarities: (M,) float32, cosine similarity of the two descriptors, in [-1, 1].
+
+    Raises:
+        ValueError: the arrays do not have these shapes and types.
+    """
+
+    indices: npt.NDArray[np.uint32]
+    similarities: Floats
+
+    def __post_init__(self) -> None:
+        count = len(self.similarities)
+        if self.indices.shape != (count, 2) or self.indices.dtype != np.uint32:
+            raise ValueError(
+                f'indices: expected uint32 of shape ({count}, 2), got {self.indices.dtype} of shape {self.indices.shape}'
+            )
+        if self.similarities.shape != (count,) or self.similarities.dtype != np.float32:
+            raise ValueError(f'similarities: expected float32 of shape ({count},), got {self.similarities.dtype}')
+
+    def __len__(self) -> int:
+        return len(self.similarities)
+
+    def __getitem__(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Matches:
+        """The matches at a slice, an index array or a boolean mask."""
+        return Matches(self.indices[index], self.similarities[index])

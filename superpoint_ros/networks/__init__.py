@@ -1,0 +1,1 @@
+"""The networks and their decoding in torch: for training, export and GPU inference."""
