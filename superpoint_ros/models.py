@@ -36,7 +36,9 @@ class Model:
         if path is None:
             have = self.graph if kind == 'weights' else self.weights
             cure = 'give the .safetensors file' if kind == 'weights' else f'make it with: superpoint export {have}'
-            raise FileNotFoundError(f'model {self.name}: this back end needs the {kind}, and only {have} is there; {cure}')
+            raise FileNotFoundError(
+                f'model {self.name}: this back end needs the {kind}, and only {have} is there; {cure}'
+            )
         return path
 
 

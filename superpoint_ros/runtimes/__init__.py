@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.config import check, option
-from superpoint_ros.decode import DecodeConfig
-from superpoint_ros.features import Floats
+from superpoint_ros.decode import DecodeConfig, Decoded, Mask
 from superpoint_ros.models import Model
 
-BACKENDS = ('auto', 'openvino', 'torch')
+logger = logging.getLogger(__name__)
+
+TABLE = {
+    'openvino': ('superpoint_ros.runtimes.openvino', 'OpenVINORuntime', 'openvino', 'cpu'),
+    'torch': ('superpoint_ros.runtimes.pytorch', 'TorchRuntime', 'torch', 'gpu'),
+}
+"""Of each back end: its module and class, the library that it needs, and the extra that installs that library."""
+
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 
 
@@ -26,25 +34,23 @@ PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 class RuntimeConfig:
     """Which back end runs the network, and how."""
 
-    backend: str = option('auto', 'Library that runs the network; auto takes a CUDA GPU if torch sees one, else OpenVINO.', choices=BACKENDS)
+    backend: str = option(
+        'auto',
+        'Library that runs the network; auto takes torch if it sees a CUDA GPU, else OpenVINO.',
+        choices=('auto', *TABLE),
+    )
     device: str = option('', 'Device as the back end names it (cuda:0, cpu, GPU); empty for its own choice.')
-    precision: str = option('auto', 'Arithmetic of the convolutions.', choices=PRECISIONS)
-    threads: int = option(0, 'CPU threads for the network; 0 for all cores.', minimum=0)
+    precision: str = option(
+        'auto', 'Arithmetic of the convolutions; auto takes what the device is fast at.', choices=PRECISIONS
+    )
+    threads: int = option(0, 'CPU threads for the network; 0 for its own choice.', minimum=0, maximum=1024)
 
     def __post_init__(self) -> None:
         check(self)
 
 
-class Decoded(NamedTuple):
-    """Keypoints of one image in the pixels of the network's input, best first; shapes and dtypes as in Features."""
-
-    keypoints: Floats
-    scores: Floats
-    descriptors: Floats
-
-
 class Runtime(Protocol):
-    """A network on a device."""
+    """A network on a device. Not thread-safe: one call at a time."""
 
     name: str
     """The back end: openvino, torch, …"""
@@ -56,12 +62,54 @@ class Runtime(Protocol):
     checksum: str
     """SHA-256 of the model file that it loaded."""
 
-    def __call__(self, images: npt.NDArray[np.uint8], sizes: list[tuple[int, int]], config: DecodeConfig) -> list[Decoded]:
+    def __call__(
+        self,
+        images: npt.NDArray[np.uint8],
+        sizes: Sequence[tuple[int, int]],
+        config: DecodeConfig,
+        masks: Sequence[Mask | None],
+    ) -> list[Decoded]:
         """Run and decode a batch.
 
         Args:
             images: (B, H, W) uint8 grey, H and W multiples of 8.
             sizes: (width, height) of the part of each image, at its top left, that is picture and not padding.
             config: how to decode.
+            masks: for each image (H, W), False where no keypoint may be, or None.
         """
         ...
+
+
+def load(model: Model, config: RuntimeConfig) -> Runtime:
+    """Load a model on the back end that the configuration names.
+
+    Raises:
+        ImportError: the back end's library is not installed, or does not load; the message says how to install it.
+        FileNotFoundError: the model has no file for this back end.
+        ValueError: the model's file is broken or not of a network that we know.
+    """
+    backend = config.backend
+    if backend == 'auto':
+        backend, why = _choose()
+        logger.info('back end: %s (%s)', backend, why)
+    module, name, library, extra = TABLE[backend]
+    try:
+        importlib.import_module(library)
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
+        raise ImportError(
+            f'back end {backend} needs {library}, which does not load ({error}); pip install superpoint_ros[{extra}]'
+        ) from error
+    runtime: Runtime = getattr(importlib.import_module(module), name)(model, config)
+    return runtime
+
+
+def _choose() -> tuple[str, str]:
+    if importlib.util.find_spec('torch') is None:
+        return 'openvino', 'torch is not installed'
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return 'openvino', f'torch does not load: {error}'
+    if torch.cuda.is_available():
+        return 'torch', f'torch sees {torch.cuda.get_device_name()}'
+    return 'openvino', 'torch sees no CUDA GPU'

@@ -1,0 +1,149 @@
+"""Layouts of the point clouds that carry features, matches and tracks, shared by live nodes and the bag tool.
+
+A sensor_msgs/PointCloud2 of ours is an array of records: height 1, width N, point_step the size of a record. So a
+NumPy structured dtype says the layout, `tobytes` makes the data and `np.frombuffer` reads it without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from superpoint_ros.features import Features, Floats, Matches
+
+MATCH = np.dtype(
+    [
+        ('x0', '<f4'),
+        ('y0', '<f4'),
+        ('x1', '<f4'),
+        ('y1', '<f4'),
+        ('similarity', '<f4'),
+        ('index0', '<u4'),
+        ('index1', '<u4'),
+    ]
+)
+"""A match: the two keypoints in pixels, cosine similarity, and rows in the two feature clouds."""
+
+TRACK = np.dtype([('id', '<u4'), ('age', '<u4'), ('x', '<f4'), ('y', '<f4'), ('score', '<f4')])
+"""A track: its identity, for how many frames it has been followed, and the keypoint in this frame."""
+
+INT8_SCALE = 127
+"""int8 descriptors are round(127·d)."""
+
+# PointField's datatype numbers.
+DATATYPES = {'i1': 1, 'u1': 2, 'i2': 3, 'u2': 4, 'i4': 5, 'u4': 6, 'f4': 7, 'f8': 8}
+
+
+class Field(NamedTuple):
+    """What a sensor_msgs/PointField says."""
+
+    name: str
+    offset: int
+    datatype: int
+    count: int
+
+
+def feature_dtype(descriptor_size: int, descriptor_type: str = 'int8') -> np.dtype[Any]:
+    """The layout of a feature: x and y in pixels, score, and the descriptor as int8 or float32, if there is one."""
+    fields: list[Any] = [('x', '<f4'), ('y', '<f4'), ('score', '<f4')]
+    if descriptor_size:
+        fields.append(('descriptor', {'int8': 'i1', 'float32': '<f4'}[descriptor_type], (descriptor_size,)))
+    return np.dtype(fields)
+
+
+def point_fields(dtype: np.dtype[Any]) -> list[Field]:
+    """The PointFields of a layout."""
+    fields = []
+    for name in dtype.names or ():
+        kind, offset = dtype.fields[name][:2]  # type: ignore[index]
+        count = int(np.prod(kind.shape, dtype=int))
+        fields.append(Field(name, offset, DATATYPES[kind.base.str[1:]], count))
+    return fields
+
+
+def encode_features(features: Features, descriptor_type: str = 'int8') -> npt.NDArray[np.void]:
+    """Features as an array of records, best first."""
+    size = features.descriptors.shape[1]
+    cloud = np.empty(len(features), feature_dtype(size, descriptor_type))
+    cloud['x'], cloud['y'], cloud['score'] = features.keypoints[:, 0], features.keypoints[:, 1], features.scores
+    if size:
+        descriptors = features.descriptors
+        cloud['descriptor'] = np.rint(descriptors * INT8_SCALE) if descriptor_type == 'int8' else descriptors
+    return cloud
+
+
+def decode_features(
+    data: Any, width: int, point_step: int, fields: Iterable[Any], image_size: tuple[int, int] = (0, 0)
+) -> Features:
+    """Features from a point cloud.
+
+    Args:
+        data: the message's data, anything with the buffer protocol.
+        width: number of points.
+        point_step: bytes per point.
+        fields: the message's fields, with attributes name, offset, datatype and count.
+        image_size: (width, height) in pixels, from features/info.
+
+    Raises:
+        ValueError: the data is shorter than the message says, or a field is missing or of another type.
+    """
+    cloud = read_cloud(data, width, point_step, fields)
+    names = cloud.dtype.names or ()
+    for name in ('x', 'y', 'score'):
+        if name not in names or cloud.dtype[name] != np.dtype('<f4'):
+            raise ValueError(f'features: expected a FLOAT32 field {name}, got {cloud.dtype}')
+    keypoints = np.stack([cloud['x'], cloud['y']], axis=1)
+    if 'descriptor' in names:
+        descriptors = cloud['descriptor'].reshape(len(cloud), -1).astype(np.float32)
+        if cloud.dtype['descriptor'].base == np.int8:
+            length = np.sqrt(np.einsum('kd,kd->k', descriptors, descriptors))
+            descriptors /= np.maximum(length, 1e-12)[:, None]
+    else:
+        descriptors = np.empty((len(cloud), 0), np.float32)
+    return Features(keypoints, cloud['score'].astype(np.float32), descriptors, image_size)
+
+
+def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) -> npt.NDArray[np.void]:
+    """The points of a little-endian cloud as an array of records, a view of its data without a copy.
+
+    Raises:
+        ValueError: the data is shorter than the message says, or a field does not fit in a point.
+    """
+    kinds = {number: kind for kind, number in DATATYPES.items()}
+    names, formats, offsets = [], [], []
+    for field in fields:
+        if field.datatype not in kinds:
+            raise ValueError(f'point cloud: field {field.name} has the unknown datatype {field.datatype}')
+        names.append(field.name)
+        formats.append(
+            (f'<{kinds[field.datatype]}', (field.count,)) if field.count != 1 else f'<{kinds[field.datatype]}'
+        )
+        offsets.append(field.offset)
+    dtype = np.dtype({'names': names, 'formats': formats, 'offsets': offsets, 'itemsize': point_step})
+    buffer = memoryview(data)
+    if width * point_step > buffer.nbytes:
+        raise ValueError(f'point cloud: {width} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
+    return np.frombuffer(buffer, dtype, count=width)
+
+
+def encode_matches(features0: Features, features1: Features, matches: Matches) -> npt.NDArray[np.void]:
+    """Matches as an array of records."""
+    cloud = np.empty(len(matches), MATCH)
+    index0, index1 = matches.indices.T
+    cloud['x0'], cloud['y0'] = features0.keypoints[index0].T
+    cloud['x1'], cloud['y1'] = features1.keypoints[index1].T
+    cloud['similarity'], cloud['index0'], cloud['index1'] = matches.similarities, index0, index1
+    return cloud
+
+
+def encode_tracks(
+    ids: npt.NDArray[np.integer], ages: npt.NDArray[np.integer], keypoints: Floats, scores: Floats
+) -> npt.NDArray[np.void]:
+    """Tracks as an array of records."""
+    cloud = np.empty(len(ids), TRACK)
+    cloud['id'], cloud['age'], cloud['score'] = ids, ages, scores
+    cloud['x'], cloud['y'] = keypoints.T
+    return cloud

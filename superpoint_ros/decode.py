@@ -1,0 +1,220 @@
+"""From the raw heads of a network to keypoints and descriptors, in NumPy and OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from superpoint_ros.config import check, option
+from superpoint_ros.features import Floats
+
+CELL = 8
+"""Side in pixels of the cells that the network's heads work on."""
+
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Which pixels become keypoints, and how their descriptors are read.
+
+    Non-maximum suppression is greedy by score, as in the paper's demo: take the best pixel that is left, discard all
+    others in the square of (2·nms_radius + 1)² pixels around it, go on until none is left. Of equal scores the first
+    in row-major order (top to bottom, then left to right) wins. The border and the mask are applied after it, so that
+    the slope of a peak which they remove is not taken for a peak of its own.
+    """
+
+    threshold: float = option(0.005, 'Keypoints have a score above this.', minimum=0, maximum=1, live=True)
+    max_keypoints: int = option(1024, 'At most this many keypoints, the best.', minimum=1, maximum=100_000, live=True)
+    nms_radius: int = option(
+        4, 'No two keypoints are nearer than this in both x and y.', unit='px', minimum=0, maximum=64, live=True
+    )
+    border: int = option(
+        4, 'No keypoints nearer than this to the edge of the picture.', unit='px', minimum=0, maximum=1000, live=True
+    )
+    subpixel: bool = option(True, 'Refine keypoints to a fraction of a pixel.', live=True)
+    interpolation: str = option(
+        'bilinear',
+        'How descriptors are read between the cells: bilinear, or bicubic as in the paper (slower).',
+        choices=('bilinear', 'bicubic'),
+        live=True,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class Decoded(NamedTuple):
+    """Keypoints of one image in the pixels of the network's input, best first; shapes and dtypes as in Features."""
+
+    keypoints: Floats
+    scores: Floats
+    descriptors: Floats
+
+
+def decode_superpoint(
+    outputs: Mapping[str, Floats], size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
+) -> Decoded:
+    """Keypoints and descriptors from the raw heads of SuperPoint, or of MagicPoint, which has no descriptors.
+
+    Args:
+        outputs: logits (65, H/8, W/8) and, if the model has them, descriptors (D, H/8, W/8); fastest if the
+            descriptors lie in memory as (H/8, W/8, D).
+        size: (width, height) of the part at the top left that is picture and not padding.
+        config: how to decode.
+        mask: (H, W), False where no keypoint may be.
+    """
+    scores = score_map(outputs['logits'])
+    y, x = find_peaks(scores, size, config, mask)
+    keypoints = np.stack([x, y], axis=1).astype(np.float32)
+    if config.subpixel:
+        keypoints += refinement(scores, y, x)
+    if 'descriptors' in outputs:
+        descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
+    else:
+        descriptors = np.empty((len(keypoints), 0), np.float32)
+    return Decoded(keypoints, scores[y, x], descriptors)
+
+
+DECODERS: dict[str, Callable[[Mapping[str, Floats], tuple[int, int], DecodeConfig, Mask | None], Decoded]] = {
+    'superpoint': decode_superpoint,
+}
+"""The decoder of each model family, by the `model` of a model file's metadata."""
+
+
+def score_map(logits: Floats) -> Floats:
+    """Probability of a keypoint at each pixel.
+
+    Args:
+        logits: (65, H/8, W/8); channel 8·v + u is pixel (u, v) of the cell, channel 64 the dustbin.
+
+    Returns:
+        (H, W) float32: softmax over the 65 channels, dustbin dropped, cells unfolded to pixels.
+    """
+    _, rows, columns = logits.shape
+    exponentials = np.exp(logits - logits.max(axis=0))
+    scores = exponentials[: CELL * CELL]
+    scores /= exponentials.sum(axis=0)
+    cells = scores.reshape(CELL, CELL, rows, columns)
+    return cells.transpose(2, 0, 3, 1).reshape(rows * CELL, columns * CELL)
+
+
+def find_peaks(
+    scores: Floats, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
+) -> tuple[Indices, Indices]:
+    """The best keypoints of a score map, in whole pixels, after non-maximum suppression as DecodeConfig defines it.
+
+    Greedy suppression is done in rounds. A pixel that is the first of the best in its square of what is left would be
+    taken before anything that could discard it, so all such pixels are taken at once and their squares cleared; what
+    is left goes into the next round, until nothing is. Pixels too low to be among the best K so far drop out early.
+
+    Args:
+        scores: (H, W) float32 in [0, 1]. NaN counts as 0.
+        size: (width, height) of the part at the top left that is picture and not padding.
+        config: threshold, max_keypoints, nms_radius and border.
+        mask: (H, W), False where no keypoint may be.
+
+    Returns:
+        rows and columns, each (K,), by descending score, equal ones in row-major order.
+    """
+    (width, height), radius = size, config.nms_radius
+    _, picture = cv2.threshold(scores[:height, :width], config.threshold, 0, cv2.THRESH_TOZERO)
+    picture = cv2.copyMakeBorder(picture, *[radius] * 4, cv2.BORDER_CONSTANT, value=0)
+    values, stride = picture.ravel(), picture.shape[1]
+    steps = np.arange(-radius, radius + 1)
+    square = (steps[:, None] * stride + steps).ravel()
+    before = square[: square.size // 2]
+
+    def allowed(where: Indices) -> npt.NDArray[np.bool_]:
+        y, x = where // stride - radius, where % stride - radius
+        inside = (x >= config.border) & (x < width - config.border)
+        inside &= (y >= config.border) & (y < height - config.border)
+        return inside if mask is None else inside & mask[y, x]
+
+    found, found_scores = np.empty(0, np.intp), np.empty(0, np.float32)
+    left = np.flatnonzero(values)
+    while left.size:
+        if left.size * square.size < values.size:
+            highest = values[left[:, None] + square].max(axis=1)
+        else:
+            highest = cv2.dilate(picture, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)).ravel()[left]
+        peaks = left[values[left] == highest]
+        peaks = peaks[(values[peaks[:, None] + before] < values[peaks, None]).all(axis=1)]
+        eligible = peaks[allowed(peaks)]
+        found = np.concatenate([found, eligible])
+        found_scores = np.concatenate([found_scores, values[eligible]])
+        values[peaks[:, None] + square] = 0
+        left = left[values[left] > 0]
+        if found.size >= config.max_keypoints:
+            least = np.partition(found_scores, -config.max_keypoints)[-config.max_keypoints]
+            left = left[values[left] >= least]
+    best = np.lexsort((found, -found_scores))[: config.max_keypoints]
+    return found[best] // stride - radius, found[best] % stride - radius
+
+
+def refinement(scores: Floats, y: Indices, x: Indices) -> Floats:
+    """Offsets (K, 2) in x and y, within ±0.5 px, from whole pixels to the peaks of the score map.
+
+    A parabola through the logarithms of the three scores in a row, and of the three in a column: exact for a Gaussian.
+    """
+    offsets = np.empty((len(y), 2), np.float32)
+    tiny = np.float32(1e-12)
+    height, width = scores.shape
+    middle = np.log(np.maximum(scores[y, x], tiny))
+    for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
+        below = np.log(np.maximum(scores[np.maximum(y - dy, 0), np.maximum(x - dx, 0)], tiny))
+        above = np.log(np.maximum(scores[np.minimum(y + dy, height - 1), np.minimum(x + dx, width - 1)], tiny))
+        curvature = np.minimum(below - 2 * middle + above, -1e-6)
+        offsets[:, axis] = np.clip(0.5 * (below - above) / curvature, -0.5, 0.5)
+    return offsets
+
+
+def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: str = 'bilinear') -> Floats:
+    """Descriptors at keypoints, of unit length.
+
+    Cell (i, j) of the map is centred at pixel (8·j + 3.5, 8·i + 3.5). Beyond the outermost centres the map goes on
+    with its edge values.
+
+    Args:
+        descriptors: (D, H/8, W/8), not normalised.
+        keypoints: (K, 2), pixels (x, y).
+        interpolation: bilinear, or bicubic: Keys' kernel with a = −0.75, as in OpenCV and torch.
+
+    Returns:
+        (K, D) float32 with unit rows; a row of zeros stays zero.
+    """
+    depth, rows, columns = descriptors.shape
+    cells = np.ascontiguousarray(descriptors.transpose(1, 2, 0)).reshape(rows * columns, depth)
+    kernel = _bilinear if interpolation == 'bilinear' else _bicubic
+    position = (keypoints - (CELL - 1) / 2) / CELL
+    first = np.floor(position)
+    taps, weights = kernel(position - first)
+    near = first.astype(np.intp)[:, :, None] + taps
+    column, row = np.clip(near[:, 0], 0, columns - 1), np.clip(near[:, 1], 0, rows - 1)
+    index = (row[:, :, None] * columns + column[:, None, :]).reshape(len(keypoints), -1)
+    weight = (weights[:, 1, :, None] * weights[:, 0, None, :]).reshape(len(keypoints), 1, -1)
+    sampled = np.empty((len(keypoints), depth), np.float32)
+    for start in range(0, len(keypoints), 64):  # in blocks that stay in the cache
+        block = slice(start, start + 64)
+        np.matmul(weight[block], cells[index[block]], out=sampled[block, None])
+    length = np.sqrt(np.einsum('kd,kd->k', sampled, sampled))
+    sampled /= np.maximum(length, 1e-12)[:, None]
+    return sampled
+
+
+def _bilinear(fraction: Floats) -> tuple[Indices, Floats]:
+    return np.arange(2), np.stack([1 - fraction, fraction], axis=-1)
+
+
+def _bicubic(fraction: Floats) -> tuple[Indices, Floats]:
+    a = -0.75
+    distance = np.abs(fraction[..., None] - np.arange(-1, 3, dtype=np.float32))
+    inner = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    outer = a * (((distance - 5) * distance + 8) * distance - 4)
+    return np.arange(-1, 3), np.where(distance <= 1, inner, outer)

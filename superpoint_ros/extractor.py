@@ -1,0 +1,210 @@
+"""Images to features: prepare, run the network, decode, map back to the pixels of the image that came in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from superpoint_ros import models, runtimes
+from superpoint_ros.config import check, option
+from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
+from superpoint_ros.features import Features
+from superpoint_ros.geometry import Transform, resize_transform, transform_points
+from superpoint_ros.runtimes import RuntimeConfig
+
+Image = npt.NDArray[Any]
+SMALLEST, LARGEST = 16, 8192
+
+
+@dataclass(frozen=True)
+class ExtractorConfig:
+    """At which size the network sees the images."""
+
+    resize: int = option(
+        640,
+        'Longest side of the image for the network; larger images are shrunk to it, smaller ones never enlarged; 0 for '
+        'their own size.',
+        unit='px',
+        minimum=0,
+        maximum=LARGEST,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if 0 < self.resize < SMALLEST:
+            raise ValueError(f'resize: {self.resize} is out of range, expected 0, or {SMALLEST} to {LARGEST} px')
+
+
+class Prepared(NamedTuple):
+    """An image as the network takes it."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(H, W) grey, H and W multiples of 8; beyond `size` the edge is repeated."""
+    size: tuple[int, int]
+    """(width, height) of the part at the top left that is picture."""
+    transform: Transform
+    """(3, 3), from these pixels to those of the image that came in."""
+    image_size: tuple[int, int]
+    """(width, height) of the image that came in."""
+
+
+class Extractor:
+    """Finds keypoints and describes them.
+
+    Args:
+        model: a shipped model's name, or the path of a .safetensors or .onnx file.
+        options: any field of ExtractorConfig, runtimes.RuntimeConfig and decode.DecodeConfig.
+
+    Raises:
+        TypeError: an option is unknown.
+        ValueError: an option is out of range, or the model's file is broken.
+        FileNotFoundError: no such model.
+        ImportError: the back end is not installed.
+
+    Example:
+        >>> extractor = Extractor('superpoint', backend='openvino', max_keypoints=500)
+        >>> features = extractor(cv2.imread('image.png'))
+    """
+
+    def __init__(self, model: str = 'superpoint', **options: Any) -> None:
+        configs = []
+        known = []
+        for kind in (ExtractorConfig, RuntimeConfig, DecodeConfig):
+            names = [field.name for field in dataclasses.fields(kind)]
+            configs.append(kind(**{name: options.pop(name) for name in names if name in options}))
+            known += names
+        if options:
+            raise TypeError(f'unknown option {", ".join(sorted(options))}; known are {", ".join(known)}')
+        self.config, runtime_config, self.decode_config = configs
+        self.model = models.resolve(model)
+        self.runtime = runtimes.load(self.model, runtime_config)
+
+    def __call__(self, image: Image, mask: Image | None = None) -> Features:
+        """Extract the features of one image.
+
+        Args:
+            image: uint8, uint16 or float (0 to 1), grey (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), each
+                side 16 to 8192 pixels.
+            mask: (H, W) bool or uint8, 0 where no keypoint may be.
+
+        Raises:
+            ValueError: the image or the mask is something else; the message says what.
+        """
+        return self.batch([image], [mask])[0]
+
+    def batch(self, images: Sequence[Image], masks: Sequence[Image | None] | None = None) -> list[Features]:
+        """Extract the features of several images, of any sizes; those that the network sees at one size in one call.
+
+        Args:
+            images: as in `__call__`.
+            masks: as in `__call__`, one or None for each image.
+
+        Raises:
+            ValueError: as in `__call__`.
+        """
+        masks = [None] * len(images) if masks is None else masks
+        prepared = [prepare(image, self.config.resize) for image in images]
+        small_masks = [None if m is None else prepare_mask(m, p) for m, p in zip(masks, prepared)]
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, image in enumerate(prepared):
+            groups[image.pixels.shape].append(index)
+        decoded: dict[int, Decoded] = {}
+        for members in groups.values():
+            results = self.runtime(
+                np.stack([prepared[i].pixels for i in members]),
+                [prepared[i].size for i in members],
+                self.decode_config,
+                [small_masks[i] for i in members],
+            )
+            decoded.update(zip(members, results))
+        return [finish(decoded[i], image) for i, image in enumerate(prepared)]
+
+    def configure(self, **options: Any) -> None:
+        """Change options of DecodeConfig; the next call uses them.
+
+        Raises:
+            TypeError: an option is unknown or cannot be changed.
+            ValueError: a value is out of range; nothing is changed.
+        """
+        known = [field.name for field in dataclasses.fields(DecodeConfig)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise TypeError(f'{", ".join(unknown)} cannot be changed; what can is {", ".join(known)}')
+        self.decode_config = dataclasses.replace(self.decode_config, **options)
+
+
+def prepare(image: Image, resize: int) -> Prepared:
+    """Make of an image what the network takes: 8-bit grey, shrunk, padded to multiples of 8.
+
+    Args:
+        image: as in Extractor.__call__.
+        resize: as in ExtractorConfig.
+
+    Raises:
+        ValueError: as in Extractor.__call__.
+    """
+    grey = to_grey(image)
+    height, width = grey.shape
+    size = (width, height)
+    if resize and max(size) > resize:
+        scale = resize / max(size)
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    right, bottom = -size[0] % CELL, -size[1] % CELL
+    if right or bottom:
+        grey = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return Prepared(grey, size, resize_transform(width / size[0], height / size[1]), (width, height))
+
+
+def prepare_mask(mask: Image, prepared: Prepared) -> Mask:
+    """A mask at the size of the prepared image.
+
+    Raises:
+        ValueError: the mask is not (H, W) bool or uint8 of the image's size.
+    """
+    width, height = prepared.image_size
+    if mask.shape != (height, width) or mask.dtype not in (np.uint8, np.bool_):
+        raise ValueError(
+            f'mask: expected bool or uint8 of shape {(height, width)} as the image, got {mask.dtype} of {mask.shape}'
+        )
+    y, x = np.indices(prepared.pixels.shape)
+    rounded = np.rint(transform_points(prepared.transform, np.stack([x, y], -1).astype(np.float32))).astype(int)
+    return mask[rounded[..., 1].clip(0, height - 1), rounded[..., 0].clip(0, width - 1)] != 0
+
+
+def to_grey(image: Image) -> npt.NDArray[np.uint8]:
+    """An image as 8-bit grey, (H, W).
+
+    Raises:
+        ValueError: as in Extractor.__call__.
+    """
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ValueError(f'image: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}')
+    if not all(SMALLEST <= side <= LARGEST for side in image.shape[:2]):
+        raise ValueError(f'image: {image.shape[1]}×{image.shape[0]} pixels, expected each side {SMALLEST} to {LARGEST}')
+    if image.dtype.kind == 'f':
+        image = image.astype(np.float32, copy=False)
+        low, high = float(image.min()), float(image.max())
+        if not (low >= -0.01 and high <= 1.01):
+            raise ValueError(f'image: expected floats from 0 to 1, got {low:g} to {high:g}')
+    elif image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f'image: expected uint8, uint16 or float, got {image.dtype}')
+    if image.ndim == 3:
+        code = {3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}.get(image.shape[2])
+        image = image[..., 0] if code is None else cv2.cvtColor(image, code)
+    if image.dtype == np.uint8:
+        return image
+    return cv2.convertScaleAbs(np.maximum(image, 0), alpha=1 / 257 if image.dtype == np.uint16 else 255)
+
+
+def finish(decoded: Decoded, prepared: Prepared) -> Features:
+    """Features in the pixels of the image that came in."""
+    keypoints = transform_points(prepared.transform, decoded.keypoints)
+    return Features(keypoints.astype(np.float32), decoded.scores, decoded.descriptors, prepared.image_size)
