@@ -1,0 +1,103 @@
+"""What a node tells of itself on /diagnostics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.node import Node
+
+WINDOW = 5.0
+"""Seconds over which rates and latencies are taken."""
+
+
+class Statistics:
+    """Counts what happens to the messages of one stream; any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._in: deque[float] = deque()
+        self._out: deque[tuple[float, float]] = deque()
+        self._bad_at = float('-inf')
+        self.received = self.published = self.dropped = self.bad = 0
+        self.last_error = ''
+
+    def receive(self) -> float:
+        """Count a message that came in; returns the time, for publish."""
+        now = time.monotonic()
+        with self._lock:
+            self.received += 1
+            self._in.append(now)
+        return now
+
+    def publish(self, received_at: float) -> None:
+        """Count a result that went out, for the message that came in then."""
+        now = time.monotonic()
+        with self._lock:
+            self.published += 1
+            self._out.append((now, now - received_at))
+
+    def drop(self) -> None:
+        """Count a message that a newer one replaced."""
+        with self._lock:
+            self.dropped += 1
+
+    def fail(self, error: str) -> None:
+        """Count a message that could not be processed."""
+        with self._lock:
+            self.bad += 1
+            self.last_error = error
+            self._bad_at = time.monotonic()
+
+    @property
+    def failing(self) -> bool:
+        """Whether a message failed within the window."""
+        return time.monotonic() - self._bad_at < WINDOW
+
+    def values(self) -> dict[str, str]:
+        """Everything, by name with unit."""
+        with self._lock:
+            now = time.monotonic()
+            while self._in and self._in[0] < now - WINDOW:
+                self._in.popleft()
+            while self._out and self._out[0][0] < now - WINDOW:
+                self._out.popleft()
+            span = max(min(WINDOW, now - self._began), 1e-3)
+            latencies = [1000 * latency for _, latency in self._out]
+            p50, p99 = np.percentile(latencies, (50, 99)) if latencies else (float('nan'), float('nan'))
+            return {
+                'rate in [Hz]': f'{len(self._in) / span:.1f}',
+                'rate out [Hz]': f'{len(self._out) / span:.1f}',
+                'latency p50 [ms]': f'{p50:.1f}',
+                'latency p99 [ms]': f'{p99:.1f}',
+                'received': str(self.received),
+                'published': str(self.published),
+                'dropped': str(self.dropped),
+                'bad': str(self.bad),
+                'last error': self.last_error,
+            }
+
+
+def status(level: bytes, name: str, message: str, values: Mapping[str, object], hardware: str = '') -> DiagnosticStatus:
+    """A DiagnosticStatus; level is one of its constants."""
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
+
+
+def report_every_second(node: Node, statuses: Callable[[], list[DiagnosticStatus]]) -> None:
+    """Publish a node's statuses on /diagnostics once a second, in whatever state it is."""
+    publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def report() -> None:
+        message = DiagnosticArray(status=statuses())
+        message.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(message)
+
+    # Wall time, so that a paused simulation does not silence it.
+    node.create_timer(1.0, report, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -1,0 +1,253 @@
+"""Image messages become grey arrays, which is all that the networks look at.
+
+Works on anything with the attributes of sensor_msgs/Image and sensor_msgs/CompressedImage (rclpy's messages, rosbags'
+messages), and needs no ROS. Sizes are checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Grey = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+MAX_SIDE = 16384
+"""Longest side in pixels of an image that is taken; longer ones are refused."""
+MAX_AREA = 8192 * 8192
+"""Most pixels of an image that is taken."""
+
+
+class ImageMessage(Protocol):
+    """The attributes of sensor_msgs/Image that are read; `data` is anything with the buffer protocol."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class CompressedImageMessage(Protocol):
+    """The attributes of sensor_msgs/CompressedImage that are read; `data` is anything with the buffer protocol."""
+
+    format: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How pixels lie in memory, and how they become grey.
+
+    Args:
+        dtype: of one channel, little-endian.
+        channels: that are interleaved in a row.
+        to_grey: (H, W) or (H, W, channels) → (H, W) uint8 or uint16.
+        rows: rows in `data` per image row: 1.5 where two subsampled colour planes follow the grey one.
+    """
+
+    dtype: str
+    channels: int
+    to_grey: Callable[[Any], Grey]
+    rows: float = 1
+
+
+def to_grey(message: ImageMessage) -> Grey:
+    """The grey image of a sensor_msgs/Image.
+
+    mono8 (and nv12 or nv21, whose first plane is grey) share the message's memory. mono16, rgb16 and 16-bit Bayer
+    patterns come out as uint16 of full range. 16UC1 and 32FC1 have no agreed range (depth, temperature, range): their
+    1st to 99th percentiles are stretched to 0 … 255, and what is not finite becomes 0. Encodings not known here are
+    left to cv_bridge where that is installed.
+
+    Returns:
+        (H, W) uint8 or uint16, maybe read-only.
+
+    Raises:
+        ValueError: one sentence on what is wrong with the message.
+    """
+    height, width, step = message.height, message.width, message.step
+    _check_size(width, height)
+    encoding = _ENCODINGS.get(message.encoding.lower())
+    if encoding is None:
+        return _by_cv_bridge(message)
+    dtype = np.dtype(encoding.dtype)
+    row = width * encoding.channels * dtype.itemsize
+    if step < row:
+        raise ValueError(f'step is {step} bytes, but a row of {width} pixels {message.encoding} has {row}')
+    data = np.frombuffer(message.data, np.uint8)
+    rows = int(np.ceil(height * encoding.rows))
+    if len(data) < rows * step:
+        raise ValueError(f'data has {len(data)} bytes, but {rows} rows of {step} bytes are {rows * step}')
+    if message.is_bigendian:
+        dtype = dtype.newbyteorder('>')
+    shape = (height, width) if encoding.channels == 1 else (height, width, encoding.channels)
+    strides = (step, encoding.channels * dtype.itemsize, dtype.itemsize)[: len(shape)]
+    pixels: npt.NDArray[Any] = np.ndarray(shape, dtype, data, strides=strides)
+    if not dtype.isnative:
+        pixels = pixels.astype(dtype.newbyteorder('='))
+    return encoding.to_grey(pixels)
+
+
+def decompress(message: CompressedImageMessage) -> Grey:
+    """The grey image of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
+
+    A 16-bit PNG comes out as uint16, or stretched as in to_grey where `format` says that it was 16UC1.
+
+    Returns:
+        (H, W) uint8 or uint16, as stored (an EXIF orientation is not applied: calibrations know nothing of it).
+
+    Raises:
+        ValueError: one sentence on what is wrong with the message.
+    """
+    if 'compresseddepth' in message.format.lower():
+        raise ValueError(f'format {message.format!r} is compressed depth, not a picture; send a JPEG or a PNG')
+    data = bytes(message.data)
+    if data.startswith(b'\x89PNG\r\n\x1a\n'):
+        kind, (width, height), whole = 'PNG', _png_size(data), b'IEND' in data
+    elif data.startswith(b'\xff\xd8'):
+        kind, ((width, height), whole) = 'JPEG', _jpeg_size(data)
+    else:
+        raise ValueError(f'neither a JPEG nor a PNG ({len(data)} bytes, format {message.format!r})')
+    _check_size(width, height)
+    if not whole:
+        raise ValueError(f'the {kind} of {width}×{height} pixels is cut off after {len(data)} bytes')
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError(f'the {kind} of {width}×{height} pixels is broken ({len(data)} bytes)')
+    return stretch(image) if message.format.lower().startswith('16uc1') else image
+
+
+def stretch(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Stretch the 1st to 99th percentile of the finite values to 0 … 255; what is not finite becomes 0.
+
+    Args:
+        image: (H, W) of any real type.
+
+    Raises:
+        ValueError: no value is finite.
+    """
+    # Percentiles of some ten thousand pixels are as good as those of all, and take a tenth of the time.
+    sample = image[:: max(1, image.shape[0] // 128), :: max(1, image.shape[1] // 128)]
+    finite = sample[np.isfinite(sample)]
+    if not len(finite):
+        finite = image[np.isfinite(image)]
+    if not len(finite):
+        raise ValueError('no pixel is a finite number')
+    low, high = np.percentile(finite.astype(np.float64), (1, 99))
+    if not high > low:
+        return np.zeros(image.shape, np.uint8)
+    with np.errstate(over='ignore', invalid='ignore'):
+        scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    scaled[~np.isfinite(scaled)] = 0
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width <= 0 or height <= 0:
+        raise ValueError(f'the image is empty ({width}×{height} pixels)')
+    if max(width, height) > MAX_SIDE or width * height > MAX_AREA:
+        raise ValueError(
+            f'{width}×{height} pixels are too many; taken are {MAX_SIDE} a side and {MAX_AREA // 10**6} million in all'
+        )
+
+
+def _by_cv_bridge(message: ImageMessage) -> Grey:
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except (ImportError, AttributeError):  # AttributeError: built for NumPy 1, loaded with NumPy 2
+        known = ', '.join(sorted(_ENCODINGS))
+        raise ValueError(f'encoding {message.encoding!r} is not known; known are {known}') from None
+    try:
+        return CvBridge().imgmsg_to_cv2(message, 'mono8')
+    except CvBridgeError as error:
+        raise ValueError(f'encoding {message.encoding!r}: {error}') from None
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    if len(data) < 24:
+        raise ValueError(f'the PNG is cut off after {len(data)} bytes')
+    width, height = struct.unpack_from('>II', data, 16)
+    return width, height
+
+
+def _jpeg_size(data: bytes) -> tuple[tuple[int, int], bool]:
+    """(width, height) in the frame header, and whether the end marker follows the picture's data."""
+    size, at = None, 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], 'big')
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            size = (int.from_bytes(data[at + 7 : at + 9], 'big'), int.from_bytes(data[at + 5 : at + 7], 'big'))
+        if marker == 0xDA:
+            break
+        at += 2 + length
+    if size is None:
+        raise ValueError(f'the JPEG is broken: it has no frame header in its {len(data)} bytes')
+    # An embedded preview has an end marker too, but before the picture's data; cameras pad after the end.
+    return size, data.rfind(b'\xff\xd9') > at
+
+
+def _by(code: int) -> Callable[[Any], Any]:
+    return lambda pixels: cv2.cvtColor(pixels, code)
+
+
+def _as_is(pixels: Any) -> Any:
+    return pixels
+
+
+def _channel(index: int) -> Callable[[Any], Any]:
+    return lambda pixels: cv2.extractChannel(pixels, index)
+
+
+_COLOURS = {
+    'rgb': (3, cv2.COLOR_RGB2GRAY),
+    'bgr': (3, cv2.COLOR_BGR2GRAY),
+    'rgba': (4, cv2.COLOR_RGBA2GRAY),
+    'bgra': (4, cv2.COLOR_BGRA2GRAY),
+}
+# OpenCV names a pattern by its second row, ROS by its first: RGGB is OpenCV's BG.
+_BAYER = {
+    'rggb': cv2.COLOR_BayerBG2GRAY,
+    'bggr': cv2.COLOR_BayerRG2GRAY,
+    'gbrg': cv2.COLOR_BayerGR2GRAY,
+    'grbg': cv2.COLOR_BayerGB2GRAY,
+}
+_ENCODINGS: dict[str, _Encoding] = {
+    'mono8': _Encoding('u1', 1, _as_is),
+    'mono16': _Encoding('<u2', 1, _as_is),
+    '8uc1': _Encoding('u1', 1, _as_is),
+    '8uc3': _Encoding('u1', 3, _by(cv2.COLOR_BGR2GRAY)),
+    '8uc4': _Encoding('u1', 4, _by(cv2.COLOR_BGRA2GRAY)),
+    '16uc1': _Encoding('<u2', 1, stretch),
+    '32fc1': _Encoding('<f4', 1, stretch),
+    '64fc1': _Encoding('<f8', 1, stretch),
+    **{
+        f'{name}{bits}': _Encoding(f'<u{bits // 8}', channels, _by(code))
+        for (name, (channels, code)), bits in itertools.product(_COLOURS.items(), (8, 16))
+    },
+    **{
+        f'bayer_{name}{bits}': _Encoding(f'<u{bits // 8}', 1, _by(code))
+        for (name, code), bits in itertools.product(_BAYER.items(), (8, 16))
+    },
+    'uyvy': _Encoding('u1', 2, _channel(1)),
+    'yuv422': _Encoding('u1', 2, _channel(1)),  # the older name
+    'yuyv': _Encoding('u1', 2, _channel(0)),
+    'yuv422_yuy2': _Encoding('u1', 2, _channel(0)),  # the older name
+    'nv12': _Encoding('u1', 1, _as_is, rows=1.5),
+    'nv21': _Encoding('u1', 1, _as_is, rows=1.5),
+    'nv24': _Encoding('u1', 1, _as_is, rows=3),
+}

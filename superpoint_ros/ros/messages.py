@@ -1,0 +1,76 @@
+"""Arrays of the core ↔ sensor_msgs/PointCloud2; the layouts are in superpoint_ros.clouds."""
+
+from __future__ import annotations
+
+import array
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from superpoint_ros import clouds
+from superpoint_ros.features import Features
+
+
+def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
+    """A PointCloud2 of height 1 from records as superpoint_ros.clouds makes them.
+
+    Args:
+        cloud: (N,) records.
+        header: goes into the message as it is.
+    """
+    message = PointCloud2(header=header, height=1, width=len(cloud), is_bigendian=False, is_dense=True)
+    message.fields = [
+        PointField(name=field.name, offset=field.offset, datatype=field.datatype, count=field.count)
+        for field in clouds.point_fields(cloud.dtype)
+    ]
+    message.point_step = cloud.dtype.itemsize
+    message.row_step = cloud.nbytes
+    message.data = _bytes(cloud)
+    return message
+
+
+def features_message(features: Features, header: Header, descriptor_type: str = 'int8') -> PointCloud2:
+    """The message of some features, with the header of their image.
+
+    Args:
+        features: of one image.
+        header: of the image.
+        descriptor_type: int8 (round(127·d)) or float32.
+    """
+    return cloud_message(clouds.encode_features(features, descriptor_type), header)
+
+
+def features_from_message(message: PointCloud2, image_size: tuple[int, int] = (0, 0)) -> Features:
+    """The features in a message; descriptors come out as float32 with unit rows.
+
+    Args:
+        message: as features_message makes it, from whatever program.
+        image_size: (width, height) in pixels, as features/info says.
+
+    Raises:
+        ValueError: one sentence on what is wrong with the message.
+    """
+    if message.is_bigendian:
+        raise ValueError('features: the cloud is big-endian; send it little-endian')
+    count = message.width * message.height
+    return clouds.decode_features(message.data, count, message.point_step, message.fields, image_size)
+
+
+def image_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
+    """A sensor_msgs/Image from a grey (H, W) or BGR (H, W, 3) array."""
+    height, width = image.shape[:2]
+    encoding = 'mono8' if image.ndim == 2 else 'bgr8'
+    message = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0)
+    message.step = image.nbytes // height
+    message.data = _bytes(image)
+    return message
+
+
+def _bytes(values: npt.NDArray[Any]) -> array.array[int]:
+    # rclpy checks every byte of anything else that is given for a uint8[]: 50 ms per MB for an ndarray.
+    data = array.array('B')
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return data

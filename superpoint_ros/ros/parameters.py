@@ -1,0 +1,139 @@
+"""ROS parameters from configuration dataclasses: each field becomes a parameter of its name, type and default."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from superpoint_ros.config import Option, field_types, from_dict, options
+
+T = TypeVar('T')
+
+_TYPES: dict[Any, Parameter.Type] = {
+    bool: Parameter.Type.BOOL,
+    int: Parameter.Type.INTEGER,
+    float: Parameter.Type.DOUBLE,
+    str: Parameter.Type.STRING,
+    tuple[str, ...]: Parameter.Type.STRING_ARRAY,
+}
+
+
+def declare(node: Node, configurations: Sequence[type], read_only: Collection[str] = ()) -> None:
+    """Declare a parameter for each option of some configuration dataclasses, and warn of given ones that nobody reads.
+
+    Args:
+        node: whose parameters.
+        configurations: dataclasses made with config.option; their field names must differ.
+        read_only: names that cannot change once the node exists. Others that are not live can while nothing is
+            configured (see change).
+
+    Raises:
+        rclpy.exceptions.ParameterException: a value given on the command line or in a file is of the wrong type or out
+            of range.
+    """
+    node.declare_parameters(
+        '',
+        [
+            (name, _default(field, field_types(cls)[name]), _describe(field_types(cls)[name], what, name in read_only))
+            for cls in configurations
+            for name, what in options(cls).items()
+            for field in [_field(cls, name)]
+        ],
+    )
+    known = [name for cls in configurations for name in options(cls)]
+    for name in node._parameter_overrides:  # rclpy has no public way to ask what was given
+        if not node.has_parameter(name):
+            near = difflib.get_close_matches(name, known, 1)
+            node.get_logger().warning(f'parameter {name!r} is not known{f", did you mean {near[0]}?" if near else ""}')
+
+
+def read(node: Node, configuration: type[T]) -> T:
+    """The configuration that a node's parameters say.
+
+    Raises:
+        ValueError: one sentence on which value is wrong and what is allowed.
+    """
+    return from_dict(configuration, {name: _value(node, configuration, name) for name in options(configuration)})
+
+
+def change(
+    node: Node, changes: Sequence[Parameter[Any]], configurations: Sequence[type], configured: bool
+) -> tuple[SetParametersResult, dict[str, Any]]:
+    """Judge a change of parameters; for an on-set-parameters callback.
+
+    Args:
+        node: whose parameters.
+        changes: what is to be set.
+        configurations: those that were declared.
+        configured: whether the node is; then only live options may change.
+
+    Returns:
+        The answer, with the reason of a refusal, and the accepted new values of live options.
+    """
+    new = {parameter.name: _plain(parameter.value) for parameter in changes}
+    live: dict[str, Any] = {}
+    try:
+        for cls in configurations:
+            known = options(cls)
+            mine = {name: value for name, value in new.items() if name in known}
+            for name in mine:
+                if configured and not known[name].live:
+                    raise ValueError(
+                        f'{name}: cannot change while the node is configured; deactivate and clean up first'
+                    )
+            from_dict(cls, {name: _value(node, cls, name) for name in known if node.has_parameter(name)} | mine)
+            live |= {name: value for name, value in mine.items() if known[name].live}
+    except ValueError as error:
+        return SetParametersResult(successful=False, reason=str(error)), {}
+    return SetParametersResult(successful=True), live
+
+
+def _field(cls: type, name: str) -> dataclasses.Field[Any]:
+    return cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+
+
+def _default(field: dataclasses.Field[Any], kind: Any) -> Any:
+    # rclpy takes [] for a byte array, so an empty list is declared as a type without a value.
+    return _TYPES[kind] if field.default == () else field.default
+
+
+def _describe(kind: Any, what: Option, read_only: bool) -> ParameterDescriptor:
+    constraints = [f'One of: {", ".join(what.choices)}.'] if what.choices else []
+    if not what.live and not read_only:
+        constraints.append('Takes effect when the node is configured; cannot change while it is.')
+    described = ParameterDescriptor(
+        description=f'{what.description} [{what.unit}]' if what.unit else what.description,
+        additional_constraints=' '.join(constraints),
+        read_only=read_only,
+    )
+    low, high = what.minimum, what.maximum
+    if kind is float and (low is not None or high is not None):
+        described.floating_point_range = [
+            FloatingPointRange(
+                from_value=float('-inf') if low is None else float(low),
+                to_value=float('inf') if high is None else float(high),
+            )
+        ]
+    if kind is int and (low is not None or high is not None):
+        described.integer_range = [
+            IntegerRange(
+                from_value=-(2**63) if low is None else int(low), to_value=2**63 - 1 if high is None else int(high)
+            )
+        ]
+    return described
+
+
+def _value(node: Node, cls: type, name: str) -> Any:
+    unset: Parameter[Any] = Parameter(name)
+    value = node.get_parameter_or(name, unset).value
+    return _field(cls, name).default if value is None else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
