@@ -6,6 +6,7 @@ NumPy structured dtype says the layout, `tobytes` makes the data and `np.frombuf
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -127,6 +128,30 @@ def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) ->
     if width * point_step > buffer.nbytes:
         raise ValueError(f'point cloud: {width} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
     return np.frombuffer(buffer, dtype, count=width)
+
+
+def features_info(
+    model: str, checksum: str, descriptor_size: int, descriptor_type: str, image_size: tuple[int, int]
+) -> str:
+    """What a consumer must know of a stream of feature clouds, as JSON; so that it can refuse to mix models.
+
+    Args:
+        model: name of the model.
+        checksum: SHA-256 of its file.
+        descriptor_size: length of a descriptor.
+        descriptor_type: int8 or float32.
+        image_size: (width, height) of the images in pixels.
+    """
+    return json.dumps(
+        {
+            'model': model,
+            'checksum': checksum,
+            'descriptor_size': descriptor_size,
+            'descriptor_type': descriptor_type,
+            'descriptor_scale': INT8_SCALE if descriptor_type == 'int8' else 1,
+            'image_size': list(image_size),
+        }
+    )
 
 
 def encode_matches(features0: Features, features1: Features, matches: Matches) -> npt.NDArray[np.void]:
