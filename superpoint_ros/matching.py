@@ -7,6 +7,7 @@ float32 matrix product takes 2.3 ms on two cores with AVX-512, torch's integer o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from superpoint_ros.config import check, option
 from superpoint_ros.features import Features, Floats, Matches
+
+Doubles = npt.NDArray[np.float64]
 
 BLOCK = 128
 """Rows of the similarity matrix that are worked on at a time: they stay in the cache of one core."""
@@ -71,7 +74,7 @@ def match(
         features1: the second image's, N1 of them.
         config: what makes a match.
         predicted: (N0, 2), where in the second image, in pixels, each feature of the first one is expected; its
-            own position if not given. Only window and epipolar band look at it.
+            own position if not given. Only window and epipolar band look at it; a NaN is near nothing.
 
     Returns:
         At most min(N0, N1) matches in the order of features0.
@@ -115,7 +118,7 @@ class Verified:
         inliers: (M,) bool, the matches that agree with it; none of them when there is no matrix.
     """
 
-    matrix: npt.NDArray[np.float64] | None
+    matrix: Doubles | None
     inliers: npt.NDArray[np.bool_]
 
 
@@ -150,24 +153,29 @@ def verify(
     nothing = Verified(None, np.zeros(len(points0), bool))
     if len(points0) < GEOMETRIES[geometry]:
         return nothing
-    points0, points1 = points0.astype(np.float64), points1.astype(np.float64)
-    if geometry == 'homography':
-        matrix, mask = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold)
-    elif geometry == 'fundamental':
-        matrix, mask = cv2.findFundamentalMat(points0, points1, cv2.USAC_MAGSAC, threshold, 0.999)
-    else:
-        assert camera_matrices is not None
-        focal = np.mean([camera[i, i] for camera in camera_matrices for i in (0, 1)])
-        rays0, rays1 = (
-            cv2.undistortPoints(points, camera.astype(np.float64), None).reshape(-1, 2)
-            for points, camera in zip((points0, points1), camera_matrices, strict=True)
-        )
-        matrix, mask = cv2.findEssentialMat(
-            rays0, rays1, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.999, threshold=threshold / focal
-        )
+    points = (points0.astype(np.float64), points1.astype(np.float64))
+    try:
+        if geometry == 'homography':
+            matrix, mask = cv2.findHomography(*points, cv2.USAC_MAGSAC, threshold)
+        elif geometry == 'fundamental':
+            matrix, mask = cv2.findFundamentalMat(*points, cv2.USAC_MAGSAC, threshold, 0.999)
+        else:
+            matrix, mask = _essential(points, threshold, camera_matrices)
+    except cv2.error:  # some degenerate points end in a failed assertion of USAC
+        return nothing
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return nothing
     return Verified(np.asarray(matrix, np.float64), mask.ravel().astype(bool))
+
+
+def _essential(points: tuple[Doubles, Doubles], threshold: float, cameras: Any) -> tuple[Any, Any]:
+    """OpenCV's essential matrix wants one camera: so on the plane at distance 1, with the threshold scaled."""
+    rays0, rays1 = (
+        cv2.undistortPoints(seen, camera.astype(np.float64), None).reshape(-1, 2)
+        for seen, camera in zip(points, cameras, strict=True)
+    )
+    focal_length = float(np.mean([camera[i, i] for camera in cameras for i in (0, 1)]))
+    return cv2.findEssentialMat(rays0, rays1, np.eye(3), cv2.USAC_MAGSAC, 0.999, threshold / focal_length)
 
 
 @dataclass(frozen=True)
@@ -220,8 +228,8 @@ def _nearest_within(positions0: Floats, features0: Features, features1: Features
         similarities = buffer[: shape[0] * shape[1]].reshape(shape)
         np.matmul(descriptors0[rows], descriptors1[columns].T, out=similarities)
         dx, dy = (positions1[columns, i] - positions0[rows, i, None] for i in (0, 1))
-        outside = (np.abs(dy) > reach.up_down) | (dx < -reach.left) | (dx > reach.right)
-        np.copyto(similarities, -np.inf, where=outside)
+        inside = (np.abs(dy) <= reach.up_down) & (dx >= -reach.left) & (dx <= reach.right)
+        np.copyto(similarities, -np.inf, where=~inside)
         _reduce(similarities, rows, columns, found)
     best, similarity, second, back = _start(len(order0), len(order1))
     best[order0], similarity[order0], second[order0] = order1[found[0]], found[1], found[2]
