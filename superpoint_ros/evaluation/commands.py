@@ -1,0 +1,273 @@
+"""The steps of `superpoint evaluate`: each measures, and writes NAME.md, NAME.json and plots to a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from superpoint_ros.evaluation import datasets, homography, metrics, report, sequence, shapes
+from superpoint_ros.evaluation.datasets import PairLoader
+from superpoint_ros.evaluation.methods import Method, methods
+from superpoint_ros.evaluation.protocols import PROTOCOLS, SYNTHETIC, Protocol
+from superpoint_ros.training.synthetic_shapes import SHAPES
+
+Preset = Literal['paper', 'rpautrat']
+OUTPUT = Path('evaluation')
+_MEANS = (
+    'mAP and localisation error are means over the shapes that have corners; pooled AP is of all images together, '
+    'those of ellipses and noise, which have none, included.'
+)
+REPEATABILITY = {'repeatability': 'repeatability', 'localization_error': 'localisation error (px)'}
+
+
+def evaluate_homography(
+    folder: Path, output: Path = OUTPUT, preset: Preset = 'paper', count: int = 0, **compared: Any
+) -> str:
+    """Measure detectors and descriptors on a folder in HPatches layout.
+
+    Args:
+        folder: scenes with 1.ppm … 6.ppm and H_1_2 …, or img1.ppm … and H1to2p …; any image format.
+        output: folder for homography.md, homography.json and the plots.
+        preset: whose protocol; docs/evaluation.md says how they differ.
+        count: measure only so many pairs, spread evenly; 0 for all.
+        compared: what is compared, see methods.methods.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: the folder has no scenes, or some pair could not be read (the others are measured all the same).
+    """
+    loaders = _spread(datasets.hpatches(folder), count)
+    images = f'{folder}, HPatches layout, {len(loaders)} pairs'
+    return _measure_pairs('homography', images, loaders, methods(**compared), PROTOCOLS[preset], output)
+
+
+def evaluate_pairs(
+    folder: Path, output: Path = OUTPUT, preset: Preset = 'paper', count: int = 0, seed: int = 0, **compared: Any
+) -> str:
+    """Measure detectors and descriptors on pairs made from photographs by random homographies and photometric changes.
+
+    Args:
+        folder: photographs.
+        output: folder for pairs.md, pairs.json and the plots.
+        preset: whose protocol; docs/evaluation.md says how they differ.
+        count: measure only so many photographs, spread evenly; 0 for all.
+        seed: of the homographies and changes; the same seed and file names give the same pairs.
+        compared: what is compared, see methods.methods.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: the folder has no images, or some could not be read (the others are measured all the same).
+    """
+    protocol = PROTOCOLS[preset]
+    loaders = _spread(datasets.random_pairs(folder, seed, protocol.description.size), count)
+    images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
+    return _measure_pairs('pairs', images, loaders, methods(**compared), protocol, output)
+
+
+def evaluate_shapes(output: Path = OUTPUT, count: int = 1000, seed: int = 0, **compared: Any) -> str:
+    """Measure corner detection on Synthetic Shapes, with and without noise (the paper's table 5).
+
+    Args:
+        output: folder for shapes.md, shapes.json and the plot.
+        count: images of each shape; the paper has 1000.
+        seed: of the images.
+        compared: what is compared, see methods.methods.
+
+    Returns:
+        The report in Markdown.
+    """
+    detectors = [method for method in methods(**compared) if method.detects]
+    results = shapes.evaluate(detectors, SYNTHETIC, count, seed)
+    summary, by_shape = shapes.summarize(results), shapes.by_shape(results)
+    images = f'Synthetic Shapes, {count} of each of {len(SHAPES)} shapes, seed {seed}'
+    columns = {
+        'method': 'method',
+        'variant': 'images',
+        'epsilon': 'ε (px)#',
+        'mean_average_precision': 'mAP',
+        'localization_error': 'localisation error (px)',
+        'pooled_average_precision': 'pooled AP',
+    }
+    protocol = (
+        f'Protocol: images {SYNTHETIC.size[0]}×{SYNTHETIC.size[1]}; {SYNTHETIC.points()}; FAST at its default '
+        f'threshold, Harris and Shi-Tomasi down to {SYNTHETIC.quality:.0%} of the strongest response.'
+    )
+    sections = [
+        '# Corner detection on Synthetic Shapes',
+        _preamble(images, detectors),
+        report.table(columns, summary),
+        _MEANS,
+        protocol,
+        f'Average precision by shape, ε = {shapes.THRESHOLDS[0]:g} px:',
+        report.table({name: 'images' if name == 'variant' else name for name in by_shape[0]}, by_shape),
+    ]
+    curves = {
+        f'Synthetic Shapes, {variant}, ε = {shapes.THRESHOLDS[0]:g} px': {
+            method.name: shapes.curve(shapes.merged(results, method.name, variant)) for method in detectors
+        }
+        for variant in shapes.VARIANTS
+    }
+    report.plot(output / 'shapes_precision_recall.png', curves, 'recall', 'precision', (0, 1))
+    data = {
+        'images': images,
+        'methods': _about(detectors),
+        'protocol': dataclasses.asdict(SYNTHETIC),
+        'summary': summary,
+        'by_shape': by_shape,
+    }
+    return _finish('shapes', sections, data, output)
+
+
+def evaluate_sequence(folder: Path, output: Path = OUTPUT, **compared: Any) -> str:
+    """Match the consecutive frames of a camera, and count the matches that agree with one fundamental matrix.
+
+    Args:
+        folder: frames, in the order of their names.
+        output: folder for sequence.md and sequence.json.
+        compared: what is compared, see methods.methods.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: the folder has no images, or some could not be read (the others are measured all the same).
+    """
+    frames, setting = datasets.images_in(folder), PROTOCOLS['paper'].description
+    describing = [method for method in methods(**compared) if method.describes]
+    results = sequence.evaluate(frames, describing, setting)
+    images = f'{folder}, {len(frames)} consecutive frames'
+    columns = {
+        'method': 'method',
+        'pairs': 'pairs#',
+        'keypoints': 'keypoints#',
+        'matches': 'mutual matches#',
+        'inliers': 'inliers#',
+        'inlier_ratio': 'inlier share',
+        'fewest_inliers': 'fewest inliers#',
+    }
+    summary = sequence.summarize(results)
+    protocol = (
+        f'Protocol: images at their own size; {setting.points()}; mutual nearest neighbours; inliers of one '
+        f'fundamental matrix (MAGSAC++, {sequence.THRESHOLD:g} px).'
+    )
+    sections = [
+        '# Matches of consecutive frames',
+        _preamble(images, describing),
+        report.table(columns, summary),
+        protocol,
+    ]
+    data = {
+        'images': images,
+        'methods': _about(describing),
+        'protocol': dataclasses.asdict(setting),
+        'summary': summary,
+        'pairs': results.pairs,
+    }
+    return _finish('sequence', sections, data, output, results.failed)
+
+
+COMMANDS: dict[str, Callable[..., str]] = {
+    'homography': evaluate_homography,
+    'pairs': evaluate_pairs,
+    'shapes': evaluate_shapes,
+    'sequence': evaluate_sequence,
+}
+
+
+def _measure_pairs(
+    name: str,
+    images: str,
+    loaders: Sequence[PairLoader],
+    compared: Sequence[Method],
+    protocol: Protocol,
+    output: Path,
+) -> str:
+    results = homography.evaluate(loaders, compared, protocol)
+    summary = homography.summarize(results.measurements)
+    split = {'split': 'split'} if any(row['split'] != 'all' for row in summary) else {}
+    first = {'method': 'method', **split, 'pairs': 'pairs#'}
+    matching = {
+        **{f'accuracy_{t:g}': f'H ε={t:g}' for t in homography.THRESHOLDS},
+        **{f'auc_{t:g}': f'AUC {t:g}' for t in homography.THRESHOLDS},
+        'nn_map': 'NN mAP',
+        'matching_score': 'matching score',
+        **REPEATABILITY,
+        'keypoints': 'points#',
+        'matches': 'matches#',
+        'inliers': 'RANSAC inliers#',
+    }
+    title = '# Detectors and descriptors on pairs with a known homography'
+    sections = [title, _preamble(images, compared), f'Protocol: {protocol.name} ({protocol.source}).']
+    detecting = {**REPEATABILITY, 'keypoints': 'points#'}
+    stages = [(homography.stage(setting), setting.pair(), detecting) for setting in protocol.detection]
+    stages.append((homography.DESCRIPTION, f'{protocol.description.pair()}; homographies by RANSAC, 3 px', matching))
+    for stage, how, columns in stages:
+        rows = [row for row in summary if row['stage'] == stage]
+        if rows:
+            sections += [f'## {stage[0].upper()}{stage[1:]}', report.table({**first, **columns}, rows)]
+            sections.append(f'Protocol {protocol.name}: {how}.')
+    if results.matched:
+        _plot_pairs(name, results, output)
+    data = {
+        'images': images,
+        'methods': _about(compared),
+        'protocol': dataclasses.asdict(protocol),
+        'summary': summary,
+        'pairs': [dataclasses.asdict(measurement) for measurement in results.measurements],
+    }
+    return _finish(name, sections, data, output, results.failed)
+
+
+def _plot_pairs(name: str, results: homography.Results, output: Path) -> None:
+    splits = {'all': '', **{split: split for split in sorted({m.split for m in results.measurements} - {''})}}
+    thresholds = np.linspace(0, 10, 201)
+    accuracy: dict[str, dict[str, report.Curve]] = {
+        f'Homography estimation, {title} pairs': {
+            method: (thresholds, np.array([metrics.homography_accuracy(errors, t) for t in thresholds]))
+            for method in results.matched
+            for errors in [homography.corner_errors(results.measurements, method, split)]
+        }
+        for title, split in splits.items()
+    }
+    horizontal = 'mean corner error allowed, ε (px)'
+    report.plot(output / f'{name}_accuracy.png', accuracy, horizontal, 'share of pairs', (0, 10))
+    matches = {'Matches of all pairs': {method: homography.curve(m) for method, m in results.matched.items()}}
+    report.plot(output / f'{name}_precision_recall.png', matches, 'recall of the right matches', 'precision', (0, 1))
+    for pair, drawn in results.examples:
+        report.draw_matches(output / f'{name}_matches' / f'{pair.name}.png', pair, drawn)
+
+
+def _spread(loaders: list[PairLoader], count: int) -> list[PairLoader]:
+    if count <= 0 or count >= len(loaders):
+        return loaders
+    return [loaders[i] for i in np.linspace(0, len(loaders) - 1, count).round().astype(int)]
+
+
+def _about(compared: Sequence[Method]) -> dict[str, str]:
+    return {method.name: method.about for method in compared}
+
+
+def _preamble(images: str, compared: Sequence[Method]) -> str:
+    by_about: dict[str, list[str]] = {}
+    for method in compared:
+        by_about.setdefault(method.about, []).append(method.name)
+    return '\n'.join([f'- Images: {images}', *(f'- {", ".join(names)}: {about}' for about, names in by_about.items())])
+
+
+def _finish(name: str, sections: Sequence[str], data: dict[str, Any], output: Path, failed: Sequence[str] = ()) -> str:
+    if failed:
+        sections = [*sections, 'Could not be read, and in none of the figures:', '\n'.join(f'- {f}' for f in failed)]
+    markdown = '\n\n'.join(sections) + '\n'
+    report.write(output, name, markdown, {**data, 'failed': list(failed)})
+    if failed:
+        where = output / f'{name}.md'
+        raise ValueError(f'{len(failed)} could not be read, the others are in {where}:\n' + '\n'.join(failed))
+    return markdown

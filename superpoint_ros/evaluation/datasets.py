@@ -1,0 +1,197 @@
+"""Pairs of images with the true homography between them: from a folder in HPatches layout, or made from photographs."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from superpoint_ros.evaluation.noise import CAMERA, photometric
+from superpoint_ros.geometry import Transform, adapt_homography, crop_transform, resize_transform, transform_points
+
+Image = npt.NDArray[np.uint8]
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two images of one plane.
+
+    Args:
+        name: of the pair, fit for a file's name.
+        split: the group that it is reported in beside 'all': 'illumination', 'viewpoint', or '' for none.
+        image0: (H0, W0) uint8 grey.
+        image1: (H1, W1) uint8 grey.
+        homography: (3, 3), from pixels of image 0 to pixels of image 1.
+    """
+
+    name: str
+    split: str
+    image0: Image
+    image1: Image
+    homography: Transform
+
+    def fitted(self, size: tuple[int, int]) -> Pair:
+        """The pair with both images brought to one size, and the homography between them as they are now."""
+        (image0, transform0), (image1, transform1) = fit(self.image0, size), fit(self.image1, size)
+        return Pair(self.name, self.split, image0, image1, adapt_homography(self.homography, transform0, transform1))
+
+
+PairLoader = Callable[[], Pair]
+
+
+def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
+    """Resize an image, keeping its aspect ratio, so that it just covers a size, and crop it to that at the centre.
+
+    Args:
+        image: (H, W).
+        size: (width, height).
+
+    Returns:
+        the image (height, width), and the (3, 3) transform of points from the given image to it.
+    """
+    height, width = image.shape
+    scale = max(size[0] / width, size[1] / height)
+    resized = (max(round(width * scale), size[0]), max(round(height * scale), size[1]))
+    left, top = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2
+    if resized != (width, height):
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        image = np.asarray(cv2.resize(image, resized, interpolation=how), np.uint8)
+    transform = crop_transform(left, top) @ resize_transform(resized[0] / width, resized[1] / height)
+    return np.ascontiguousarray(image[top : top + size[1], left : left + size[0]]), transform
+
+
+def read_image(path: Path) -> Image:
+    """Read an image file as grey.
+
+    Raises:
+        ValueError: it is missing or not an image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ValueError(f'{path}: not an image that OpenCV can read')
+    return np.asarray(image, np.uint8)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, by name.
+
+    Raises:
+        ValueError: there are none, or it is no folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f'{folder}: no such folder')
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f'{folder}: no images; expected files ending in {", ".join(SUFFIXES)}')
+    return found
+
+
+def hpatches(folder: Path) -> list[PairLoader]:
+    """The pairs (1, k) of every scene of a folder in the layout of HPatches or of the Oxford affine covariant regions.
+
+    A scene is a folder with images 1.ppm … 6.ppm and homographies H_1_2 …, or img1.ppm … and H1to2p …; any image
+    format will do, and any number of images. Scenes named i_… count as illumination, v_… as viewpoint. The folder
+    may also be a scene itself.
+
+    Raises:
+        ValueError: the folder holds no scene. Loading a pair raises it if a file of the pair is missing or broken.
+    """
+    if not folder.is_dir():
+        raise ValueError(f'{folder}: no such folder')
+    loaders: list[PairLoader] = []
+    for scene in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        for number in range(2, 1000):
+            homography = next((p for p in (scene / f'H_1_{number}', scene / f'H1to{number}p') if p.is_file()), None)
+            if homography is None:
+                break
+            loaders.append(partial(_load_scene_pair, scene, number, homography))
+    if not loaders:
+        raise ValueError(f'{folder}: no scene in it; expected folders with 1.ppm, 2.ppm, … and H_1_2, … (HPatches), '
+                         'or img1.ppm, … and H1to2p, …')  # fmt: skip
+    return loaders
+
+
+def _load_scene_pair(scene: Path, number: int, homography: Path) -> Pair:
+    try:
+        matrix = np.loadtxt(homography)
+    except ValueError as error:
+        raise ValueError(f'{homography}: not a table of numbers ({error})') from error
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        raise ValueError(f'{homography}: expected an invertible 3×3 homography, got shape {matrix.shape}')
+    split = {'i_': 'illumination', 'v_': 'viewpoint'}.get(scene.name[:2], '')
+    images = (read_image(_numbered(scene, 1)), read_image(_numbered(scene, number)))
+    return Pair(f'{scene.name}_{number}', split, *images, matrix)
+
+
+def _numbered(scene: Path, number: int) -> Path:
+    for stem in (str(number), f'img{number}'):
+        for path in sorted(scene.glob(f'{stem}.*')):
+            if path.suffix.lower() in SUFFIXES:
+                return path
+    raise ValueError(f'{scene}: no image {number}; expected {number}.ppm, img{number}.png or the like')
+
+
+def random_pairs(folder: Path, seed: int = 0, size: tuple[int, int] = (640, 480)) -> list[PairLoader]:
+    """One pair from every photograph of a folder: the photograph fitted to a size, and a random view of it.
+
+    What a pair is depends on the seed and the file's name alone. Both images get photometric changes of their own
+    (noise.CAMERA). What the second view sees beyond the photograph is its mirror image, so that there is no edge where
+    the photograph ends; no point there has a counterpart.
+
+    How far the views and the photometric changes go was set, with OpenCV's methods alone, so that these score about as
+    they do on HPatches in the paper's tables 3 and 4.
+
+    Args:
+        folder: photographs.
+        seed: of everything random.
+        size: (width, height) of the images; use the largest size that the protocol asks for.
+
+    Raises:
+        ValueError: the folder holds no images. Loading a pair raises it if the file is broken.
+    """
+    return [partial(_make_pair, path, seed, size) for path in images_in(folder)]
+
+
+def _make_pair(path: Path, seed: int, size: tuple[int, int]) -> Pair:
+    rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
+    image, _ = fit(read_image(path), size)
+    homography = random_homography(rng, size)
+    view = cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    image0, image1 = (photometric(np.asarray(x, np.uint8), rng, CAMERA) for x in (image, view))
+    return Pair(path.stem, '', image0, image1, homography)
+
+
+def random_homography(rng: np.random.Generator, size: tuple[int, int]) -> Transform:
+    """A random view of a plane, as HPatches' viewpoint scenes have them, with at least half of the image still in it.
+
+    Each corner moves by up to 12 % of width and height (perspective and shear), then the plane turns by up to 30°, is
+    scaled by 0.7 to 1.4, and moves by up to 12 % of width and height.
+
+    Args:
+        rng: what is drawn.
+        size: (width, height) of both images.
+
+    Returns:
+        (3, 3), from the image to the view.
+    """
+    extent = np.array(size, np.float64)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (extent - 1)
+    grid = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 20) for n in size)), axis=-1).reshape(-1, 2)
+    while True:
+        moved = corners + rng.uniform(-0.12, 0.12, (4, 2)) * extent
+        angle, scale = rng.uniform(-np.pi / 6, np.pi / 6), np.exp(rng.uniform(np.log(0.7), np.log(1.4)))
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        center = (extent - 1) / 2
+        moved = (moved - center) @ turn.T + center + rng.uniform(-0.12, 0.12, 2) * extent
+        matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
+        homography = np.asarray(matrix, np.float64)
+        mapped = transform_points(homography, grid)
+        if np.mean(np.all((mapped >= 0) & (mapped < extent), axis=1)) >= 0.5:
+            return homography

@@ -1,0 +1,96 @@
+"""Photometric changes of an image, of a random kind and strength, for test images that are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+Gray = npt.NDArray[np.float32]
+Change = Callable[[Gray, np.random.Generator, float], Gray]
+
+
+def _contrast(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    factor = np.float32(1 + 0.6 * strength)
+    mean = gray.mean()
+    return mean + (gray - mean) * (factor if rng.random() < 0.5 else 1 / factor)
+
+
+def _brightness(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    return gray + np.float32(50 * strength * rng.choice([-1, 1]))
+
+
+def _shade(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    """Darken, or brighten, soft-edged ellipses."""
+    height, width = gray.shape
+    shade = np.zeros(gray.shape, np.float32)
+    for _ in range(rng.integers(1, 6)):
+        center = (int(rng.integers(width)), int(rng.integers(height)))
+        axes = tuple(int(a) for a in rng.uniform(0.1, 0.5, 2) * min(width, height) + 1)
+        cv2.ellipse(shade, center, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
+    soft = cv2.GaussianBlur(shade, (0, 0), float(rng.uniform(0.04, 0.12) * min(width, height)))
+    return gray * (1 + np.float32(0.7 * strength * rng.choice([-1, 1])) * np.asarray(soft, np.float32))
+
+
+def _blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:  # noqa: ARG001 (as the others are called)
+    return np.asarray(cv2.GaussianBlur(gray, (0, 0), max(1.2 * strength, 0.1)), np.float32)
+
+
+def _motion_blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    """Blur along a line of up to 9 pixels, centred, so that points stay where they are."""
+    half = 4 * strength
+    angle = rng.uniform(0, np.pi)
+    kernel = np.zeros((9, 9), np.float32)
+    for t in np.linspace(-half, half, 33):
+        x, y = 4 + t * np.cos(angle), 4 + t * np.sin(angle)
+        left, top = min(int(x), 7), min(int(y), 7)
+        fx, fy = x - left, y - top
+        kernel[top : top + 2, left : left + 2] += np.outer([1 - fy, fy], [1 - fx, fx]).astype(np.float32)
+    blurred = cv2.filter2D(gray, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred, np.float32)
+
+
+def _speckle(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    return gray * (1 + np.float32(0.35 * strength) * rng.standard_normal(gray.shape, np.float32))
+
+
+def _gaussian_noise(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    return gray + np.float32(25 * strength) * rng.standard_normal(gray.shape, np.float32)
+
+
+def _salt_and_pepper(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+    draw = rng.random(gray.shape, np.float32)
+    share = 0.02 * strength
+    return np.where(draw < share, 0, np.where(draw > 1 - share, 255, gray)).astype(np.float32)
+
+
+CAMERA = (_contrast, _brightness, _shade, _motion_blur, _speckle, _gaussian_noise)
+"""What a camera does to a photograph."""
+
+EVERYTHING = (_contrast, _brightness, _shade, _blur, _motion_blur, _speckle, _gaussian_noise, _salt_and_pepper)
+"""Eight changes, as many as the paper counts for noisy Synthetic Shapes (figure 12; its text does not name them)."""
+
+
+def photometric(image: Image, rng: np.random.Generator, changes: Sequence[Change], strength: float = 1.0) -> Image:
+    """Change an image as light, lens and sensor do.
+
+    Each change is applied with probability one half, with a strength drawn evenly from none to the given one.
+
+    Args:
+        image: (H, W) uint8.
+        rng: what is drawn.
+        changes: CAMERA or EVERYTHING, in this order.
+        strength: 1 is a bad camera in bad light: grey levels ±50, Gaussian noise of 25 grey levels, speckle of 35 %,
+            2 % of all pixels white and as many black, contrast × or ÷ 1.6, shade ±70 %, motion blur over 9 px.
+
+    Returns:
+        (H, W) uint8.
+    """
+    gray = image.astype(np.float32)
+    for change in changes:
+        if rng.random() < 0.5:
+            gray = change(gray, rng, strength * rng.random())
+    return np.rint(gray).clip(0, 255).astype(np.uint8)

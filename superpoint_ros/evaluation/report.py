@@ -1,0 +1,149 @@
+"""Writes what was measured: a Markdown table, JSON, and plots."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from superpoint_ros.evaluation.datasets import Pair
+from superpoint_ros.evaluation.homography import Matched
+from superpoint_ros.files import written_whole
+
+Curve = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]
+
+RIGHT, WRONG = (80, 190, 60), (60, 60, 230)
+"""BGR of right and of wrong matches."""
+LINES = 70
+"""About so many matches get a line in a picture; more hide the picture."""
+SHIFT = 4
+"""Fractional bits of the coordinates that OpenCV draws with."""
+
+
+def table(columns: Mapping[str, str], rows: Sequence[Mapping[str, float | str]]) -> str:
+    """A Markdown table.
+
+    Args:
+        columns: key in the rows → heading; a heading that ends in a number sign (#) has whole numbers.
+        rows: what stands in them; a missing value or NaN is shown as –.
+    """
+    headings = [heading.rstrip('#').strip() for heading in columns.values()]
+    lines = [headings, ['---' if key in _TEXT else '---:' for key in columns]]
+    lines += [[_cell(row.get(key), heading.endswith('#')) for key, heading in columns.items()] for row in rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+_TEXT = ('stage', 'method', 'split', 'variant', 'shape')
+
+
+def _cell(value: float | str | None, whole: bool) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(value):
+        return '–'
+    return f'{value:.0f}' if whole else f'{value:.3f}'
+
+
+def write(folder: Path, name: str, markdown: str, data: Mapping[str, Any]) -> None:
+    """Write NAME.md and NAME.json; numbers that are not finite become null in the JSON.
+
+    Args:
+        folder: where; made if it is missing.
+        name: of the files.
+        markdown: the report.
+        data: everything that was measured, and how.
+    """
+    with written_whole(folder / f'{name}.md') as path:
+        path.write_text(markdown, encoding='utf-8')
+    with written_whole(folder / f'{name}.json') as path:
+        path.write_text(json.dumps(_finite(data), indent=1, ensure_ascii=False), encoding='utf-8')
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def plot(path: Path, panels: Mapping[str, Mapping[str, Curve]], x: str, y: str, limits: tuple[float, float]) -> None:
+    """Draw curves, one colour a method, in panels side by side.
+
+    Args:
+        path: of the picture.
+        panels: title → method → (x values, y values); the order of all methods gives their colours.
+        x: what the horizontal axis is.
+        y: what the vertical axis is; it goes from 0 to 1.
+        limits: of the horizontal axis.
+    """
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    colors = dict(zip(names, mpl.color_sequences['tab10'] * (len(names) // 10 + 1), strict=False))
+    figure = Figure(figsize=(5.2 * len(panels), 4.4), layout='constrained')
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
+        _draw(axes, curves, colors)
+        axes.set(title=title, xlabel=x, xlim=limits, ylim=(0, 1.02))
+    figure.axes[0].set_ylabel(y)
+    figure.axes[-1].legend(loc='best', frameon=False)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=130)
+
+
+def _draw(axes: Axes, curves: Mapping[str, Curve], colors: Mapping[str, Any]) -> None:
+    for name, (horizontal, vertical) in curves.items():
+        axes.plot(horizontal, vertical, label=name, color=colors[name], linewidth=1.6)
+    axes.grid(color='0.9', linewidth=0.8)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def draw_matches(path: Path, pair: Pair, matched: Mapping[str, Matched]) -> None:
+    """Draw a pair once for each method, one below the other: all matched points, green if right, and some of the lines.
+
+    Args:
+        path: of the picture.
+        pair: at the size that it was matched at.
+        matched: method → its matches.
+    """
+    rows = [_draw_pair(pair, name, matches) for name, matches in matched.items()]
+    with written_whole(path) as partial:
+        cv2.imwrite(str(partial), np.vstack(rows))
+
+
+def _draw_pair(pair: Pair, name: str, matched: Matched) -> npt.NDArray[np.uint8]:
+    gap, bar = 8, 30
+    height, width = pair.image0.shape
+    canvas = np.full((height + bar, 2 * width + gap, 3), 255, np.uint8)
+    canvas[bar:, :width] = pair.image0[..., None]
+    canvas[bar:, width + gap :] = pair.image1[..., None]
+    starts, ends = np.add(matched.points0, (0, bar)), np.add(matched.points1, (width + gap, bar))
+    order = np.argsort(matched.correct, kind='stable')  # the right ones last, on top
+    for row in order:
+        for point in (starts[row], ends[row]):
+            cv2.circle(canvas, _fixed(point), 2 << SHIFT, _color(matched, row), -1, cv2.LINE_AA, SHIFT)
+    drawn = order[:: max(1, round(len(order) / LINES))]
+    for row in drawn:
+        cv2.line(canvas, _fixed(starts[row]), _fixed(ends[row]), _color(matched, row), 1, cv2.LINE_AA, SHIFT)
+    text = f'{name}: {int(matched.correct.sum())} of {len(order)} matches right ({len(drawn)} of them with their lines)'
+    cv2.putText(canvas, text, (6, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (40, 40, 40), 1, cv2.LINE_AA)
+    return canvas
+
+
+def _color(matched: Matched, row: int) -> tuple[int, int, int]:
+    return RIGHT if matched.correct[row] else WRONG
+
+
+def _fixed(point: npt.NDArray[np.floating]) -> tuple[int, int]:
+    """A point in OpenCV's fixed-point pixels."""
+    return round(float(point[0]) * 2**SHIFT), round(float(point[1]) * 2**SHIFT)
