@@ -1,0 +1,121 @@
+"""Bags of ROS 1 and ROS 2, read without a ROS installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+
+_DEPTH = ('16UC1', '32FC1')
+"""The encodings that REP 118 gives to depth images."""
+
+
+class DamagedBagError(Exception):
+    """A bag that cannot be read to its end; the message says what stands in the way."""
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[AnyReader]:
+    """A ROS 1 bag, a ROS 2 bag folder, or one .mcap or .db3 file of it, opened for reading.
+
+    Raises:
+        FileNotFoundError, PermissionError: the file is not there or may not be read.
+        DamagedBagError: it cannot be opened as it is.
+    """
+    try:
+        # ROS 2 bags from before Iron say no message definitions; those of the image types have not changed since.
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader.open()
+    except PermissionError:
+        raise
+    except Exception as error:  # rosbags raises whatever a broken byte leads to: struct, zstd, apsw, assertion errors
+        if not path.exists():
+            raise FileNotFoundError(f'{path}: no such bag') from None
+        raise DamagedBagError(_sentence(path, error)) from error
+    try:
+        for log in path.glob('*-wal') if path.is_dir() else [path.with_name(path.name + '-wal')]:
+            if log.exists() and log.stat().st_size:
+                raise DamagedBagError(f'{path}: the recorder left messages in {log.name} that are not in the bag yet')
+        yield reader
+    finally:
+        reader.close()
+
+
+def messages(
+    reader: AnyReader, connections: Sequence[Connection], start: int | None = None, stop: int | None = None
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """The messages of some topics in order of their log time (ns), from start up to but without stop.
+
+    Raises:
+        DamagedBagError: the bag cannot be read further.
+    """
+    if not connections:
+        return
+    stream = reader.messages(connections, start, stop)
+    while True:
+        try:
+            message = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DamagedBagError(_sentence(reader.paths[0], error)) from error
+        yield message
+
+
+def image_connections(reader: AnyReader, topics: Sequence[str]) -> list[Connection]:
+    """The connections of these image topics."""
+    return [c for c in reader.connections if c.topic in topics and c.msgtype in (IMAGE, COMPRESSED_IMAGE)]
+
+
+def image_topics(reader: AnyReader, wanted: Sequence[str] = ()) -> list[str]:
+    """The image topics to work on: those that are wanted, or all of a bag.
+
+    Of all, depth images (16UC1 and 32FC1, REP 118; compressedDepth) are left out, and a compressed topic whose raw
+    twin is in the bag: it has the same pictures.
+
+    Raises:
+        ValueError: the bag has no image topic, or not the wanted ones; the message lists what it has.
+        DamagedBagError: the bag cannot be read.
+    """
+    images = {c.topic: c for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE)}
+    there = ', '.join(sorted(images)) or 'none'
+    if wanted:
+        missing = [topic for topic in wanted if topic not in images]
+        if missing:
+            raise ValueError(f'{reader.paths[0]}: no image topic {", ".join(missing)}; image topics in it: {there}')
+        return list(dict.fromkeys(wanted))
+    found = [t for t in sorted(images) if t.removesuffix('/compressed') not in images or not t.endswith('/compressed')]
+    found = [topic for topic in found if not _is_depth(reader, images[topic])]
+    if not found:
+        raise ValueError(f'{reader.paths[0]}: no topic of {IMAGE} or {COMPRESSED_IMAGE} with pictures; found: {there}')
+    return found
+
+
+def namespace(image_topic: str) -> str:
+    """The namespace of an image topic: /camera for /camera/image_raw and /camera/image/compressed, '' for /image.
+
+    What comes of the images goes there, as from a detector in that namespace: /camera/features, /camera/matches, …
+    """
+    parent = image_topic.removesuffix('/compressed').strip('/').rpartition('/')[0]
+    return f'/{parent}' if parent else ''
+
+
+def _is_depth(reader: AnyReader, connection: Connection) -> bool:
+    for _, _, data in messages(reader, [connection]):
+        try:
+            image = reader.deserialize(data, connection.msgtype)
+        except Exception:  # noqa: BLE001 - a bad message: it is reported when its turn comes
+            return False
+        return getattr(image, 'encoding', '') in _DEPTH or 'compressedDepth' in getattr(image, 'format', '')
+    return False
+
+
+def _sentence(path: object, error: Exception) -> str:
+    return f'{path}: {str(error).rstrip(".") or type(error).__name__}'

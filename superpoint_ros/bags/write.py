@@ -1,0 +1,114 @@
+"""ROS 2 bags of our messages, written without a ROS installation; the bytes are those that a live node sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+
+from superpoint_ros import clouds
+
+CLOUD = 'sensor_msgs/msg/PointCloud2'
+STRING = 'std_msgs/msg/String'
+REFERENCE = 'sensor_msgs/msg/TimeReference'
+
+
+@cache
+def typestore() -> Typestore:
+    """The message types that are written."""
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+@contextmanager
+def bag_writer(path: Path, storage: str = 'mcap') -> Iterator[BagWriter]:
+    """A new bag; without an error in the block it is whole at its end."""
+    # Version 8 of the format is what everything from Humble on reads.
+    with Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        yield BagWriter(writer)
+
+
+class BagWriter:
+    """Writes our messages into a bag; a topic is declared with its first message."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.clouds = 0
+        """How many clouds were written."""
+        self._connections: dict[str, Connection] = {}
+
+    def cloud(self, topic: str, stamp: int, cloud: npt.NDArray[np.void], header: Any) -> None:
+        """Write records of superpoint_ros.clouds as a PointCloud2 of height 1.
+
+        Args:
+            topic: where to.
+            stamp: log time in ns.
+            cloud: (N,) records.
+            header: a std_msgs/Header, of ROS 1 or 2, that the message gets.
+        """
+        types = typestore().types
+        fields = [types['sensor_msgs/msg/PointField'](*field) for field in clouds.point_fields(cloud.dtype)]
+        message = types[CLOUD](
+            header=_header(header),
+            height=1,
+            width=len(cloud),
+            fields=fields,
+            is_bigendian=False,
+            point_step=cloud.dtype.itemsize,
+            row_step=cloud.nbytes,
+            data=cloud.view(np.uint8).reshape(-1),
+            is_dense=True,
+        )
+        self.raw(topic, CLOUD, stamp, typestore().serialize_cdr(message, CLOUD))
+        self.clouds += 1
+
+    def reference(self, topic: str, stamp: int, header: Any, first: Any) -> None:
+        """Write a sensor_msgs/TimeReference: the header of an image, and the stamp and frame of another one."""
+        message = typestore().types[REFERENCE](
+            header=_header(header), time_ref=_header(first).stamp, source=first.frame_id
+        )
+        self.raw(topic, REFERENCE, stamp, typestore().serialize_cdr(message, REFERENCE))
+
+    def string(self, topic: str, stamp: int, text: str) -> None:
+        """Write a std_msgs/String; readers that come later get the last one too."""
+        self.raw(topic, STRING, stamp, typestore().serialize_cdr(typestore().types[STRING](text), STRING))
+
+    def raw(self, topic: str, msgtype: str, stamp: int, data: bytes | memoryview) -> None:
+        """Write a serialised message of ours."""
+        if topic not in self._connections:
+            self._connections[topic] = self.writer.add_connection(
+                topic, msgtype, typestore=typestore(), offered_qos_profiles=[_qos(latched=msgtype == STRING)]
+            )
+        self.writer.write(self._connections[topic], stamp, data)
+
+
+def _header(header: Any) -> Any:
+    """A ROS 2 header from one of ROS 1 or 2."""
+    types = typestore().types
+    time = types['builtin_interfaces/msg/Time'](sec=header.stamp.sec, nanosec=header.stamp.nanosec)
+    return types['std_msgs/msg/Header'](stamp=time, frame_id=header.frame_id)
+
+
+def _qos(latched: bool) -> Qos:
+    """What the nodes offer: reliable, and the last message kept for those that come later if latched."""
+    forever = QosTime(2147483647, 4294967295)
+    durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1 if latched else 5,
+        QosReliability.RELIABLE,
+        durability,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        False,
+    )
