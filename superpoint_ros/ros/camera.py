@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,12 +17,10 @@ from superpoint_ros import clouds
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.ros import images
+from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.diagnostics import Statistics, status
 from superpoint_ros.ros.messages import features_message, image_message
 from superpoint_ros.ros.subscription import MatchedSubscription
-
-if TYPE_CHECKING:
-    from superpoint_ros.ros.detector_node import DetectorConfig
 
 
 class Camera:
@@ -116,11 +114,9 @@ class Camera:
             self._node.get_logger().error(what + trace, throttle_duration_sec=2)
 
     def watch(self) -> None:
-        """Follow the publishers; log what is wrong with them."""
-        if self._subscription:
-            self._subscription.check()
-            if trouble := self._subscription.trouble():
-                self._node.get_logger().warning(trouble, throttle_duration_sec=10)
+        """Log what is wrong with the publishers; call it now and then."""
+        if self._subscription and (trouble := self._subscription.trouble()):
+            self._node.get_logger().warning(trouble, throttle_duration_sec=10)
 
     def report(self, facts: dict[str, str]) -> DiagnosticStatus:
         """What to tell on /diagnostics."""

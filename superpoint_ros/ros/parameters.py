@@ -36,6 +36,7 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
     Raises:
         rclpy.exceptions.ParameterException: a value given on the command line or in a file is of the wrong type or out
             of range.
+        ValueError: the same, where only the configuration knows the range.
     """
     node.declare_parameters(
         '',
@@ -47,10 +48,15 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
         ],
     )
     known = [name for cls in configurations for name in options(cls)]
+    for name in known:
+        if node.get_parameter_or(name).value is None:
+            node.set_parameters([Parameter(name, Parameter.Type.STRING_ARRAY, [])])
     for name in node._parameter_overrides:  # rclpy has no public way to ask what was given
         if not node.has_parameter(name):
             near = difflib.get_close_matches(name, known, 1)
             node.get_logger().warning(f'parameter {name!r} is not known{f", did you mean {near[0]}?" if near else ""}')
+    for cls in configurations:
+        read(node, cls)
 
 
 def read(node: Node, configuration: type[T]) -> T:
@@ -59,7 +65,7 @@ def read(node: Node, configuration: type[T]) -> T:
     Raises:
         ValueError: one sentence on which value is wrong and what is allowed.
     """
-    return from_dict(configuration, {name: _value(node, configuration, name) for name in options(configuration)})
+    return from_dict(configuration, {name: _plain(node.get_parameter(name).value) for name in options(configuration)})
 
 
 def change(
@@ -87,7 +93,7 @@ def change(
                     raise ValueError(
                         f'{name}: cannot change while the node is configured; deactivate and clean up first'
                     )
-            from_dict(cls, {name: _value(node, cls, name) for name in known if node.has_parameter(name)} | mine)
+            dataclasses.replace(read(node, cls), **mine)
             live |= {name: value for name, value in mine.items() if known[name].live}
     except ValueError as error:
         return SetParametersResult(successful=False, reason=str(error)), {}
@@ -99,7 +105,7 @@ def _field(cls: type, name: str) -> dataclasses.Field[Any]:
 
 
 def _default(field: dataclasses.Field[Any], kind: Any) -> Any:
-    # rclpy takes [] for a byte array, so an empty list is declared as a type without a value.
+    # rclpy takes [] for a byte array, so an empty list is declared by its type, and set afterwards.
     return _TYPES[kind] if field.default == () else field.default
 
 
@@ -127,12 +133,6 @@ def _describe(kind: Any, what: Option, read_only: bool) -> ParameterDescriptor:
             )
         ]
     return described
-
-
-def _value(node: Node, cls: type, name: str) -> Any:
-    unset: Parameter[Any] = Parameter(name)
-    value = node.get_parameter_or(name, unset).value
-    return _field(cls, name).default if value is None else _plain(value)
 
 
 def _plain(value: Any) -> Any:

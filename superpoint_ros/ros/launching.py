@@ -1,0 +1,92 @@
+"""What the launch files share: one argument for each parameter of a node, made from its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]  # mypy takes launch/ for it
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from superpoint_ros import resources
+from superpoint_ros.config import Option, field_types, options
+
+COMMON = {
+    'namespace': 'Namespace of the node and of its topics.',
+    'params_file': 'YAML file of parameters; arguments given here come before it.',
+    'fastdds_profile': 'true for a 16 MB shared-memory segment, so that large best-effort images arrive; '
+    'the publishers need it too.',
+    'log_level': 'debug, info, warn, error or fatal.',
+}
+
+
+def node_description(executable: str, configurations: Sequence[type], topics: Mapping[str, str]) -> LaunchDescription:
+    """A launch description that starts one node of this package; what is not given stays as the node has it.
+
+    Args:
+        executable: of the node.
+        configurations: dataclasses made with config.option, whose fields are the node's parameters.
+        topics: those that can be remapped: the name in the node, and what it is.
+    """
+    described = {
+        **{name: f'Topic: {what}' for name, what in topics.items()},
+        **{name: _describe(cls, name, what) for cls in configurations for name, what in options(cls).items()},
+        **COMMON,
+    }
+
+    def start(context: LaunchContext) -> list[Any]:
+        given = {name: context.launch_configurations[name] for name in described}
+        given = {name: value for name, value in given.items() if value}
+        types = {name: kind for cls in configurations for name, kind in field_types(cls).items() if name in given}
+        parameters: list[Any] = [given['params_file']] if 'params_file' in given else []
+        if types:
+            parameters.append({name: parse(name, given[name], kind) for name, kind in types.items()})
+        actions: list[Any] = []
+        if parse('fastdds_profile', given.get('fastdds_profile', 'false'), bool).value:
+            profile = str(resources.find('config/fastdds.xml'))
+            # The second is its name up to Jazzy.
+            for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+                actions.append(SetEnvironmentVariable(variable, profile))
+        node = Node(
+            package='superpoint_ros',
+            executable=executable,
+            namespace=given.get('namespace', ''),
+            parameters=parameters,
+            remappings=[(name, given[name]) for name in topics if name in given],
+            ros_arguments=['--log-level', given['log_level']] if 'log_level' in given else [],
+            output='screen',
+        )
+        return [*actions, node]
+
+    arguments = [DeclareLaunchArgument(name, default_value='', description=text) for name, text in described.items()]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+
+
+def parse(name: str, text: str, kind: Any) -> ParameterValue:
+    """The value of a launch argument, as a parameter of the type of its configuration field.
+
+    Raises:
+        ValueError: the text is not of this type.
+    """
+    try:
+        if kind == tuple[str, ...]:
+            words = text.strip().removeprefix('[').removesuffix(']').split(',')
+            return ParameterValue([word.strip(' "\'') for word in words], value_type=list[str])
+        value = yaml.safe_load(text)
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError
+        return ParameterValue(text if kind is str else kind(value), value_type=kind)
+    except (TypeError, ValueError, yaml.YAMLError):
+        wanted = {bool: 'true or false', int: 'an integer', float: 'a number'}.get(kind, kind)
+        raise ValueError(f'argument {name}: {text!r} is not {wanted}') from None
+
+
+def _describe(cls: type, name: str, what: Option) -> str:
+    default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+    shown = str(default).lower() if isinstance(default, bool) else f'{default} {what.unit}'.strip()
+    choices = f' One of {", ".join(what.choices)}.' if what.choices else ''
+    return f'{what.description}{choices}{f" Left empty: {shown}." if default not in ((), "") else ""}'
