@@ -91,8 +91,8 @@ def _features(algorithm: Any, setting: Setting) -> Extract:
     def extract(image: Image) -> Features:
         size = (image.shape[1], image.shape[0])
         found, rows = algorithm.detectAndCompute(image, None)
-        if rows is None:
-            rows = np.empty((0, algorithm.descriptorSize()), algorithm.descriptorType())
+        if rows is None:  # nothing found
+            rows = np.empty((0, algorithm.descriptorSize()), np.float32)
         keypoints = np.array([point.pt for point in found], np.float32).reshape(-1, 2)
         scores = np.array([point.response for point in found], np.float32)
         inside = (keypoints >= setting.border) & (keypoints < np.subtract(size, setting.border))

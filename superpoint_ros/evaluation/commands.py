@@ -207,8 +207,8 @@ def _measure_pairs(
     title = '# Detectors and descriptors on pairs with a known homography'
     sections = [title, _preamble(images, compared), f'Protocol: {protocol.name} ({protocol.source}).']
     detecting = {**REPEATABILITY, 'keypoints': 'points#'}
-    stages = [(homography.stage(setting), setting.pair(), detecting) for setting in protocol.detection]
-    stages.append((homography.DESCRIPTION, f'{protocol.description.pair()}; homographies by RANSAC, 3 px', matching))
+    stages = [(homography.stage(setting), setting.pair(matching=False), detecting) for setting in protocol.detection]
+    stages.append((homography.DESCRIPTION, protocol.description.pair(matching=True), matching))
     for stage, how, columns in stages:
         rows = [row for row in summary if row['stage'] == stage]
         if rows:

@@ -55,19 +55,18 @@ class Setting:
         least = f'border {self.border} px; learned score > {self.threshold:g}'
         return f'at most {self.keypoints} points{whole}; {thinned}; {least}'
 
-    def pair(self) -> str:
-        """In words: how a pair of images is measured."""
+    def pair(self, matching: bool) -> str:
+        """In words: how a pair of images is measured, with or without matching."""
         when = 'before' if self.in_common else 'after'
+        neighbours = 'mutual nearest neighbours' if self.mutual else 'nearest neighbours of all points'
         return '; '.join(
             [
                 f'images {self.size[0]}×{self.size[1]}, aspect ratio kept, cropped at the centre',
                 self.points(),
                 f'points outside the shared region dropped {when} the best are taken',
-                'mutual nearest neighbours' if self.mutual else 'nearest neighbours of all points',
                 f'correct within {self.epsilon:g} px',
-                'repeatability measured in the second image'
-                if self.frame == 'second'
-                else 'repeatability measured in each image',
+                f'repeatability measured in {"the second" if self.frame == "second" else "each"} image',
+                *([neighbours, 'homographies by RANSAC, 3 px'] if matching else []),
             ]
         )
 

@@ -1,0 +1,124 @@
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros.evaluation import commands
+from superpoint_ros.evaluation.methods import methods
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """A small network with random weights, as a graph."""
+    torch = pytest.importorskip('torch', reason='needs torch to make a network')
+    pytest.importorskip('openvino', reason='needs openvino to run a network')
+    from superpoint_ros.networks import checkpoint
+    from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+    from superpoint_ros.runtimes.export import export
+
+    folder = tmp_path_factory.mktemp('model')
+    torch.manual_seed(0)
+    network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 16), head_channels=16, descriptor_size=32)).eval()
+    checkpoint.save(folder / 'tiny.safetensors', network)
+    export(folder / 'tiny.safetensors', folder / 'tiny.onnx')
+    return folder / 'tiny.onnx'
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / 'photographs'
+    folder.mkdir()
+    for name in 'ab':
+        picture = np.full((240, 320), 128, np.uint8)
+        for _ in range(120):
+            x, y, w, h = (int(v) for v in rng.integers([0, 0, 6, 6], [310, 230, 50, 50]))
+            cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
+        cv2.imwrite(str(folder / f'{name}.png'), picture)
+    return folder
+
+
+def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs, weights, tmp_path):
+    output = tmp_path / 'out'
+    markdown = commands.evaluate_pairs(photographs, output, models=[str(weights)], backend='openvino')
+    assert (output / 'pairs.md').read_text() == markdown
+    assert 'images 640×480' in markdown  # the protocol stands beside the figures
+    data = json.loads((output / 'pairs.json').read_text())
+    described = [row for row in data['summary'] if row['stage'] == 'description']
+    assert [row['method'] for row in described][:3] == ['tiny', 'SIFT', 'ORB']
+    detected = [row['method'] for row in data['summary'] if row['stage'] == 'detection, NMS 8 px']
+    assert detected == ['tiny', 'FAST', 'Harris', 'Shi-Tomasi', 'random']
+    assert 'sha256' in data['methods']['tiny']
+    by_method = {row['method']: row for row in described}
+    assert by_method['SIFT']['accuracy_5'] > 0
+    assert by_method['tiny']['keypoints'] > 0
+    for name in ('pairs_accuracy.png', 'pairs_precision_recall.png', 'pairs_matches/a.png', 'pairs_matches/b.png'):
+        assert cv2.imread(str(output / name)) is not None
+
+
+def test_a_broken_photograph_fails_the_command_but_not_the_others(photographs, tmp_path):
+    (photographs / 'c.png').write_bytes(b'broken')
+    with pytest.raises(ValueError, match=r'c\.png'):
+        commands.evaluate_pairs(photographs, tmp_path / 'out', models=[])
+    assert 'c.png' in (tmp_path / 'out/pairs.md').read_text()
+    data = json.loads((tmp_path / 'out/pairs.json').read_text())
+    assert {pair['pair'] for pair in data['pairs']} == {'a', 'b'}
+    assert len(data['failed']) == 1
+
+
+def test_homography_reports_illumination_and_viewpoint_apart(photographs, tmp_path):
+    image = cv2.imread(str(photographs / 'a.png'), cv2.IMREAD_GRAYSCALE)
+    for scene, other, matrix in (
+        ('i_dark', image // 2, np.eye(3)),
+        ('v_up', np.roll(image, 12, axis=0), [[1, 0, 0], [0, 1, 12], [0, 0, 1]]),
+    ):
+        folder = tmp_path / 'hpatches' / scene
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / '1.png'), image)
+        cv2.imwrite(str(folder / '2.png'), other)
+        np.savetxt(folder / 'H_1_2', matrix)
+    markdown = commands.evaluate_homography(tmp_path / 'hpatches', tmp_path / 'out', preset='rpautrat', models=[])
+    assert 'rpautrat' in markdown
+    data = json.loads((tmp_path / 'out/homography.json').read_text())
+    sift = {row['split']: row for row in data['summary'] if (row['stage'], row['method']) == ('description', 'SIFT')}
+    assert set(sift) == {'all', 'illumination', 'viewpoint'}
+    assert sift['viewpoint']['accuracy_1'] == sift['illumination']['accuracy_1'] == 1.0
+    assert sift['illumination']['repeatability'] > 0.5
+
+
+def test_shapes_and_sequence_write_their_reports(weights, photographs, tmp_path):
+    commands.evaluate_shapes(tmp_path, count=1, models=[str(weights)], backend='openvino')
+    assert {'tiny', 'FAST', 'Harris', 'Shi-Tomasi', 'random'} == set(
+        json.loads((tmp_path / 'shapes.json').read_text())['methods']
+    )
+    assert cv2.imread(str(tmp_path / 'shapes_precision_recall.png')) is not None
+    commands.evaluate_sequence(photographs, tmp_path, models=[str(weights)], backend='openvino')
+    summary = json.loads((tmp_path / 'sequence.json').read_text())['summary']
+    assert [row['method'] for row in summary][:3] == ['tiny', 'SIFT', 'ORB']
+
+
+def test_count_takes_pairs_evenly():
+    loaders = list(range(10))
+    assert commands._spread(loaders, 3) == [0, 4, 9]
+    assert commands._spread(loaders, 0) == commands._spread(loaders, 99) == loaders
+
+
+def test_nothing_to_measure_and_two_of_one_name_are_errors(weights):
+    with pytest.raises(ValueError, match='nothing to measure'):
+        methods([], baselines=False)
+    with pytest.raises(ValueError, match='tiny'):
+        methods([str(weights), str(weights)], backend='openvino')
+
+
+def test_the_command_line_offers_every_step_with_its_options():
+    def run(*arguments):
+        command = [sys.executable, '-m', 'superpoint_ros.evaluation', *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert all(step in run('--help').stdout for step in ('homography', 'pairs', 'shapes', 'sequence'))
+    options = run('pairs', '--help').stdout
+    assert all(f'--{name}' in options for name in ('preset', 'seed', 'models', 'baselines', 'backend', 'subpixel'))
+    assert run('pairs', 'nowhere', '--models', '[]').returncode != 0

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from superpoint_ros.evaluation.noise import CAMERA, EVERYTHING, photometric
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(60, 190, (48, 64), np.uint8)
+
+
+def test_is_the_same_for_the_same_state_and_leaves_its_input_alone(image):
+    before = image.copy()
+    first, again, other = (photometric(image, np.random.default_rng(seed), EVERYTHING) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    np.testing.assert_array_equal(image, before)
+    assert first.dtype == np.uint8
+    assert first.shape == image.shape
+
+
+@pytest.mark.parametrize('change', EVERYTHING)
+def test_every_change_changes_something_in_proportion_to_its_strength(image, change):
+    gray = image.astype(np.float32)
+    weak, strong = (np.abs(change(gray, np.random.default_rng(3), s) - gray).mean() for s in (0.2, 1.0))
+    assert 0 <= weak < strong
+
+
+def test_points_stay_where_they_are():
+    """Blurs are centred: the centre of mass of a dot does not move."""
+    dot = np.zeros((41, 41), np.uint8)
+    dot[20, 20] = 255
+    y, x = np.mgrid[:41, :41]
+    for change in EVERYTHING:
+        if 'blur' in change.__name__:
+            for seed in range(10):
+                blurred = change(dot.astype(np.float32), np.random.default_rng(seed), 1.0)
+                center = np.array([(x * blurred).sum(), (y * blurred).sum()]) / blurred.sum()
+                np.testing.assert_allclose(center, [20, 20], atol=0.05)
+
+
+def test_no_strength_changes_nothing_but_a_trace_of_blur(image):
+    assert set(CAMERA) < set(EVERYTHING)
+    for seed in range(5):
+        changed = photometric(image, np.random.default_rng(seed), EVERYTHING, strength=0.0)
+        assert np.abs(changed.astype(int) - image).max() <= 1
