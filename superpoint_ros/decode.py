@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,10 +82,26 @@ def decode_superpoint(
     return Decoded(keypoints, scores[y, x], descriptors)
 
 
-DECODERS: dict[str, Callable[[Mapping[str, Floats], tuple[int, int], DecodeConfig, Mask | None], Decoded]] = {
-    'superpoint': decode_superpoint,
+Decoder = Callable[[Mapping[str, Floats], tuple[int, int], DecodeConfig, Mask | None], Decoded]
+
+DECODERS: dict[frozenset[str], Decoder] = {
+    frozenset({'logits'}): decode_superpoint,
+    frozenset({'logits', 'descriptors'}): decode_superpoint,
 }
-"""The decoder of each model family, by the `model` of a model file's metadata."""
+"""What decodes a network, by the names of its outputs."""
+
+
+def decoder_for(outputs: Iterable[str]) -> Decoder:
+    """The decoder of a network with these outputs.
+
+    Raises:
+        ValueError: we know no such network.
+    """
+    names = frozenset(outputs)
+    if names not in DECODERS:
+        known = ' or '.join('+'.join(sorted(known)) for known in DECODERS)
+        raise ValueError(f'expected the outputs {known}, found {"+".join(sorted(names))}')
+    return DECODERS[names]
 
 
 def score_map(logits: Floats) -> Floats:
@@ -125,6 +141,7 @@ def find_peaks(
     """
     (width, height), radius = size, config.nms_radius
     _, picture = cv2.threshold(scores[:height, :width], config.threshold, 0, cv2.THRESH_TOZERO)
+    cv2.patchNaNs(picture, 0)
     picture = cv2.copyMakeBorder(picture, *[radius] * 4, cv2.BORDER_CONSTANT, value=0)
     values, stride = picture.ravel(), picture.shape[1]
     steps = np.arange(-radius, radius + 1)
@@ -197,8 +214,8 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
     taps, weights = kernel(position - first)
     near = first.astype(np.intp)[:, :, None] + taps
     column, row = np.clip(near[:, 0], 0, columns - 1), np.clip(near[:, 1], 0, rows - 1)
-    index = (row[:, :, None] * columns + column[:, None, :]).reshape(len(keypoints), -1)
-    weight = (weights[:, 1, :, None] * weights[:, 0, None, :]).reshape(len(keypoints), 1, -1)
+    index = (row[:, :, None] * columns + column[:, None, :]).reshape(len(keypoints), taps.size**2)
+    weight = (weights[:, 1, :, None] * weights[:, 0, None, :]).reshape(len(keypoints), 1, taps.size**2)
     sampled = np.empty((len(keypoints), depth), np.float32)
     for start in range(0, len(keypoints), 64):  # in blocks that stay in the cache
         block = slice(start, start + 64)

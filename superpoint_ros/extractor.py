@@ -111,7 +111,7 @@ class Extractor:
         """
         masks = [None] * len(images) if masks is None else masks
         prepared = [prepare(image, self.config.resize) for image in images]
-        small_masks = [None if m is None else prepare_mask(m, p) for m, p in zip(masks, prepared)]
+        small_masks = [None if m is None else prepare_mask(m, p) for m, p in zip(masks, prepared, strict=True)]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(prepared):
             groups[image.pixels.shape].append(index)
@@ -123,7 +123,7 @@ class Extractor:
                 self.decode_config,
                 [small_masks[i] for i in members],
             )
-            decoded.update(zip(members, results))
+            decoded.update(zip(members, results, strict=True))
         return [finish(decoded[i], image) for i, image in enumerate(prepared)]
 
     def configure(self, **options: Any) -> None:

@@ -66,6 +66,6 @@ def resolve(model: str) -> Model:
     return Model(path.stem, there['.safetensors'], there['.onnx'])
 
 
-def checksum(path: Path) -> str:
+def checksum(path: Path | str) -> str:
     """SHA-256 of a file, in hexadecimal: tells the descriptors of two models apart."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

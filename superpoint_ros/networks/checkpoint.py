@@ -1,16 +1,17 @@
-"""Checkpoints of the networks: safetensors with the configuration in the metadata."""
+"""Checkpoints of the networks: safetensors with the model's name and configuration in the metadata."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from superpoint_ros.files import written_whole
@@ -19,19 +20,17 @@ from superpoint_ros.networks.superpoint import ConvBlock, SuperPoint, SuperPoint
 NETWORKS = {'superpoint': (SuperPoint, SuperPointConfig)}
 """The network and configuration classes of each model family, by the `model` of a file's metadata."""
 
-LAST_LAYERS = ('detector.1.', 'descriptor.1.')
-"""The layers of SuperPoint that have no batch norm."""
+Shapes = dict[str, tuple[int, ...]]
 
 
-def save(path: Path, network: SuperPoint) -> None:
+def save(path: Path | str, network: SuperPoint) -> None:
     """Write a network to a .safetensors file; the file appears whole or not at all."""
-    metadata = {'model': model_name(network), 'config': json.dumps(dataclasses.asdict(network.config))}
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
     with written_whole(path) as partial:
-        save_file(tensors, partial, metadata)
+        save_file(tensors, partial, metadata_of(network))
 
 
-def load(path: Path) -> SuperPoint:
+def load(path: Path | str) -> SuperPoint:
     """Read a network that `save` wrote; it comes in evaluation mode, on the CPU.
 
     Raises:
@@ -49,54 +48,57 @@ def load(path: Path) -> SuperPoint:
         metadata = file.metadata() or {}
         if metadata.get('model') not in NETWORKS:
             raise ValueError(
-                f'{path}: expected a checkpoint of superpoint_ros (metadata with model {" or ".join(NETWORKS)} and its '
-                f'config), found metadata {metadata}; other checkpoints are converted by: superpoint export'
+                f'{path}: expected a checkpoint of superpoint_ros, which has in its metadata a model '
+                f'({", ".join(NETWORKS)}) and its config; found metadata {metadata}'
             )
         network_class, config_class = NETWORKS[metadata['model']]
         try:
             config = config_class(**json.loads(metadata['config']))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f'{path}: its metadata has no valid config ({error})') from error
-        with torch.device('meta'):
+            raise ValueError(f'{path}: the config in its metadata is missing or wrong ({error})') from error
+        with torch.device('meta'):  # no memory is taken before the shapes are known to fit
             network = network_class(config)
-        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        check_shapes(path, expected, found)
+        expected = shapes_of(network.state_dict())
+        check_shapes(path, expected, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
         network.load_state_dict({name: file.get_tensor(name) for name in expected}, assign=True)
     return network.float().eval()
 
 
-def check_shapes(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+def metadata_of(network: SuperPoint) -> dict[str, str]:
+    """What a file of this network says of it: the model family, and the configuration as JSON."""
+    model = next(name for name, (network_class, _) in NETWORKS.items() if isinstance(network, network_class))
+    return {'model': model, 'config': json.dumps(dataclasses.asdict(network.config))}
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    """The shapes of tensors, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
     """Check that the tensors of a file are those of its network.
 
     Raises:
         ValueError: some are missing, too many or of another shape; the message names the first of them.
     """
-    for name in expected.keys() | found.keys():
+    for name in (*expected, *found):
         if expected.get(name) != found.get(name):
-            shapes = [shapes.get(name, 'none') for shapes in (expected, found)]
-            raise ValueError(f'{path}: tensor {name}: expected shape {shapes[0]}, found {shapes[1]}')
-
-
-def model_name(network: nn.Module) -> str:
-    """The name of a network's model family."""
-    return next(name for name, (network_class, _) in NETWORKS.items() if isinstance(network, network_class))
+            shape, other = (shapes.get(name, 'no such tensor') for shapes in (expected, found))
+            raise ValueError(f'{path}: tensor {name}: expected {shape}, found {other}')
 
 
 def fold(network: SuperPoint) -> SuperPoint:
-    """A copy for inference, in evaluation mode: batch norm that follows a convolution directly is folded into it.
+    """A copy for inference, in evaluation mode: batch norm that follows a convolution is folded into it.
 
-    Batch norm after the ReLU (norm 'after_relu') stays: zero padding of the next convolution lies between.
+    Batch norm after the ReLU (norm 'after_relu') stays: zero padding of the next convolution comes between.
     """
-    network = copy.deepcopy(network).eval()
     if network.config.norm != 'before_relu':
-        return network
-    state = {}
-    for name, module in network.named_modules():
-        if isinstance(module, ConvBlock):
-            convolution = fuse_conv_bn_eval(module.conv, module.norm)
-            state |= {f'{name}.conv.{key}': tensor for key, tensor in convolution.state_dict().items()}
-    state |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(LAST_LAYERS)}
+        return copy.deepcopy(network).eval()
+    network = copy.deepcopy(network).eval()
+    for block in network.modules():
+        if isinstance(block, ConvBlock):
+            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
+            block.norm = nn.Identity()
     folded = SuperPoint(dataclasses.replace(network.config, norm='none'))
-    folded.load_state_dict(state)
+    folded.load_state_dict(network.state_dict())
     return folded.eval()

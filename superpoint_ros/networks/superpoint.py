@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -30,6 +31,16 @@ class SuperPointConfig:
     descriptor_size: int = 256
     norm: Norm = 'before_relu'
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'channels', tuple(self.channels))  # JSON has lists
+        widths = (*self.channels, self.head_channels, self.descriptor_size)
+        if len(self.channels) != 4 or not all(type(width) is int and 1 <= width <= 4096 for width in widths[:-1]):
+            raise ValueError(f'channels, head_channels: expected 4 + 1 numbers from 1 to 4096, got {widths[:-1]}')
+        if type(self.descriptor_size) is not int or not 0 <= self.descriptor_size <= 4096:
+            raise ValueError(f'descriptor_size: expected a number from 0 to 4096, got {self.descriptor_size!r}')
+        if self.norm not in get_args(Norm):
+            raise ValueError(f'norm: expected one of {", ".join(get_args(Norm))}, got {self.norm!r}')
+
 
 class SuperPoint(nn.Module):
     """Maps (B, 1, H, W) grey images in [0, 1], H and W multiples of 8, to raw heads at 1/8 resolution.
@@ -45,7 +56,7 @@ class SuperPoint(nn.Module):
         self.config = config or SuperPointConfig()
         widths, hidden, norm = (1, *self.config.channels), self.config.head_channels, self.config.norm
         stages: list[nn.Module] = []
-        for stage, (before, width) in enumerate(zip(widths, widths[1:])):
+        for stage, (before, width) in enumerate(pairwise(widths)):
             if stage:
                 stages.append(nn.MaxPool2d(2))
             stages += [ConvBlock(before, width, norm), ConvBlock(width, width, norm)]

@@ -60,7 +60,7 @@ class Runtime(Protocol):
     """What is really used: fp32, bf16, fp16."""
     descriptor_size: int
     checksum: str
-    """SHA-256 of the model file that it loaded."""
+    """SHA-256 of the model's .safetensors file, also where a graph made from it is run: it tells models apart."""
 
     def __call__(
         self,

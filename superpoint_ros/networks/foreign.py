@@ -1,0 +1,148 @@
+"""Checkpoints of other projects become networks of ours.
+
+Two layouts are known, both of state dictionaries written by torch.save: that of the original release (conv1a … convDb,
+no batch norm), and that of the PyTorch port in rpautrat/SuperPoint (backbone.0.0.conv … descriptor.1.bn: convolution,
+ReLU, batch norm).
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from superpoint_ros.networks.checkpoint import check_shapes, load, shapes_of
+from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+
+State = dict[str, Tensor]
+
+ENCODER_LAYERS = (0, 1, 3, 4, 6, 7, 9, 10)
+"""Where the eight convolutions are in SuperPoint.encoder; between each two pairs is a pooling layer."""
+
+MAGIC_LEAP = {
+    **{f'conv{1 + i // 2}{"ab"[i % 2]}': f'encoder.{layer}.conv' for i, layer in enumerate(ENCODER_LAYERS)},
+    'convPa': 'detector.0.conv',
+    'convPb': 'detector.1',
+    'convDa': 'descriptor.0.conv',
+    'convDb': 'descriptor.1',
+}
+"""Layers of the original release, and ours."""
+
+PORT = {
+    **{f'backbone.{i // 2}.{i % 2}': f'encoder.{layer}' for i, layer in enumerate(ENCODER_LAYERS)},
+    'detector.0': 'detector.0',
+    'detector.1': 'detector.1',
+    'descriptor.0': 'descriptor.0',
+    'descriptor.1': 'descriptor.1',
+}
+"""Blocks of the port, and ours."""
+
+PORT_EPSILON = 1e-3
+"""The port's batch norm adds this to the variance; ours adds OUR_EPSILON."""
+
+OUR_EPSILON = 1e-5
+
+
+def read(path: Path) -> SuperPoint:
+    """Read a checkpoint of ours (.safetensors) or of one of the known other projects (any other ending).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken or of another network; the message says what was expected.
+    """
+    path = Path(path)
+    if path.suffix == '.safetensors' or not path.is_file():
+        return load(path)
+    state = _read_state(path)
+    if 'conv1a.weight' in state:
+        return _network(path, {_rename(name, MAGIC_LEAP): tensor for name, tensor in state.items()}, after_relu=False)
+    if 'backbone.0.0.conv.weight' in state:
+        return _network(path, _port_state(path, state), after_relu=True)
+    raise ValueError(
+        f'{path}: expected tensors named as in the original release (conv1a.weight … convDb.bias) or as in '
+        f'rpautrat/SuperPoint (backbone.0.0.conv.weight … descriptor.1.bn.bias), found {_some(state)}'
+    )
+
+
+def _read_state(path: Path) -> State:
+    try:
+        state: Any = torch.load(path, map_location='cpu', weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f'{path}: not a checkpoint that torch can read without running code ({reason})') from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f'{path}: expected a state dictionary of tensors, found {_some(state)}')
+    return state
+
+
+def _some(state: Any) -> str:
+    if not isinstance(state, dict):
+        return f'a {type(state).__name__}'
+    names = [str(name) for name in state]
+    return f'{", ".join(names[:4])}{", …" if len(names) > 4 else ""}' if names else 'nothing'
+
+
+def _rename(name: str, layers: dict[str, str]) -> str:
+    layer, _, kind = name.rpartition('.')
+    return f'{layers.get(layer, layer)}.{kind}'
+
+
+def _port_state(path: Path, state: State) -> State:
+    """The port's tensors under our names; the batch norm of the last layers folded into their convolutions."""
+    ours = {}
+    for name, tensor in state.items():
+        block, layer, kind = ('', *name.rsplit('.', 2))[-3:]
+        ours[f'{PORT.get(block, block)}.{ {"conv": "conv", "bn": "norm"}.get(layer, layer) }.{kind}'] = tensor
+    for last in ('detector.1', 'descriptor.1'):
+        parts = {name: ours.pop(name) for name in list(ours) if name.startswith(f'{last}.')}
+        if not parts:
+            continue
+        try:
+            scale = parts[f'{last}.norm.weight'] / torch.sqrt(parts[f'{last}.norm.running_var'] + PORT_EPSILON)
+            shift = (parts[f'{last}.conv.bias'] - parts[f'{last}.norm.running_mean']) * scale
+            ours[f'{last}.weight'] = parts[f'{last}.conv.weight'] * scale[:, None, None, None]
+            ours[f'{last}.bias'] = shift + parts[f'{last}.norm.bias']
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f'{path}: {last} is not a convolution with batch norm ({error})') from error
+    return {
+        name: tensor + (PORT_EPSILON - OUR_EPSILON) if name.endswith('.running_var') else tensor
+        for name, tensor in ours.items()
+    }
+
+
+def _network(path: Path, state: State, after_relu: bool) -> SuperPoint:
+    """The network that these tensors, named as ours, make."""
+
+    def outputs(name: str) -> int:
+        if name not in state or not state[name].ndim:
+            raise ValueError(f'{path}: a layer is missing: {name} in our naming')
+        return state[name].shape[0]
+
+    config = SuperPointConfig(
+        channels=tuple(outputs(f'encoder.{layer}.conv.weight') for layer in ENCODER_LAYERS[::2]),
+        head_channels=outputs('detector.0.conv.weight'),
+        descriptor_size=outputs('descriptor.1.weight') if 'descriptor.1.weight' in state else 0,
+        norm='after_relu' if after_relu else 'none',
+    )
+    with torch.device('meta'):
+        network = SuperPoint(config)
+    expected = shapes_of(network.state_dict())
+    found = shapes_of(state)
+    for name in expected:
+        if name.endswith('num_batches_tracked'):
+            found[name] = expected[name]
+    check_shapes(path, expected, found)
+    state = {name: state.get(name, torch.zeros((), dtype=torch.int64)) for name in expected}
+    network.load_state_dict(state, assign=True)
+    return network.float().eval()
