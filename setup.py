@@ -1,0 +1,94 @@
+"""Build superpoint_ros with pip or colcon. The package's name, version and licence stand in package.xml."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+PACKAGE = ElementTree.parse('package.xml').getroot()
+NAME = PACKAGE.findtext('name')
+MAINTAINER = PACKAGE.find('maintainer')
+assert NAME is not None
+assert MAINTAINER is not None
+
+# Wheels of ROS 2 from PyPI, for machines without a ROS installation.
+ROS = [
+    'ros-rclpy[fastrtps]>=9.1',
+    'ros-diagnostic-msgs',
+    'ros-lifecycle-msgs',
+    'ros-rcl-interfaces',
+    'ros-sensor-msgs',
+    'ros-std-msgs',
+    'ros-std-srvs',
+]
+CPU = ['openvino>=2025.4']
+DEMO = ['scikit-image>=0.24']
+TRAIN = [
+    *CPU,
+    'kornia>=0.8',
+    'lightning>=2.5',
+    'matplotlib>=3.8',
+    'nncf>=3.0',
+    'onnx>=1.16',
+    'tensorboard>=2.16',
+    'torch>=2.6',
+]
+TEST = ['hypothesis>=6.100', 'mypy>=1.15', 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.9']
+
+
+def shared(pattern: str) -> list[tuple[str, list[str]]]:
+    """The files that match, each with the folder of share/superpoint_ros that it goes to."""
+    files = sorted(path for path in Path().glob(pattern) if path.is_file())
+    return [(str('share' / Path(str(NAME)) / path.parent), [str(path)]) for path in files]
+
+
+setup(
+    name=NAME,
+    version=PACKAGE.findtext('version'),
+    description=PACKAGE.findtext('description'),
+    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license=PACKAGE.findtext('license'),
+    license_files=['LICENSE'],
+    maintainer=MAINTAINER.text,
+    maintainer_email=MAINTAINER.get('email'),
+    python_requires='>=3.10',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['py.typed']},
+    zip_safe=False,
+    install_requires=[
+        'filelock>=3.6',
+        'jsonargparse[signatures]>=4.40',
+        'numpy>=1.26',
+        'opencv-python-headless>=4.10',
+        'platformdirs>=3',
+        'rich>=13',
+        'rosbags>=0.10.9',
+        'safetensors>=0.5',
+    ],
+    extras_require={
+        'ros': ROS,
+        'cpu': CPU,
+        'gpu': ['torch>=2.6', 'tensorrt>=10.3'],
+        'demo': DEMO,
+        'train': TRAIN,
+        'cluster': ['ray>=2.40'],
+        'test': [*ROS, *CPU, *DEMO, *TRAIN, *TEST],
+    },
+    entry_points={
+        'console_scripts': [
+            'superpoint = superpoint_ros.cli:main',
+            'superpoint_detector = superpoint_ros.ros.detector_node:main',
+            'superpoint_matcher = superpoint_ros.ros.matcher_node:main',
+        ],
+    },
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'lib/{NAME}', [str(path) for path in sorted(Path('scripts').iterdir())]),
+        *shared('launch/*.launch.py'),
+        *shared('config/**/*.yaml'),
+        *shared('config/*.xml'),
+        *shared('models/*'),
+    ],
+)
