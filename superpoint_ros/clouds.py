@@ -98,7 +98,8 @@ def decode_features(
             raise ValueError(f'features: expected a FLOAT32 field {name}, got {cloud.dtype}')
     keypoints = np.stack([cloud['x'], cloud['y']], axis=1)
     if 'descriptor' in names:
-        descriptors = cloud['descriptor'].reshape(len(cloud), -1).astype(np.float32)
+        size = int(np.prod(cloud.dtype['descriptor'].shape, dtype=int))  # 1 if the field is no array
+        descriptors = cloud['descriptor'].reshape(len(cloud), size).astype(np.float32)
         if cloud.dtype['descriptor'].base == np.int8:
             length = np.sqrt(np.einsum('kd,kd->k', descriptors, descriptors))
             descriptors /= np.maximum(length, 1e-12)[:, None]

@@ -75,7 +75,7 @@ def to_grey(message: ImageMessage) -> Grey:
     """
     height, width, step = message.height, message.width, message.step
     _check_size(width, height)
-    encoding = _ENCODINGS.get(message.encoding.lower())
+    encoding = _ENCODINGS.get(message.encoding)
     if encoding is None:
         return _by_cv_bridge(message)
     dtype = np.dtype(encoding.dtype)
@@ -229,12 +229,12 @@ _BAYER = {
 _ENCODINGS: dict[str, _Encoding] = {
     'mono8': _Encoding('u1', 1, _as_is),
     'mono16': _Encoding('<u2', 1, _as_is),
-    '8uc1': _Encoding('u1', 1, _as_is),
-    '8uc3': _Encoding('u1', 3, _by(cv2.COLOR_BGR2GRAY)),
-    '8uc4': _Encoding('u1', 4, _by(cv2.COLOR_BGRA2GRAY)),
-    '16uc1': _Encoding('<u2', 1, stretch),
-    '32fc1': _Encoding('<f4', 1, stretch),
-    '64fc1': _Encoding('<f8', 1, stretch),
+    '8UC1': _Encoding('u1', 1, _as_is),
+    '8UC3': _Encoding('u1', 3, _by(cv2.COLOR_BGR2GRAY)),
+    '8UC4': _Encoding('u1', 4, _by(cv2.COLOR_BGRA2GRAY)),
+    '16UC1': _Encoding('<u2', 1, stretch),
+    '32FC1': _Encoding('<f4', 1, stretch),
+    '64FC1': _Encoding('<f8', 1, stretch),
     **{
         f'{name}{bits}': _Encoding(f'<u{bits // 8}', channels, _by(code))
         for (name, (channels, code)), bits in itertools.product(_COLOURS.items(), (8, 16))
