@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros.evaluation import metrics
@@ -101,7 +102,7 @@ def evaluate(loaders: Sequence[PairLoader], methods: Sequence[Method], protocol:
     ]
     describing = [(method.name, method.at(protocol.description)) for method in methods if method.describes]
     kept = set(np.linspace(0, len(loaders) - 1, min(EXAMPLES, len(loaders)), dtype=int).tolist())
-    for index, load in enumerate(track(loaders, 'pairs')):
+    for index, load in enumerate(track(loaders, 'pairs', console=Console(stderr=True))):
         try:
             pair = load()
         except ValueError as error:

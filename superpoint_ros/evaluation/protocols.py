@@ -90,9 +90,18 @@ class Protocol:
 
 _PAPER = Setting(size=(320, 240), keypoints=300, nms_radius=4)
 _RPAUTRAT = Setting(
-    size=(320, 240), keypoints=300, nms_radius=4, nms_all=True, candidates=1000, in_common=True, whole_pixels=True,
-    frame='second', mutual=True,
-)  # fmt: skip
+    size=(320, 240),
+    keypoints=300,
+    # Its NMS of 4 keeps boxes of side 4 that overlap by less than a tenth: nearest to it is our square of radius 3, and
+    # of radius 5 for its NMS of 8.
+    nms_radius=3,
+    nms_all=True,
+    candidates=1000,
+    in_common=True,
+    whole_pixels=True,
+    frame='second',
+    mutual=True,
+)
 
 PROTOCOLS = {
     'paper': Protocol(
@@ -105,7 +114,7 @@ PROTOCOLS = {
         'rpautrat',
         'the README and evaluation code of github.com/rpautrat/SuperPoint',
         (_RPAUTRAT,),
-        dataclasses.replace(_RPAUTRAT, size=(640, 480), keypoints=1000, nms_radius=8),
+        dataclasses.replace(_RPAUTRAT, size=(640, 480), keypoints=1000, candidates=1500, nms_radius=5),
     ),
 }
 

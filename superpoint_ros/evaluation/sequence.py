@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros.evaluation import metrics
@@ -47,7 +48,7 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
     results = Results()
     extractors = {method.name: method.at(setting) for method in methods if method.describes}
     previous: dict[str, Features] = {}
-    for path in track(frames, 'frames'):
+    for path in track(frames, 'frames', console=Console(stderr=True)):
         try:
             image = read_image(path)
         except ValueError as error:

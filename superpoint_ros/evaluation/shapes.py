@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros.evaluation import metrics
@@ -74,7 +75,8 @@ def evaluate(methods: Sequence[Method], setting: Setting, count: int, seed: int)
     """
     extractors = {method.name: method.at(setting) for method in methods}
     results: Results = {}
-    for shape, index in track([(shape, index) for shape in SHAPES for index in range(count)], 'images'):
+    jobs = [(shape, index) for shape in SHAPES for index in range(count)]
+    for shape, index in track(jobs, 'images', console=Console(stderr=True)):
         variants, corners = images(shape, index, seed, setting.size)
         for variant, image in variants.items():
             for name, extract in extractors.items():
