@@ -31,7 +31,7 @@ from superpoint_ros.tracking import TrackerConfig
 Format = Literal['mcap', 'sqlite3', 'npz', 'hdf5']
 
 SHOWN = 10
-"""Bad images of a bag that are told one by one; of the others the number is told."""
+"""Broken places, and bad images, of a bag that are told one by one; of the others the number is told."""
 
 
 class Work(NamedTuple):
@@ -194,25 +194,25 @@ def _assemble(work: Work, to: Format, following: Following) -> Outcome:
                 else:
                     left_out = write_bag(job, finished, target, to, following)
                 break
-            except DamagedBagError:  # in the original messages that are copied
-                if job.readable != job.source:
-                    raise
-                job.recover()
+            except DamagedBagError as error:  # in the original messages that are copied
+                job.recover(error)
     except Exception as error:  # noqa: BLE001 - told in the report; the next bag is another matter
         finished.fail(error)
         return Outcome(0, [f'{error or type(error).__name__}; what is done so far is in {job.scratch}'])
     parts = [read_part(job, segment) for segment in range(job.segments)]
     bad = [line for part in parts for line in part.bad]
-    problems = recover.damage_of(job.recovered) + left_out + bad[:SHOWN]
-    if len(bad) > SHOWN:
-        problems.append(f'and {len(bad) - SHOWN} more bad images')
+    problems = _short(recover.damage_of(job.recovered)) + left_out + _short(bad)
     target.replace(job.output)
     shutil.rmtree(job.scratch)
     return Outcome(sum(part.frames for part in parts), problems)
 
 
+def _short(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f'… and {len(lines) - SHOWN} more like these']
+
+
 def _report(bags: Sequence[Path], outcomes: dict[Path, Outcome]) -> bool:
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     for bag in bags:
         if bag not in outcomes:
             console.print(f'{bag}: done before', markup=False)

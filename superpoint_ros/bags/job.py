@@ -94,9 +94,15 @@ class Job:
         """The segments that are still to be done."""
         return [segment for segment in range(self.segments) if not self.part(segment).exists()]
 
-    def recover(self) -> None:
-        """Make the bag readable: write what can be read of it into a sound one."""
-        recover.recover(self.source, self.recovered, everything=self.copy)
+    def recover(self, error: DamagedBagError) -> None:
+        """Make a bag readable that is damaged: write what can be read of it into a sound one.
+
+        Raises:
+            DamagedBagError: the error is not of the bag, but of what was recovered of it.
+        """
+        if error.path != self.source:
+            raise error
+        recover.recover(self.source, self.recovered, self.copy, str(error))
 
 
 def plan(source: Path, output: Path, settings: Settings, copy: bool, resume: bool) -> Job:
@@ -127,13 +133,17 @@ def plan(source: Path, output: Path, settings: Settings, copy: bool, resume: boo
         for left in job.part(0).parent.glob('*.*'):  # parts that a killed run was writing
             shutil.rmtree(left)
         return job
+    job = Job(source, output, settings, copy, (), (), 0)
     try:
-        with open_bag(recover.find(_recovered(output, copy)) or source) as reader:
-            job = _divide(reader, Job(source, output, settings, copy, (), (), 0))
-    except DamagedBagError:
-        recover.recover(source, _recovered(output, copy), everything=copy)
-        with open_bag(recover.find(_recovered(output, copy)) or source) as reader:
-            job = _divide(reader, Job(source, output, settings, copy, (), (), 0))
+        while not job.bounds:
+            try:
+                with open_bag(job.readable) as reader:
+                    job = _divide(reader, job)
+            except DamagedBagError as error:
+                job.recover(error)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     with written_whole(record) as path:
         facts = {'identity': identity, 'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames}
         path.write_text(json.dumps(facts))
@@ -155,6 +165,8 @@ def _divide(reader: AnyReader, job: Job) -> Job:
 
 
 def _identity(source: Path, settings: Settings) -> dict[str, Any]:
+    if not source.exists():
+        raise FileNotFoundError(f'{source}: no such bag')
     model = models.resolve(settings.model)
     files = [source, *sorted(source.iterdir())] if source.is_dir() else [source]
     return json.loads(

@@ -18,7 +18,15 @@ from rosbags.highlevel import AnyReader
 from superpoint_ros import clouds
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.parts import Part, part_writer, read_part
-from superpoint_ros.bags.read import COMPRESSED_IMAGE, DamagedBagError, image_connections, messages, namespace, open_bag
+from superpoint_ros.bags.read import (
+    COMPRESSED_IMAGE,
+    DamagedBagError,
+    image_connections,
+    messages,
+    namespace,
+    open_bag,
+    seconds,
+)
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.ros import images
@@ -76,16 +84,13 @@ def extract(
     """
     remaining = deque(segments)
     while remaining:
-        path = job.readable
         try:
-            with open_bag(path) as reader:
+            with open_bag(job.readable) as reader:
                 for part in _extract(job, reader, list(remaining), extractor, advance):
                     remaining.popleft()
                     yield part
-        except DamagedBagError:
-            if path != job.source:
-                raise
-            job.recover()
+        except DamagedBagError as error:
+            job.recover(error)
 
 
 def _extract(
@@ -163,7 +168,7 @@ def _write(job: Job, segment: int, frames: Iterable[Frame], extractor: Extractor
         for frame in frames:
             topic = f'{namespace(frame.topic)}/features'
             if frame.features is None:
-                bad.append(f'{frame.topic} at {frame.stamp / 1e9:.9f} s: {frame.error}')
+                bad.append(f'{frame.topic} at {seconds(frame.stamp)}: {frame.error}')
             else:
                 info = clouds.features_info(
                     extractor.model.name,

@@ -18,7 +18,16 @@ _DEPTH = ('16UC1', '32FC1')
 
 
 class DamagedBagError(Exception):
-    """A bag that cannot be read to its end; the message says what stands in the way."""
+    """A bag that cannot be read to its end.
+
+    Args:
+        path: the bag.
+        reason: what stands in the way.
+    """
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f'{path}: {str(reason).rstrip(".") or type(reason).__name__}')
+        self.path = path
 
 
 @contextmanager
@@ -38,11 +47,11 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
     except Exception as error:  # rosbags raises whatever a broken byte leads to: struct, zstd, apsw, assertion errors
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such bag') from None
-        raise DamagedBagError(_sentence(path, error)) from error
+        raise DamagedBagError(path, error) from error
     try:
         for log in path.glob('*-wal') if path.is_dir() else [path.with_name(path.name + '-wal')]:
             if log.exists() and log.stat().st_size:
-                raise DamagedBagError(f'{path}: the recorder left messages in {log.name} that are not in the bag yet')
+                raise DamagedBagError(path, f'the recorder left messages in {log.name} that are not in the bag yet')
         yield reader
     finally:
         reader.close()
@@ -65,7 +74,7 @@ def messages(
         except StopIteration:
             return
         except Exception as error:
-            raise DamagedBagError(_sentence(reader.paths[0], error)) from error
+            raise DamagedBagError(Path(str(reader.paths[0])), error) from error
         yield message
 
 
@@ -107,6 +116,11 @@ def namespace(image_topic: str) -> str:
     return f'/{parent}' if parent else ''
 
 
+def seconds(stamp: int) -> str:
+    """A log time in ns, for people."""
+    return f'{stamp // 10**9}.{stamp % 10**9:09d} s'
+
+
 def _is_depth(reader: AnyReader, connection: Connection) -> bool:
     for _, _, data in messages(reader, [connection]):
         try:
@@ -115,7 +129,3 @@ def _is_depth(reader: AnyReader, connection: Connection) -> bool:
             return False
         return getattr(image, 'encoding', '') in _DEPTH or 'compressedDepth' in getattr(image, 'format', '')
     return False
-
-
-def _sentence(path: object, error: Exception) -> str:
-    return f'{path}: {str(error).rstrip(".") or type(error).__name__}'

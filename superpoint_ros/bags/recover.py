@@ -20,7 +20,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from superpoint_ros.bags import salvage
-from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE
+from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, seconds
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -29,22 +29,20 @@ else:
 
 _ZSTD = b'\x28\xb5\x2f\xfd'
 _MAGICS: dict[bytes, Callable[[Path, list[str]], salvage.Salvaged]] = {
-    b'#ROSBAG V2.0\n': salvage.ros1,
-    b'\x89MCAP0\r\n': salvage.mcap,
-    b'SQLite format 3\0': salvage.sqlite,
+    salvage.ROS1: salvage.ros1,
+    salvage.MCAP: salvage.mcap,
+    salvage.SQLITE: salvage.sqlite,
 }
 
 
-def recover(source: Path, folder: Path, everything: bool) -> list[str]:
+def recover(source: Path, folder: Path, everything: bool, reason: str) -> None:
     """Write what can be read of a damaged bag into folder; a second call finds it there and does nothing.
 
     Args:
         source: the damaged bag.
         folder: appears when all is done; `find(folder)` is then the sound bag.
         everything: the messages of all topics, and not only the images.
-
-    Returns:
-        What is wrong with the bag, one sentence each.
+        reason: why the bag cannot be read as it is.
 
     Raises:
         ValueError: source is no bag at all.
@@ -53,7 +51,7 @@ def recover(source: Path, folder: Path, everything: bool) -> list[str]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f'{folder.name}.', dir=folder.parent))
         try:
-            damage = _rewrite(source, scratch, everything)
+            damage = [reason, *_rewrite(source, scratch, everything)]
             (scratch / 'damage.json').write_text(json.dumps(damage))
             scratch.replace(folder)
         except OSError:
@@ -61,7 +59,6 @@ def recover(source: Path, folder: Path, everything: bool) -> list[str]:
                 raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return damage_of(folder)
 
 
 def find(folder: Path) -> Path | None:
@@ -80,12 +77,10 @@ def _rewrite(source: Path, scratch: Path, everything: bool) -> list[str]:
     files = [source]
     if source.is_dir():
         files = sorted(p for p in source.iterdir() if p.suffix in ('.mcap', '.db3', '.zstd'))
-        if not (source / 'metadata.yaml').exists():
-            damage.append('metadata.yaml is missing: the recorder was stopped before it wrote it')
     kinds = [(_magic(path), path) for path in files]
     if not any(kind for kind, _ in kinds):
         raise ValueError(f'{source}: not a bag; expected a ROS 1 .bag, a ROS 2 bag folder, an .mcap or a .db3 file')
-    with _writer(scratch, kinds[0][0] == b'#ROSBAG V2.0\n') as writer:
+    with _writer(scratch, kinds[0][0] == salvage.ROS1) as writer:
         for kind, path in kinds:
             if kind == _ZSTD:
                 path = _unpack(path, scratch, damage)
@@ -113,7 +108,10 @@ def _copy(messages: salvage.Salvaged, writer: Any, everything: bool, damage: lis
                 damage.append(f'{topic.name}: nothing says what a {topic.msgtype} is; its messages are left out')
         if connections[topic] is not None:
             # A recorder that compresses message by message says so only in metadata.yaml, which may be lost.
-            writer.write(connections[topic], stamp, zstd.decompress(data) if data[:4] == _ZSTD else data)
+            try:
+                writer.write(connections[topic], stamp, zstd.decompress(data) if data[:4] == _ZSTD else data)
+            except zstd.ZstdError as error:
+                damage.append(f'{topic.name}: the message at {seconds(stamp)} cannot be unpacked ({error})')
 
 
 def _declare(writer: Any, topic: salvage.Topic) -> Any:

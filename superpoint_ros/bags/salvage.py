@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
@@ -19,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 from rosbags.interfaces import Qos
-from rosbags.rosbag1.reader import Header
+from rosbags.rosbag1.reader import Header, ReaderError
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys.msg import normalize_msgtype
 
@@ -27,6 +28,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+ROS1, MCAP, SQLITE = b'#ROSBAG V2.0\n', b'\x89MCAP0\r\n', b'SQLite format 3\0'
+"""How the files begin."""
 
 MAX_CHUNK = 1 << 30
 """Most bytes that a compressed chunk may unpack to; recorders write a few megabytes."""
@@ -50,6 +54,7 @@ def mcap(path: Path, damage: list[str]) -> Salvaged:
     """The messages of an .mcap file, chunk by chunk, by time within a chunk."""
     schemas: dict[int, tuple[str, str]] = {}
     topics: dict[int, Topic] = {}
+    strays: Counter[int] = Counter()
 
     def read(stream: BinaryIO, size: int, where: str) -> Salvaged:
         while stream.tell() < size:
@@ -75,7 +80,10 @@ def mcap(path: Path, damage: list[str]) -> Salvaged:
                     topics[_u16(record, 0)] = Topic(name, msgtype, definition, qos)
                 elif opcode == 0x05:
                     channel, _, stamp = struct.unpack_from('<HIQ', record)
-                    yield topics[channel], stamp, record[22:]
+                    if channel in topics:
+                        yield topics[channel], stamp, record[22:]
+                    else:
+                        strays[channel] += 1
             except (struct.error, KeyError, ValueError, TypeError) as error:
                 damage.append(f'{where}: the record at byte {at} is broken ({type(error).__name__}: {error})')
 
@@ -90,17 +98,23 @@ def mcap(path: Path, damage: list[str]) -> Salvaged:
 
     with path.open('rb') as file:
         size = path.stat().st_size
-        if size >= 8 and _ends_well(file, size):
+        file.seek(max(0, size - 28))
+        footer = file.read()
+        if footer.endswith(MCAP):
+            # Topics are declared once, with their first message, and again in the summary at the end.
             size -= 8
-        elif size:
-            damage.append(f'{path.name} has no footer: its recording was not finished, or its end is lost')
-        file.seek(8)
+            file.seek(struct.unpack_from('<Q', footer)[0] or size)
+            yield from read(file, size, f'the summary of {path.name}')
+        file.seek(len(MCAP))
         yield from read(file, size, path.name)
+    if strays:
+        damage.append(f'{path.name}: nothing is left that says of which topics {strays.total()} messages are')
 
 
 def ros1(path: Path, damage: list[str]) -> Salvaged:
     """The messages of a ROS 1 bag in the order of the file."""
     topics: dict[int, Topic] = {}
+    strays: Counter[int] = Counter()
 
     def read(stream: BinaryIO, size: int, where: str) -> Salvaged:
         while stream.tell() < size:
@@ -131,10 +145,24 @@ def ros1(path: Path, damage: list[str]) -> Salvaged:
                 )
             elif opcode == 2 and header.get_uint32('conn') in topics:
                 yield topics[header.get_uint32('conn')], header.get_time('time'), record
+            elif opcode == 2:
+                strays[header.get_uint32('conn')] += 1
 
     with path.open('rb') as file:
-        file.readline()
-        yield from read(file, path.stat().st_size, path.name)
+        size = path.stat().st_size
+        file.seek(len(ROS1))
+        try:
+            index = Header.read(file).get_uint64('index_pos')
+        except ReaderError:
+            index = 0
+        if 0 < index < size:
+            # Topics are declared once, before their first message, and again in the index at the end.
+            file.seek(index)
+            yield from read(file, size, f'the index of {path.name}')
+        file.seek(len(ROS1))
+        yield from read(file, size, path.name)
+    if strays:
+        damage.append(f'{path.name}: nothing is left that says of which topics {strays.total()} messages are')
 
 
 def sqlite(path: Path, damage: list[str]) -> Salvaged:
@@ -204,11 +232,6 @@ def inflate(compression: str, data: bytes, size: int, where: str, damage: list[s
     except Exception as error:  # noqa: BLE001 - each library has its own
         damage.append(f'{where} cannot be unpacked behind byte {len(out)} of {size} ({error})')
     return bytes(out)
-
-
-def _ends_well(file: BinaryIO, size: int) -> bool:
-    file.seek(size - 8)
-    return file.read() == b'\x89MCAP0\r\n'
 
 
 def _u16(record: bytes, at: int) -> int:

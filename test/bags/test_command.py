@@ -1,0 +1,266 @@
+"""Bags through the whole tool, with a tiny network."""
+
+import cv2
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from rosbags.rosbag2 import Reader, Writer
+
+from superpoint_ros import clouds
+from superpoint_ros.bags import job
+from superpoint_ros.bags.write import typestore
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.extractor import Extractor
+
+from .conftest import DELAY, PERIOD, START, contents, decoded, header, image_message, picture
+
+
+@pytest.fixture
+def extractor(tiny_model):
+    return Extractor(tiny_model, backend='openvino', threads=1)
+
+
+def check_features(bag, extractor, numbers, topic='/camera/features'):
+    """That a bag has the features of these pictures, with their stamps."""
+    found = decoded(bag, topic)
+    assert [stamp for stamp, _ in found] == [START + number * PERIOD + DELAY for number in numbers]
+    for number, (_, cloud) in zip(numbers, found, strict=True):
+        assert cloud.header.stamp.sec * 10**9 + cloud.header.stamp.nanosec == START + number * PERIOD
+        assert cloud.header.frame_id == 'camera'
+        expected = clouds.encode_features(extractor(picture(number)))
+        assert len(expected) > 10
+        assert cloud.data.tobytes() == expected.tobytes()
+        assert (cloud.height, cloud.width, cloud.point_step) == (1, len(expected), expected.dtype.itemsize)
+
+
+BAGS = {
+    'ros1': lambda record: record.ros1('drive', 12),
+    'ros1-lz4': lambda record: record.ros1('drive', 12, 'LZ4'),
+    'ros1-bz2': lambda record: record.ros1('drive', 12, 'BZ2'),
+    'sqlite3': lambda record: record.ros2('drive', 12, 'sqlite3'),
+    'sqlite3-file': lambda record: record.ros2('drive', 12, 'sqlite3') / 'drive.db3',
+    'sqlite3-zstd-messages': lambda record: record.ros2('drive', 12, 'sqlite3', 'MESSAGE'),
+    'mcap': lambda record: record.ros2('drive', 12),
+    'mcap-zstd-file': lambda record: record.ros2('drive', 12, compression='FILE'),
+    'mcap-zstd-messages': lambda record: record.ros2('drive', 12, compression='MESSAGE'),
+    'mcap-zstd-chunks': lambda record: record.mcap('drive', 12, 'ZSTD'),
+    'mcap-lz4-chunks': lambda record: record.mcap('drive', 12, 'LZ4'),
+}
+
+
+@pytest.mark.parametrize('kind', BAGS)
+def test_every_kind_of_bag_gives_the_same_features(kind, record, run, extractor, tmp_path):
+    assert run(BAGS[kind](record))
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['drive']
+    check_features(tmp_path / 'out/drive', extractor, range(12))
+
+
+@pytest.mark.parametrize('to', ['mcap', 'sqlite3'])
+def test_topics_and_their_quality_of_service(to, record, run, tmp_path):
+    assert run(record.ros1('drive', 3), to=to, match=True, track=True)
+    with Reader(tmp_path / 'out/drive') as bag:
+        found = {c.topic: (c.msgtype, c.msgcount, c.ext.offered_qos_profiles[0]) for c in bag.connections}
+    counts = {topic: count for topic, (_, count, _) in found.items()}
+    assert counts == {
+        '/camera/features': 3,
+        '/camera/features/info': 1,
+        '/camera/tracks': 3,
+        '/camera/matches': 2,
+        '/camera/matches/first': 2,
+    }
+    assert found['/camera/features/info'][0] == 'std_msgs/msg/String'
+    assert found['/camera/features/info'][2].durability.name == 'TRANSIENT_LOCAL'
+    assert found['/camera/features'][0] == 'sensor_msgs/msg/PointCloud2'
+    assert found['/camera/features'][2].reliability.name == 'RELIABLE'
+    assert found['/camera/features'][2].durability.name == 'VOLATILE'
+
+
+def test_another_reader_of_mcap_reads_it(record, run, tmp_path):
+    assert run(record.ros1('drive', 5), copy=True)
+    with (tmp_path / 'out/drive/drive.mcap').open('rb') as file:
+        reader = make_reader(file)
+        summary = reader.get_summary()
+        assert summary.statistics.message_count == 5 * 3 + 1
+        assert {schema.name for schema in summary.schemas.values()} >= {'sensor_msgs/msg/PointCloud2'}
+        stamps = [message.log_time for _, _, message in reader.iter_messages('/camera/features')]
+    assert stamps == [START + number * PERIOD + DELAY for number in range(5)]
+
+
+@pytest.mark.parametrize('kind', ['sqlite3', 'mcap'])
+def test_copied_messages_are_the_same_bytes(kind, record, run, tmp_path):
+    bag = record.ros2('drive', 10, kind)
+    assert run(bag, copy=True)
+    originals = contents(bag)
+    found = contents(tmp_path / 'out/drive')
+    assert [message for message in found if message[0] in ('/camera/image', '/imu')] == originals
+    assert len(found) == len(originals) + 10 + 1
+    # An image comes before what was found in it, although both have one log time.
+    topics = [topic for topic, _, _ in found]
+    assert topics.index('/camera/image') < topics.index('/camera/features')
+
+
+def test_messages_of_ros_1_are_copied_as_ros_2_has_them(record, run, tmp_path):
+    assert run(record.ros1('drive', 4), copy=True)
+    images = decoded(tmp_path / 'out/drive', '/camera/image')
+    for number, (stamp, image) in enumerate(images):
+        assert stamp == START + number * PERIOD + DELAY
+        np.testing.assert_array_equal(image.data.reshape(64, 96), picture(number))
+        assert not hasattr(image.header, 'seq')
+    assert [imu.angular_velocity.z for _, imu in decoded(tmp_path / 'out/drive', '/imu')] == [0, 1, 2, 3]
+
+
+def test_our_own_topics_are_replaced_and_not_copied(record, run, tmp_path):
+    assert run(record.ros1('drive', 4), copy=True, match=True)
+    again = (tmp_path / 'out/drive').rename(tmp_path / 'drive')
+    assert run(again, copy=True, match=True)
+    assert contents(tmp_path / 'out/drive') == contents(again)
+
+
+def test_several_cameras(record, run, extractor, tmp_path):
+    assert run(record.ros2('drive', 6, topics=('/left/image_raw', '/right/image_raw')), track=True)
+    for side in ('left', 'right'):
+        check_features(tmp_path / 'out/drive', extractor, range(6), f'/{side}/features')
+        assert len(decoded(tmp_path / 'out/drive', f'/{side}/tracks')) == 6
+
+
+def test_topics_that_would_collide_are_refused(record, run, capfd):
+    bag = record.ros2('drive', 2, topics=('/camera/image_raw', '/camera/image_rect'))
+    assert not run(bag)
+    assert 'several topics would give /camera/features: choose one of /camera/image_raw' in capfd.readouterr().err
+    assert run(bag, topics=('/camera/image_rect',))
+
+
+def test_compressed_images(record, run, extractor, tmp_path):
+    """PNG keeps every pixel; so the features are those of the raw images."""
+    path = tmp_path / 'drive'
+    types, kind = typestore(), 'sensor_msgs/msg/CompressedImage'
+
+    with Writer(path, version=8) as writer:
+        connection = writer.add_connection('/camera/image/compressed', kind, typestore=types)
+        for number in range(5):
+            stamp = START + number * PERIOD
+            png = cv2.imencode('.png', picture(number))[1]
+            message = types.types['sensor_msgs/msg/CompressedImage'](
+                header(types, stamp), 'mono8; png', png.reshape(-1)
+            )
+            writer.write(connection, stamp + DELAY, types.serialize_cdr(message, 'sensor_msgs/msg/CompressedImage'))
+    assert run(path)
+    check_features(tmp_path / 'out/drive', extractor, range(5))
+
+
+def bad(number, message, types):
+    """Every third image is broken, in one way or another."""
+    if number % 3:
+        return message
+    if number == 0:
+        return image_message(types, picture(number), START, 'no such encoding')
+    if number == 3:
+        message.data = message.data[:100]
+        return message
+    if number == 6:
+        message.width = 10**6
+        return message
+    if number == 9:
+        return b'\x00\x01\x00\x00broken'
+    return image_message(types, np.zeros((8, 8), np.uint8), START)  # too small for the network
+
+
+@pytest.mark.parametrize('batch', [0, 1, 3])
+def test_bad_images_are_told_and_the_others_go_on(batch, record, run, extractor, tmp_path, capfd):
+    assert not run(record.ros2('drive', 14, change=bad), batch=batch)
+    check_features(tmp_path / 'out/drive', extractor, [number for number in range(14) if number % 3])
+    told = capfd.readouterr().err
+    assert 'features of 9 images' in told
+    assert "encoding 'no such encoding' is not known" in told
+    assert told.count('/camera/image at 17000000') == 5
+
+
+def test_what_is_readable_of_a_damaged_bag_is_processed_and_the_others_too(
+    record, run, extractor, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(job, 'SEGMENT_FRAMES', 8)
+    truncated = record.ros1('truncated', 30, chunk=20_000)
+    holed, sound = record.mcap('holed', 30), record.ros1('sound', 5)
+    truncated.write_bytes(truncated.read_bytes()[:120_000])
+    data = bytearray(holed.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    holed.write_bytes(data)
+    assert not run(truncated, holed, tmp_path / 'missing.bag', sound)
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['holed', 'sound', 'truncated']
+    found = [(stamp - START - DELAY) // PERIOD for stamp, _ in decoded(tmp_path / 'out/truncated', '/camera/features')]
+    assert found == list(range(len(found)))
+    assert 12 <= len(found) < 30
+    check_features(tmp_path / 'out/truncated', extractor, found)
+    found = [(stamp - START - DELAY) // PERIOD for stamp, _ in decoded(tmp_path / 'out/holed', '/camera/features')]
+    assert 20 <= len(found) < 30
+    check_features(tmp_path / 'out/holed', extractor, found)
+    check_features(tmp_path / 'out/sound', extractor, range(5))
+    told = capfd.readouterr().err
+    for what in ('truncated.bag ends in the middle', 'holed.mcap: the chunk at byte', 'missing.bag: no such bag'):
+        assert what in told
+
+
+def test_damage_in_what_is_only_copied(record, run, extractor, tmp_path, capfd):
+    """The images of a bag are sound; among the rest is a chunk that is not."""
+    bag = record.mcap('drive', 200, chunk=2_000)
+    data = bytearray(bag.read_bytes())
+    at = next(at for at in range(len(data) // 2, len(data)) if data[at : at + 4] == b'\x28\xb5\x2f\xfd')
+    data[at + 8 : at + 24] = bytes(16)
+    bag.write_bytes(data)
+    assert not run(bag, copy=True)
+    assert len(decoded(tmp_path / 'out/drive', '/imu')) >= 190
+    assert 'checksum' in (told := capfd.readouterr().err) or 'cannot be unpacked' in told
+
+
+def test_images_of_another_size_are_announced(record, run, tmp_path):
+    def larger_later(number, message, types):
+        return message if number < 3 else image_message(types, picture(number, 128, 96), START + number * PERIOD)
+
+    assert run(record.ros2('drive', 6, change=larger_later), track=True)
+    infos = decoded(tmp_path / 'out/drive', '/camera/features/info')
+    assert [stamp for stamp, _ in infos] == [START + number * PERIOD + DELAY for number in (0, 3)]
+    assert ['"image_size": [96, 64]' in infos[0][1].data, '"image_size": [128, 96]' in infos[1][1].data] == [True] * 2
+    ages = [clouds.read_cloud(c.data, c.width, c.point_step, c.fields)['age'] for _, c in decoded(
+        tmp_path / 'out/drive', '/camera/tracks')]  # fmt: skip
+    assert ages[2].max() == 3
+    assert ages[3].max() == 1
+
+
+def test_what_is_there_is_not_overwritten(record, run, tmp_path, capfd):
+    bag = record.ros1('drive', 3)
+    assert run(bag)
+    before = contents(tmp_path / 'out/drive')
+    assert not run(bag, decode=DecodeConfig(max_keypoints=5))
+    assert 'is there already' in capfd.readouterr().err
+    assert contents(tmp_path / 'out/drive') == before
+    assert run(bag, resume=True)
+    assert 'done before' in capfd.readouterr().err
+
+
+def test_two_bags_of_one_name_are_refused(record, run):
+    with pytest.raises(ValueError, match='would both be written to drive'):
+        run(record.ros1('drive', 1), record.ros2('drive', 1))
+
+
+@pytest.mark.parametrize('option', ['match', 'track', 'copy'])
+def test_messages_do_not_go_into_hdf5(option, record, run):
+    with pytest.raises(ValueError, match='do not go with --to hdf5'):
+        run(record.ros1('drive', 1), to='hdf5', **{option: True})
+
+
+def test_a_bag_without_images(record, run, capfd, tmp_path):
+    assert not run(record.ros2('drive', 3, topics=()))
+    assert 'no topic of sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage' in capfd.readouterr().err
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_something_that_is_no_bag(run, capfd, tmp_path):
+    (tmp_path / 'notes.mcap').write_text('not a bag at all')
+    assert not run(tmp_path / 'notes.mcap')
+    assert 'notes.mcap: not a bag; expected' in capfd.readouterr().err
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_a_bag_in_which_nothing_was_published(record, run, tmp_path):
+    assert run(record.ros2('drive', 0))
+    assert contents(tmp_path / 'out/drive') == []
