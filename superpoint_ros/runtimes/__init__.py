@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,13 +23,26 @@ from superpoint_ros.models import Model
 
 logger = logging.getLogger(__name__)
 
-TABLE = {
-    'openvino': ('superpoint_ros.runtimes.openvino', 'OpenVINORuntime', 'openvino', 'cpu'),
-    'torch': ('superpoint_ros.runtimes.pytorch', 'TorchRuntime', 'torch', 'gpu'),
-}
-"""Of each back end: its module and class, the library that it needs, and the extra that installs that library."""
+ON_JETSON = 'on a Jetson it comes with JetPack, see docs/jetson.md'
 
-PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+TABLE = {
+    'openvino': ('superpoint_ros.runtimes.openvino', 'OpenVINORuntime', ('openvino',), 'cpu', ''),
+    'torch': ('superpoint_ros.runtimes.pytorch', 'TorchRuntime', ('torch',), 'gpu', ON_JETSON),
+    'tensorrt': (
+        'superpoint_ros.runtimes.tensorrt',
+        'TensorRTRuntime',
+        ('torch', 'tensorrt', 'onnx'),
+        'tensorrt',
+        ON_JETSON,
+    ),
+}
+"""Of each back end: its module and class, the libraries that it needs, the extra that installs them, and what else to
+know of installing them."""
+
+OLDEST = {'tensorrt': (10, 0)}
+"""Older ones lack what the back end needs. TensorRT 10.3 comes with JetPack 6.1."""
+
+PRECISIONS = ('auto', 'fp32', 'tf32', 'bf16', 'fp16')
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,30 @@ class RuntimeConfig:
         'auto', 'Arithmetic of the convolutions; auto takes what the device is fast at.', choices=PRECISIONS
     )
     threads: int = option(0, 'CPU threads for the network; 0 for its own choice.', minimum=0, maximum=1024)
+    engine_sizes: tuple[str, ...] = option(
+        (),
+        'Sizes WIDTHxHEIGHT, as the network sees the images, that TensorRT engines may be built for; other images are '
+        'refused. Empty to build one for each size when it first comes.',
+    )
+    engine_batch: int = option(
+        1, 'Images that TensorRT engines take at once, as the number of cameras.', minimum=1, maximum=256
+    )
 
     def __post_init__(self) -> None:
         check(self)
+        for size in self.engine_sizes:
+            if not re.fullmatch(r'[1-9]\d{1,3}x[1-9]\d{1,3}', size):
+                raise ValueError(f'engine_sizes: expected WIDTHxHEIGHT as 640x480, got {size!r}')
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Follows what takes minutes, the building of a TensorRT engine, and can end it early."""
+
+    report: Callable[[str, float], None] = lambda what, fraction: None  # noqa: ARG005
+    """Told what is being done, and how much of it is (0 to 1); from any thread."""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    """Ends it when set."""
 
 
 class Runtime(Protocol):
@@ -57,7 +93,7 @@ class Runtime(Protocol):
     device: str
     """What runs it, for people: 'AMD EPYC', 'NVIDIA H200', …"""
     precision: str
-    """What is really used: fp32, bf16, fp16."""
+    """What is really used: fp32, tf32, bf16, fp16, int8."""
     descriptor_size: int
     checksum: str
     """SHA-256 of the model's .safetensors file, also where a graph made from it is run: it tells models apart."""
@@ -80,8 +116,13 @@ class Runtime(Protocol):
         ...
 
 
-def load(model: Model, config: RuntimeConfig) -> Runtime:
+def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Runtime:
     """Load a model on the back end that the configuration names.
+
+    Args:
+        model: the model's files.
+        config: the back end and its options.
+        watch: follows long preparations, which a runtime makes when it is called, not here.
 
     Raises:
         ImportError: the back end's library is not installed, or does not load; the message says how to install it.
@@ -92,14 +133,18 @@ def load(model: Model, config: RuntimeConfig) -> Runtime:
     if backend == 'auto':
         backend, why = _choose()
         logger.info('back end: %s (%s)', backend, why)
-    module, name, library, extra = TABLE[backend]
-    try:
-        importlib.import_module(library)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
-        raise ImportError(
-            f'back end {backend} needs {library}, which does not load ({error}); pip install superpoint_ros[{extra}]'
-        ) from error
-    runtime: Runtime = getattr(importlib.import_module(module), name)(model, config)
+    module, name, libraries, extra, also = TABLE[backend]
+    for library in libraries:
+        try:
+            version = getattr(importlib.import_module(library), '__version__', '')
+        except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
+            cure = '; '.join(filter(None, (f'pip install superpoint_ros[{extra}]', also)))
+            raise ImportError(f'back end {backend} needs {library}, which does not load ({error}); {cure}') from error
+        oldest = OLDEST.get(library, ())
+        if tuple(int(part) for part in re.findall(r'\d+', version)[:2]) < oldest:
+            wanted = '.'.join(map(str, oldest))
+            raise ImportError(f'back end {backend} needs {library} {wanted} or newer, found {version}')
+    runtime: Runtime = getattr(importlib.import_module(module), name)(model, config, watch or Watch())
     return runtime
 
 

@@ -18,7 +18,7 @@ from openvino.preprocess import PrePostProcessor
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decoder_for
 from superpoint_ros.features import Floats
 from superpoint_ros.models import Model, checksum
-from superpoint_ros.runtimes import RuntimeConfig
+from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class OpenVINORuntime:
 
     name = 'openvino'
 
-    def __init__(self, model: Model, config: RuntimeConfig) -> None:
+    def __init__(self, model: Model, config: RuntimeConfig, watch: Watch | None = None) -> None:  # noqa: ARG002
         path = model.file('graph')
         self._core = ov.Core()
         self._graph = _read(self._core, path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from superpoint_ros.decode import DecodeConfig, Decoded, Mask
-from superpoint_ros.networks.decode import DecodedBatch, decoder_for
+from superpoint_ros.networks.decode import decoder_for
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +36,16 @@ STAGES_KEPT = 4
 
 
 class Pipeline:
-    """Runs and decodes batches; see superpoint_ros.runtimes.Runtime.__call__.
+    """Runs and decodes batches of images.
 
     For each shape of batch, and each configuration, memory is taken once and the work is captured in a CUDA graph.
 
     Args:
-        bind: gives the network for a shape (B, H, W).
         device: where the network is.
     """
 
-    def __init__(self, bind: Callable[[tuple[int, ...]], Heads], device: torch.device) -> None:
-        self._bind, self._device = bind, device
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         # Not the default stream: it can neither be captured nor does TensorRT run on it without waiting.
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._pool = torch.cuda.graph_pool_handle() if self._stream else None
@@ -55,37 +54,50 @@ class Pipeline:
     @torch.inference_mode()
     def __call__(
         self,
+        bind: Callable[[tuple[int, ...]], Heads],
         images: npt.NDArray[np.uint8],
         sizes: Sequence[tuple[int, int]],
         config: DecodeConfig,
         masks: Sequence[Mask | None],
     ) -> list[Decoded]:
+        """Run and decode a batch.
+
+        Args:
+            bind: gives the network for a shape (B, H, W); called once for each.
+            images: and all others as in superpoint_ros.runtimes.Runtime.
+            sizes: ″
+            config: ″
+            masks: ″
+        """
         masked = any(mask is not None for mask in masks)
         with self.on_stream():
-            stage = self._stage(images.shape, config, masked)
+            stage = self._stage(bind, images.shape, config, masked)
             stage.images.host.numpy()[:] = images
             stage.sizes.host.numpy()[:] = sizes
-            for row, mask in zip(stage.masks.host.numpy() if stage.masks else (), masks, strict=False):
-                row[:] = True if mask is None else mask
-            for feed in stage.feeds():
-                feed.send()
-            outputs, batch, rows = stage.run()
+            if stage.masks:
+                for row, mask in zip(stage.masks.host.numpy(), masks, strict=True):
+                    row[:] = True if mask is None else mask
+            for feed in (stage.images, stage.sizes, stage.masks):
+                if feed:
+                    feed.send()
+            outputs, rows = stage.run()
             result, rounds = self._fetch(rows), ROUNDS
             while not result[:, 0, 3].all():
                 rounds *= 4
-                batch = stage.decode(outputs, rounds)
-                result = self._fetch(_rows(batch))
+                result = self._fetch(stage.decode(outputs, rounds))
         return [_trim(image) for image in result]
 
     def on_stream(self) -> AbstractContextManager[Any]:
         """Makes the pipeline's stream, and its device, the current one; on a CPU nothing."""
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
-    def _stage(self, shape: tuple[int, ...], config: DecodeConfig, masked: bool) -> _Stage:
+    def _stage(
+        self, bind: Callable[[tuple[int, ...]], Heads], shape: tuple[int, ...], config: DecodeConfig, masked: bool
+    ) -> _Stage:
         key = (shape, config, masked)
         stage = self._stages.pop(key, None)
         if stage is None:
-            stage = _Stage(self._bind(shape), shape, config, masked, self._device)
+            stage = _Stage(bind(shape), shape, config, masked, self._device)
             if self._stream:
                 # One pool for all graphs: never two of them run at once, and what they hand out is kept alive.
                 stage.run = captured(stage.run, self._stream, self._pool)
@@ -138,19 +150,13 @@ class _Feed:
     """Memory on the device that is filled through memory on the host; on a CPU both are one."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        self.device = torch.empty(shape, dtype=dtype, device=device)
-        on_gpu = device.type == 'cuda'
-        self.host = torch.empty(shape, dtype=dtype, pin_memory=True) if on_gpu else self.device
+        # Zeros, because warm-ups run on it.
+        self.tensor = torch.zeros(shape, dtype=dtype, device=device)
+        self.host = torch.empty(shape, dtype=dtype, pin_memory=True) if device.type == 'cuda' else self.tensor
 
     def send(self) -> None:
-        if self.host is not self.device:
-            self.device.copy_(self.host, non_blocking=True)
-
-
-class _Result(NamedTuple):
-    outputs: Mapping[str, Tensor]
-    batch: DecodedBatch
-    rows: Tensor
+        if self.host is not self.tensor:
+            self.tensor.copy_(self.host, non_blocking=True)
 
 
 class _Stage:
@@ -163,29 +169,18 @@ class _Stage:
         self.images = _Feed(shape, torch.uint8, device)
         self.sizes = _Feed((shape[0], 2), torch.int64, device)
         self.masks = _Feed(shape, torch.bool, device) if masked else None
-        self.sizes.device.fill_(0)  # indices are made of them, in warm-ups too
-        self.images.device.fill_(0)
-        if self.masks:
-            self.masks.device.fill_(True)
-        self.run: Callable[[], _Result] = self._run
+        self.run: Callable[[], tuple[Mapping[str, Tensor], Tensor]] = self._run
 
-    def feeds(self) -> list[_Feed]:
-        return [feed for feed in (self.images, self.sizes, self.masks) if feed]
+    def decode(self, outputs: Mapping[str, Tensor], rounds: int) -> Tensor:
+        """All that the host needs, in one tensor (B, K, 4 + D): x, y, score, settled, descriptor."""
+        masks = self.masks.tensor if self.masks else None
+        batch = decoder_for(outputs)(outputs, self.sizes.tensor, self._config, masks, rounds)
+        settled = batch.settled[:, None, None].expand(-1, batch.scores.shape[1], 1)
+        return torch.cat([batch.keypoints, batch.scores[..., None], settled, batch.descriptors], dim=-1)
 
-    def decode(self, outputs: Mapping[str, Tensor], rounds: int) -> DecodedBatch:
-        masks = self.masks.device if self.masks else None
-        return decoder_for(outputs)(outputs, self.sizes.device, self._config, masks, rounds)
-
-    def _run(self) -> _Result:
-        outputs = self._heads(self.images.device)
-        batch = self.decode(outputs, ROUNDS)
-        return _Result(outputs, batch, _rows(batch))
-
-
-def _rows(batch: DecodedBatch) -> Tensor:
-    """All that the host needs of a batch as one tensor (B, K, 4 + D): x, y, score, settled, descriptor."""
-    settled = batch.settled[:, None, None].expand(-1, batch.scores.shape[1], 1)
-    return torch.cat([batch.keypoints, batch.scores[..., None], settled, batch.descriptors], dim=-1)
+    def _run(self) -> tuple[Mapping[str, Tensor], Tensor]:
+        outputs = self._heads(self.images.tensor)
+        return outputs, self.decode(outputs, ROUNDS)
 
 
 def _trim(rows: npt.NDArray[np.float32]) -> Decoded:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from superpoint_ros.decode import DecodeConfig, Decoded, Mask
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
-from superpoint_ros.networks.decode import decoder_for
-from superpoint_ros.runtimes import RuntimeConfig
+from superpoint_ros.networks.superpoint import SuperPoint
+from superpoint_ros.runtimes import RuntimeConfig, Watch
+from superpoint_ros.runtimes.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 
-TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+TYPES = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class TorchRuntime:
@@ -26,7 +29,7 @@ class TorchRuntime:
 
     name = 'torch'
 
-    def __init__(self, model: Model, config: RuntimeConfig) -> None:
+    def __init__(self, model: Model, config: RuntimeConfig, watch: Watch | None = None) -> None:  # noqa: ARG002
         path = model.file('weights')
         self._device = _device(config.device)
         on_gpu = self._device.type == 'cuda'
@@ -40,9 +43,10 @@ class TorchRuntime:
         network = checkpoint.fold(checkpoint.load(path))
         self.checksum = checksum(path)
         self.descriptor_size = network.config.descriptor_size
-        self._network = network.to(self._device, TYPES[self.precision], memory_format=torch.channels_last)
+        network = network.to(self._device, TYPES[self.precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._heads = partial(_heads, network, self.precision)
+        self._pipeline = Pipeline(self._device)
 
-    @torch.inference_mode()
     def __call__(
         self,
         images: npt.NDArray[np.uint8],
@@ -50,34 +54,21 @@ class TorchRuntime:
         config: DecodeConfig,
         masks: Sequence[Mask | None],
     ) -> list[Decoded]:
-        outputs = self.infer(images)
-        limits = torch.tensor(sizes, device=self._device)
-        allowed = None
-        if any(mask is not None for mask in masks):
-            everything = np.ones(images.shape[1:], np.bool_)
-            allowed = torch.from_numpy(np.stack([everything if m is None else m for m in masks])).to(self._device)
-        decode, rounds, settled = decoder_for(outputs), 8, False
-        while not settled:
-            batch = decode(outputs, limits, config, allowed, rounds)
-            parts = [batch.keypoints, batch.scores[..., None], batch.descriptors]
-            results = torch.cat(parts, dim=-1).cpu().numpy()
-            settled, rounds = bool(batch.settled.all()), rounds * 4
-        return [_trim(result) for result in results]
+        return self._pipeline(lambda _: self._heads, images, sizes, config, masks)
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+    def infer(self, images: npt.NDArray[np.uint8]) -> Mapping[str, Tensor]:
         """The network alone: its outputs for (B, H, W) images, by name, float32 on the device."""
-        with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self._device)[:, None].float() / 255
-            pixels = pixels.to(TYPES[self.precision], memory_format=torch.channels_last)
-            logits, descriptors = self._network(pixels)
-            outputs = {'logits': logits.float()}
-            return outputs | {'descriptors': descriptors.float()} if self.descriptor_size else outputs
+        with torch.inference_mode(), self._pipeline.on_stream():
+            return self._heads(torch.from_numpy(images).to(self._device))
 
 
-def _trim(result: npt.NDArray[np.float32]) -> Decoded:
-    """The keypoints of one image from rows of x, y, score, descriptor; no more keypoints where the score is 0."""
-    result = result[: np.count_nonzero(result[:, 2])]
-    return Decoded(result[:, :2].copy(), result[:, 2].copy(), result[:, 3:].copy())
+def _heads(network: SuperPoint, precision: str, images: Tensor) -> Mapping[str, Tensor]:
+    pixels = (images[:, None].float() / 255).to(TYPES[precision], memory_format=torch.channels_last)
+    # Images of one size come many times: it pays to time what cuDNN offers, once.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == 'tf32'):
+        logits, descriptors = network(pixels)
+    outputs = {'logits': logits.float()}
+    return outputs | {'descriptors': descriptors.float()} if network.config.descriptor_size else outputs
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,71 @@
+"""Does an engine give what the network gives? Engines have been miscompiled: finite and wrong, or not finite."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from superpoint_ros.networks.decode import score_map
+from superpoint_ros.runtimes.engine_cache import EngineError
+from superpoint_ros.runtimes.pipeline import Heads
+
+logger = logging.getLogger(__name__)
+
+AGREEMENT = {'fp32': 0.999, 'tf32': 0.999, 'fp16': 0.99, 'bf16': 0.98, 'int8': 0.9}
+"""Cosine that the score maps, and on average the descriptors, of engine and network must reach."""
+
+
+def check_agreement(
+    heads: Heads, network: nn.Module | None, shape: tuple[int, ...], precision: str, device: torch.device
+) -> None:
+    """Run an engine and the network in torch on one picture with corners and compare.
+
+    Args:
+        heads: the engine.
+        network: networks.SuperPoint in float32; None if there are no weights: then outputs need only be finite.
+        shape: (B, H, W) that the engine takes.
+        precision: of the engine.
+        device: of the engine; the network is moved there.
+
+    Raises:
+        EngineError: they differ; the message says by how much.
+    """
+    images = torch.from_numpy(picture(shape)).to(device)
+    outputs = heads(images)
+    for name, tensor in outputs.items():
+        if not bool(tensor.isfinite().all()):
+            raise EngineError(f'the TensorRT engine gives {name} that are not finite; {_cure(precision)}')
+    if network is None:
+        logger.warning('the model has no .safetensors file; whether the engine agrees with it was not checked')
+        return
+    logits, descriptors = network.to(device)(images[:, None].float() / 255)
+    agreement = {'scores': _cosine(score_map(outputs['logits']).flatten(1), score_map(logits).flatten(1))}
+    if 'descriptors' in outputs:
+        agreement['descriptors'] = _cosine(outputs['descriptors'], descriptors)
+    text = ', '.join(f'{name} {value:.4f}' for name, value in agreement.items())
+    if not min(agreement.values()) >= AGREEMENT[precision]:
+        raise EngineError(
+            f'the TensorRT engine ({precision}) disagrees with the network: cosine of {text}, expected '
+            f'{AGREEMENT[precision]}; {_cure(precision)}'
+        )
+    logger.info('the TensorRT engine agrees with the network: cosine of %s', text)
+
+
+def picture(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Images (B, H, W) of squares of random greys, the same each time."""
+    batch, height, width = shape
+    squares = np.random.default_rng(0).integers(0, 256, (batch, -(-height // 20), -(-width // 20)), np.uint8)
+    return squares.repeat(20, axis=1).repeat(20, axis=2)[:, :height, :width].copy()
+
+
+def _cosine(found: Tensor, expected: Tensor) -> float:
+    return float(F.cosine_similarity(found, expected, dim=1).mean())
+
+
+def _cure(precision: str) -> str:
+    others = [other for other in ('fp16', 'fp32') if other != precision]
+    return f'try precision {" or ".join(others)}, or the back end torch'
