@@ -38,6 +38,6 @@ clean:
 		{ echo 'Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 	@echo 'Installing into $(@D): some minutes the first time'
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/pip install -q -c constraints.txt setuptools
-	@$(@D)/bin/pip install -q -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@$(@D)/bin/pip install -qq -c constraints.txt setuptools
+	@$(@D)/bin/pip install -qq -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@

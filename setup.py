@@ -33,7 +33,9 @@ TRAIN = [
     'tensorboard>=2.16',
     'torch>=2.6',
 ]
-TEST = ['hypothesis>=6.100', 'mypy>=1.15', 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.9']
+HDF5 = ['h5py>=3.10']
+CLUSTER = ['ray>=2.40']
+TEST = ['hypothesis>=6.100', 'mcap>=1.2', 'mypy>=1.15', 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.9']
 
 
 def shared(pattern: str) -> list[tuple[str, list[str]]]:
@@ -63,7 +65,7 @@ setup(
         'opencv-python-headless>=4.10',
         'platformdirs>=3',
         'rich>=13',
-        'rosbags>=0.10.9',
+        'rosbags>=0.11',
         'safetensors>=0.5',
     ],
     extras_require={
@@ -72,12 +74,14 @@ setup(
         'gpu': ['torch>=2.6', 'tensorrt>=10.3'],
         'demo': DEMO,
         'train': TRAIN,
-        'cluster': ['ray>=2.40'],
-        'test': [*ROS, *CPU, *DEMO, *TRAIN, *TEST],
+        'hdf5': HDF5,
+        'cluster': CLUSTER,
+        'test': [*ROS, *CPU, *DEMO, *TRAIN, *HDF5, *CLUSTER, *TEST],
     },
     entry_points={
         'console_scripts': [
             'superpoint = superpoint_ros.cli:main',
+            'superpoint_camera = superpoint_ros.demo.camera:main',
             'superpoint_detector = superpoint_ros.ros.detector_node:main',
             'superpoint_matcher = superpoint_ros.ros.matcher_node:main',
         ],

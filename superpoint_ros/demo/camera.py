@@ -1,0 +1,54 @@
+"""The node superpoint_camera: publishes images for the demo."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from superpoint_ros.demo.sources import PHOTOGRAPHS, open_source
+from superpoint_ros.ros.messages import image_message
+
+
+class CameraNode(Node):
+    """Publishes `image` at the parameter `rate` in Hz, from the parameter `source` (see sources.open_source)."""
+
+    def __init__(self) -> None:
+        super().__init__('superpoint_camera')
+        # Of any type, because `source:=0` is an integer to ROS.
+        anything = ParameterDescriptor(
+            description='photographs, or a webcam number, a video file, a folder of images.', dynamic_typing=True
+        )
+        source = str(self.declare_parameter('source', PHOTOGRAPHS, anything).value)
+        rate = float(self.declare_parameter('rate', 30.0, ParameterDescriptor(description='Images a second.')).value)
+        if not 0 < rate <= 1000:
+            raise ValueError(f'rate: {rate} is out of range, expected more than 0, and at most 1000 Hz')
+        self._image_at = open_source(source, np.random.default_rng(0))
+        # Reliable, so that images over 0.5 MB arrive on stock settings too.
+        self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1))
+        self.create_timer(1 / rate, self._publish)
+
+    def _publish(self) -> None:
+        stamp = self.get_clock().now()
+        image = self._image_at(stamp.nanoseconds / 1e9)
+        self._publisher.publish(image_message(image, Header(stamp=stamp.to_msg(), frame_id='camera_optical_frame')))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of `ros2 run superpoint_ros superpoint_camera`."""
+    rclpy.init(args=args)
+    try:
+        rclpy.spin(CameraNode())
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f'superpoint_camera: {error}')
+    finally:
+        rclpy.try_shutdown()

@@ -1,0 +1,171 @@
+"""Receives what the nodes of the demo publish, and judges the matches."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from sensor_msgs.msg import Image, PointCloud2, TimeReference
+
+from superpoint_ros import clouds
+from superpoint_ros.demo.scene import Scene
+from superpoint_ros.features import Features
+from superpoint_ros.geometry import transform_points
+from superpoint_ros.ros import images
+from superpoint_ros.ros.messages import features_from_message
+from superpoint_ros.ros.subscription import MatchedSubscription
+
+TOLERANCE = 3.0
+"""How far in pixels a match may be from where the known motion takes its first point."""
+
+WINDOW = 2.0
+"""Seconds over which the live figures are taken."""
+
+FRAMES = 40
+"""Frames kept for the picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """All that is known of one image; what has not arrived is None."""
+
+    image: images.Grey | None = None
+    features: Features | None = None
+    matches: npt.NDArray[np.void] | None = None
+    right: npt.NDArray[np.bool_] | None = None
+    """(M,), of each match, whether it agrees with the known motion; None without one."""
+    tracks: npt.NDArray[np.void] | None = None
+
+
+@dataclass
+class Counts:
+    """What has arrived, one entry per message; times are of the monotonic clock in seconds."""
+
+    images: list[float] = field(default_factory=list)
+    frames: list[float] = field(default_factory=list)
+    """When features arrived."""
+    latencies: list[float] = field(default_factory=list)
+    """Seconds from the stamp of an image to its features."""
+    keypoints: list[int] = field(default_factory=list)
+    matches: list[int] = field(default_factory=list)
+    ages: list[int] = field(default_factory=list)
+    """Of the longest track in each image."""
+    judged: int = 0
+    right: int = 0
+
+    @staticmethod
+    def rate(times: Sequence[float]) -> float:
+        """Messages a second, from the first to the last one."""
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+    def line(self) -> str:
+        """The figures of late, in one line."""
+        if not self.frames:
+            return 'waiting for features …' if self.images else 'waiting for images …'
+        recent = [at for at in self.frames if at > time.monotonic() - WINDOW]
+        words = [
+            f'{self.rate(recent):5.1f} frames/s',
+            f'latency {1000 * self.latencies[-1]:4.0f} ms',
+            f'{self.keypoints[-1]:4d} keypoints',
+            f'{self.matches[-1] if self.matches else 0:4d} matches',
+        ]
+        if self.judged:
+            words.append(f'{self.right / self.judged:.1%} right')
+        return '   '.join(words)
+
+
+class MonitorNode(Node):
+    """Subscribes to `image`, `features`, `matches`, `tracks` and `diagnostics`.
+
+    Args:
+        namespace: of all topics but the image's.
+        image: topic of the images.
+        scene: what the camera shows, if its motion is known.
+    """
+
+    def __init__(self, namespace: str, image: str, scene: Scene | None) -> None:
+        super().__init__('superpoint_monitor', namespace=namespace)
+        self.counts = Counts()
+        self.frames: dict[int, Frame] = {}
+        """The newest frames by stamp in nanoseconds, oldest first."""
+        self.failure = ''
+        """What a node says is wrong with it."""
+        self.facts: dict[str, str] = {}
+        """What the detector says of itself."""
+        self._scene = scene
+        self._first: deque[tuple[int, int]] = deque(maxlen=20)
+        self._subscription = MatchedSubscription(self, Image, image, self._take_image)
+        self.create_subscription(PointCloud2, 'features', self._take_features, 5)
+        self.create_subscription(TimeReference, 'matches/first', self._take_first, 5)
+        self.create_subscription(PointCloud2, 'matches', self._take_matches, 5)
+        self.create_subscription(PointCloud2, 'tracks', self._take_tracks, 5)
+        self.create_subscription(DiagnosticArray, 'diagnostics', self._take_diagnostics, 5)
+
+    def arrived(self) -> dict[str, int]:
+        """How many of each kind of message have arrived, in the order in which they are made."""
+        counts = self.counts
+        return {'images': len(counts.images), 'features': len(counts.frames), 'matches': len(counts.matches)}
+
+    def _take_image(self, message: Image) -> None:
+        self.counts.images.append(time.monotonic())
+        self._keep(message, image=images.to_grey(message))
+
+    def _take_features(self, message: PointCloud2) -> None:
+        counts = self.counts
+        counts.frames.append(time.monotonic())
+        counts.latencies.append((self.get_clock().now().nanoseconds - _stamp(message.header.stamp)) / 1e9)
+        counts.keypoints.append(message.width)
+        self._keep(message, features=features_from_message(message))
+
+    def _take_first(self, message: TimeReference) -> None:
+        self._first.append((_stamp(message.header.stamp), _stamp(message.time_ref)))
+
+    def _take_matches(self, message: PointCloud2) -> None:
+        matches = clouds.read_cloud(message.data, message.width, message.point_step, message.fields)
+        self.counts.matches.append(len(matches))
+        right = self._judge(matches, _stamp(message.header.stamp))
+        if right is not None:
+            self.counts.judged += len(right)
+            self.counts.right += int(right.sum())
+        self._keep(message, matches=matches, right=right)
+
+    def _judge(self, matches: npt.NDArray[np.void], stamp: int) -> npt.NDArray[np.bool_] | None:
+        first = dict(self._first).get(stamp)
+        if self._scene is None or first is None:
+            return None
+        motion = self._scene.motion(first / 1e9, stamp / 1e9)
+        if motion is None:
+            return None
+        expected = transform_points(motion, np.stack([matches['x0'], matches['y0']], axis=1).astype(np.float64))
+        offsets = expected - np.stack([matches['x1'], matches['y1']], axis=1)
+        return np.asarray(np.linalg.norm(offsets, axis=1) <= TOLERANCE)
+
+    def _take_tracks(self, message: PointCloud2) -> None:
+        tracks = clouds.read_cloud(message.data, message.width, message.point_step, message.fields)
+        self.counts.ages.append(int(tracks['age'].max(initial=0)))
+        self._keep(message, tracks=tracks)
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.level == DiagnosticStatus.ERROR:
+                self.failure = f'{status.name}: {status.message}'
+            if status.name == 'superpoint_detector' and status.values:
+                self.facts = {pair.key: pair.value for pair in status.values}
+
+    def _keep(self, message: Any, **what: Any) -> None:
+        stamp = _stamp(message.header.stamp)
+        known = vars(self.frames.pop(stamp, Frame()))
+        self.frames[stamp] = Frame(**{**known, **what})
+        while len(self.frames) > FRAMES:
+            self.frames.pop(min(self.frames))
+
+
+def _stamp(time_message: Any) -> int:
+    return int(time_message.sec) * 10**9 + int(time_message.nanosec)
