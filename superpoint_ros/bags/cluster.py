@@ -42,16 +42,19 @@ class SegmentWorker:
 
 
 def run_on_cluster(
-    works: Sequence[Work], settings: Settings, advance: Callable[[int], None], address: str, workers: int
+    settings: Settings, address: str, workers: int, works: Sequence[Work], advance: Callable[[int], None]
 ) -> None:
     """Do all segments that are missing, and say of each when it is done.
 
     Args:
-        works: the jobs.
         settings: for the workers' models.
-        advance: called with a number of frames.
         address: of the cluster, as ray.init takes it: host:port, 'auto', or 'local' for this machine alone.
         workers: how many; 0 for one on each GPU or, without any, on each machine.
+        works: the jobs.
+        advance: called with a number of frames.
+
+    Raises:
+        ConnectionError: there is no such cluster.
     """
     todo = deque((work, segment) for work in works for segment in work.job.missing())
     if not todo:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,6 +31,8 @@ from superpoint_ros.matching import MatchConfig
 from superpoint_ros.runtimes import RuntimeConfig
 from superpoint_ros.tracking import TrackerConfig
 
+logger = logging.getLogger(__name__)
+
 Format = Literal['mcap', 'sqlite3', 'npz', 'hdf5']
 
 SHOWN = 10
@@ -39,6 +44,10 @@ class Work(NamedTuple):
 
     job: Job
     finished: Finished
+
+
+Run = Callable[[Sequence[Work], Callable[[int], None]], None]
+"""Does the segments that are missing, and calls a function with a number of frames whenever some are done."""
 
 
 class Outcome(NamedTuple):
@@ -108,44 +117,45 @@ def process_bags(
         raise ValueError(f'--match, --track and --copy write messages into a bag; they do not go with --to {to}')
     if batch < 0 or workers < 0:
         raise ValueError(f'batch {batch}, workers {workers}: expected at least 0')
+    if to == 'hdf5' and importlib.util.find_spec('h5py') is None:
+        raise ImportError('--to hdf5 needs h5py, which is not installed; pip install superpoint_ros[hdf5]')
     models.resolve(model)
     options = {k: v for config in (extractor, runtime, decode) for k, v in dataclasses.asdict(config).items()}
     settings = Settings(model, options, descriptor_type if into_bag else 'float32', batch, tuple(topics))
-    following = Following(match, track, matching, tracking)
+    run: Run = partial(_run_here, settings)
+    if cluster is not None:
+        from superpoint_ros.bags.cluster import run_on_cluster
 
-    def assemble(work: Work) -> Outcome:
-        return _assemble(work, to, following)
-
-    def run(works: Sequence[Work], advance: Callable[[int], None]) -> None:
-        if cluster is None:
-            _run_here(works, settings, advance)
-        else:
-            from superpoint_ros.bags.cluster import run_on_cluster
-
-            run_on_cluster(works, settings, advance, cluster, workers)
-
+        run = partial(run_on_cluster, settings, cluster, workers)
     output.mkdir(parents=True, exist_ok=True)
-    outcomes: dict[Path, Outcome] = {}
-    works: dict[Path, Work] = {}
-    for bag, name in zip(bags, names(bags), strict=True):
-        target = output.resolve() / (f'{name}.h5' if to == 'hdf5' else name)
-        try:
-            if not target.exists():
-                job = plan(bag.absolute(), target, settings, copy, resume)
-                works[bag] = Work(job, Finished(job))
-            elif not resume:
-                raise FileExistsError(f'{target} is there already; --resume takes it as done; or delete it')
-        except (OSError, ValueError, DamagedBagError) as error:
-            outcomes[bag] = Outcome(0, [str(error)])
-    outcomes |= _execute(works, run, assemble)
+    targets = [output.resolve() / (f'{name}.h5' if to == 'hdf5' else name) for name in names(bags)]
+    works, outcomes = _plan(dict(zip(bags, targets, strict=True)), settings, copy, resume)
+    following = Following(match, track, matching, tracking)
+    outcomes |= _execute(works, run, lambda work: _assemble(work, to, following))
     return _report(bags, outcomes)
 
 
-def _execute(
-    works: dict[Path, Work],
-    run: Callable[[Sequence[Work], Callable[[int], None]], None],
-    assemble: Callable[[Work], Outcome],
-) -> dict[Path, Outcome]:
+def _plan(
+    targets: dict[Path, Path], settings: Settings, copy: bool, resume: bool
+) -> tuple[dict[Path, Work], dict[Path, Outcome]]:
+    """What is to be done, and what cannot be; a bag that is done is in neither."""
+    works: dict[Path, Work] = {}
+    outcomes: dict[Path, Outcome] = {}
+    with Console(stderr=True).status('') as status:
+        for bag, target in targets.items():
+            status.update(f'looking at {bag}')
+            try:
+                if not target.exists():
+                    job = plan(bag.absolute(), target, settings, copy, resume)
+                    works[bag] = Work(job, Finished(job))
+                elif not resume:
+                    raise FileExistsError(f'{target} is there already; --resume takes it as done; or delete it')
+            except (OSError, ValueError, DamagedBagError) as error:
+                outcomes[bag] = Outcome(0, [str(error)])
+    return works, outcomes
+
+
+def _execute(works: dict[Path, Work], run: Run, assemble: Callable[[Work], Outcome]) -> dict[Path, Outcome]:
     """Extract and assemble at the same time; the outcome of each."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(1) as pool:
@@ -163,7 +173,7 @@ def _execute(
         return {bag: future.result() for bag, future in futures.items()}
 
 
-def _run_here(works: Sequence[Work], settings: Settings, advance: Callable[[int], None]) -> None:
+def _run_here(settings: Settings, works: Sequence[Work], advance: Callable[[int], None]) -> None:
     if not any(job.missing() for job, _ in works):
         return
     extractor = Extractor(settings.model, **settings.options)
@@ -196,9 +206,11 @@ def _assemble(work: Work, to: Format, following: Following) -> Outcome:
                 break
             except DamagedBagError as error:  # in the original messages that are copied
                 job.recover(error)
-    except Exception as error:  # noqa: BLE001 - told in the report; the next bag is another matter
+    except Exception as error:
         finished.fail(error)
-        return Outcome(0, [f'{error or type(error).__name__}; what is done so far is in {job.scratch}'])
+        if not isinstance(error, (OSError, ValueError, DamagedBagError)):
+            logger.error('%s', job.source, exc_info=error)
+        return Outcome(0, [f'{str(error) or type(error).__name__}; what is done so far is in {job.scratch}'])
     parts = [read_part(job, segment) for segment in range(job.segments)]
     bad = [line for part in parts for line in part.bad]
     problems = _short(recover.damage_of(job.recovered)) + left_out + _short(bad)

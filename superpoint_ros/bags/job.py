@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from superpoint_ros.bags import recover
 from superpoint_ros.bags.read import DamagedBagError, image_connections, image_topics, namespace, open_bag
 from superpoint_ros.files import written_whole
 
-SEGMENT_FRAMES = 64
+SEGMENT_FRAMES = 128
 """Frames in a segment, about: so many a killed run loses at most, and a cluster's worker takes at a time."""
 
 LAST_TIME = 2**63 - 1
@@ -168,12 +169,14 @@ def _identity(source: Path, settings: Settings) -> dict[str, Any]:
     if not source.exists():
         raise FileNotFoundError(f'{source}: no such bag')
     model = models.resolve(settings.model)
+    options = {name: value for name, value in settings.options.items() if name != 'threads'}
     files = [source, *sorted(source.iterdir())] if source.is_dir() else [source]
     return json.loads(
         json.dumps(
             {
                 'bag': [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
                 **dataclasses.asdict(settings),
+                'options': options,
                 'model': [models.checksum(path) for path in (model.weights, model.graph) if path],
             }
         )
@@ -194,7 +197,7 @@ def names(sources: Sequence[Path]) -> list[str]:
     Raises:
         ValueError: two bags would have the same.
     """
-    found = [source.name if source.is_dir() else source.name.partition('.')[0] for source in sources]
+    found = [re.sub(r'(\.bag|\.bag\.active|\.mcap|\.db3)$', '', source.absolute().name) for source in sources]
     for name in found:
         if found.count(name) > 1:
             same = ' and '.join(str(source) for source, other in zip(sources, found, strict=True) if other == name)

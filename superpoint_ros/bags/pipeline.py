@@ -7,8 +7,9 @@ import itertools
 import os
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -116,17 +117,20 @@ def _extract(
         return [f if f.error else dataclasses.replace(f, features=next(features), image=None) for f in frames]
 
     size = job.settings.batch or (8 if extractor.runtime.name == 'openvino' else 1)
-    unpacked = ahead(unpack, _frames(job, reader, segments), DECODERS, DECODERS + 2 * size)
-    found = ahead(find, _batches(unpacked, size), 1, 2)
-    frames = itertools.chain.from_iterable(found)
-    grouped = itertools.groupby(frames, lambda frame: frame.segment)
-    upcoming = next(grouped, None)
-    for segment in segments:
-        if upcoming and upcoming[0] == segment:
-            yield _write(job, segment, upcoming[1], extractor, advance)
-            upcoming = next(grouped, None)
-        else:
-            yield _write(job, segment, [], extractor, advance)
+    with (
+        closing(ahead(unpack, _frames(job, reader, segments), DECODERS, DECODERS + 2 * size)) as unpacked,
+        closing(ahead(find, _batches(unpacked, size), 1, 2)) as found,
+    ):
+        grouped = itertools.groupby(itertools.chain.from_iterable(found), lambda frame: frame.segment)
+        upcoming = next(grouped, None)
+        for segment in segments:
+            if upcoming and upcoming[0] == segment:
+                yield _write(job, segment, upcoming[1], extractor, advance)
+                upcoming = next(grouped, None)
+            else:
+                yield _write(job, segment, [], extractor, advance)
+        if upcoming:  # the index of a file may say wrong times
+            raise DamagedBagError(job.readable, 'its messages are not in the order of time')
 
 
 def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]:
@@ -146,7 +150,7 @@ def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
             yield batch
 
 
-def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Iterator[R]:
+def ahead(function: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Generator[R, None, None]:
     """Like map, but threads work on the next `depth` items while the caller is busy with a result."""
     pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers)

@@ -108,10 +108,10 @@ def _copy(messages: salvage.Salvaged, writer: Any, everything: bool, damage: lis
                 damage.append(f'{topic.name}: nothing says what a {topic.msgtype} is; its messages are left out')
         if connections[topic] is not None:
             # A recorder that compresses message by message says so only in metadata.yaml, which may be lost.
-            try:
-                writer.write(connections[topic], stamp, zstd.decompress(data) if data[:4] == _ZSTD else data)
-            except zstd.ZstdError as error:
-                damage.append(f'{topic.name}: the message at {seconds(stamp)} cannot be unpacked ({error})')
+            if data[:4] == _ZSTD:
+                where = f'{topic.name}: the message at {seconds(stamp)}'
+                data = salvage.inflate('zstd', data, salvage.MAX_CHUNK, where, damage)
+            writer.write(connections[topic], stamp, data)
 
 
 def _declare(writer: Any, topic: salvage.Topic) -> Any:

@@ -1,5 +1,7 @@
 """Bags through the whole tool, with a tiny network."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -240,6 +242,34 @@ def test_what_is_there_is_not_overwritten(record, run, tmp_path, capfd):
 def test_two_bags_of_one_name_are_refused(record, run):
     with pytest.raises(ValueError, match='would both be written to drive'):
         run(record.ros1('drive', 1), record.ros2('drive', 1))
+
+
+@pytest.mark.parametrize(
+    ('source', 'name'),
+    [
+        ('drive.bag', 'drive'),
+        ('drive.bag.active', 'drive'),
+        ('2024.01.31.mcap', '2024.01.31'),
+        ('folder/run.1', 'run.1'),
+        ('x.db3', 'x'),
+    ],
+)
+def test_the_output_is_called_as_the_bag(source, name):
+    assert job.names([Path(source)]) == [name]
+
+
+def test_a_mistaken_index_does_not_lose_images(record, run, extractor, tmp_path, capfd, monkeypatch):
+    """The index of an mcap file says later times for its first chunk than the messages in it have."""
+    monkeypatch.setattr(job, 'SEGMENT_FRAMES', 8)
+    path = record.mcap('drive', 40, 'NONE', imu=False)
+    data = bytearray(path.read_bytes())
+    first = START + DELAY
+    places = [at for at in range(len(data)) if data[at : at + 8] == first.to_bytes(8, 'little')]
+    for at in places[-2:-1]:  # in the chunk index, behind it is the start of the statistics
+        data[at : at + 8] = (first + 30 * PERIOD).to_bytes(8, 'little')
+    path.write_bytes(data)
+    run(path)
+    check_features(tmp_path / 'out/drive', extractor, range(40))
 
 
 @pytest.mark.parametrize('option', ['match', 'track', 'copy'])
