@@ -5,7 +5,9 @@ from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
-PACKAGE = ElementTree.parse('package.xml').getroot()
+# Where `colcon build --symlink-install` builds is a link to this file alone.
+ROOT = Path(__file__).resolve().parent
+PACKAGE = ElementTree.parse(ROOT / 'package.xml').getroot()
 NAME = PACKAGE.findtext('name')
 MAINTAINER = PACKAGE.find('maintainer')
 assert NAME is not None
@@ -48,10 +50,9 @@ setup(
     name=NAME,
     version=PACKAGE.findtext('version'),
     description=PACKAGE.findtext('description'),
-    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license=PACKAGE.findtext('license'),
-    license_files=['LICENSE'],
     maintainer=MAINTAINER.text,
     maintainer_email=MAINTAINER.get('email'),
     python_requires='>=3.10',
@@ -71,7 +72,8 @@ setup(
     extras_require={
         'ros': ROS,
         'cpu': CPU,
-        'gpu': ['torch>=2.6', 'tensorrt>=10.3'],
+        # On a Jetson TensorRT comes with JetPack; a second one from PyPI would hide it.
+        'gpu': ['torch>=2.6', 'onnx>=1.16', 'tensorrt>=10.3; platform_machine == "x86_64"'],
         'demo': DEMO,
         'train': TRAIN,
         'hdf5': HDF5,
