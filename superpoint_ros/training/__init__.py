@@ -1,0 +1,1 @@
+"""Training from nothing: Synthetic Shapes → MagicPoint → homographic adaptation → SuperPoint."""
