@@ -32,7 +32,7 @@ TABLE = {
         'superpoint_ros.runtimes.tensorrt',
         'TensorRTRuntime',
         ('torch', 'tensorrt', 'onnx'),
-        'tensorrt',
+        'gpu',
         ON_JETSON,
     ),
 }

@@ -1,0 +1,233 @@
+"""The graph that TensorRT gets, run by others: ONNX's own evaluator, OpenVINO, ONNX Runtime where it is installed."""
+
+import importlib.util
+
+import numpy as np
+import onnx
+import onnx.reference
+import openvino
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from superpoint_ros import runtimes
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.models import Model
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superpoint_ros.runtimes import RuntimeConfig, export, onnx_graph
+
+from .conftest import lively
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).random((2, 1, 48, 64), np.float32)
+
+
+@pytest.fixture(scope='module')
+def network(model):
+    return checkpoint.fold(checkpoint.load(model.weights))
+
+
+@pytest.fixture(scope='module')
+def graphs(model):
+    graph = onnx_graph.read(model.graph)
+    return {'fp32': graph, 'fp16': onnx_graph.with_precision(graph, 'fp16')}
+
+
+def evaluator(graph, images):
+    return onnx.reference.ReferenceEvaluator(graph).run(None, {'image': images})
+
+
+def by_openvino(graph, images):
+    exact = {openvino.properties.hint.inference_precision: openvino.Type.f32}
+    compiled = openvino.compile_model(openvino.Core().read_model(graph.SerializeToString()), 'CPU', exact)
+    return list(compiled(images).values())
+
+
+def by_onnx_runtime(graph, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=['CPUExecutionProvider'])
+    return session.run(None, {'image': images})
+
+
+def copied(graph):
+    return onnx.ModelProto.FromString(graph.SerializeToString())
+
+
+RUNNERS = [
+    evaluator,
+    by_openvino,
+    pytest.param(
+        by_onnx_runtime,
+        marks=pytest.mark.skipif(not importlib.util.find_spec('onnxruntime'), reason='onnxruntime is not installed'),
+    ),
+]
+
+
+@pytest.mark.parametrize('runner', RUNNERS)
+@pytest.mark.parametrize(('precision', 'tolerance'), [('fp32', 1e-5), ('fp16', 1e-2)])
+def test_graphs_give_what_the_network_gives(graphs, network, images, runner, precision, tolerance):
+    with torch.inference_mode():
+        expected = [tensor.numpy() for tensor in network(torch.from_numpy(images))]
+    found = runner(graphs[precision], images)
+    for one, reference in zip(found, expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, reference, atol=tolerance * np.abs(reference).max())
+
+
+def test_half_precision_is_that_of_torch(graphs, network, images):
+    class Halves(torch.nn.Module):
+        """The network in half precision between casts, as torch itself computes it."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = checkpoint.fold(network).half()
+
+        def forward(self, image):
+            return tuple(tensor.float() for tensor in self.network(image.half()))
+
+    with torch.inference_mode():
+        expected = [tensor.numpy() for tensor in Halves()(torch.from_numpy(images))]
+    halved, full = evaluator(graphs['fp16'], images), evaluator(graphs['fp32'], images)
+    for one, other, reference in zip(halved, full, expected, strict=True):
+        scale = np.abs(reference).max()
+        assert np.abs(one - reference).mean() < 2e-3 * scale
+        assert 1e-6 * scale < np.abs(one - other).mean() < 5e-3 * scale  # it did compute in halves
+
+
+def test_in_the_halved_graph_only_the_ends_are_float32(graphs, model):
+    graph = onnx.shape_inference.infer_shapes(graphs['fp16'], strict_mode=True, data_prop=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
+    assert set(types.values()) == {TensorProto.FLOAT16}
+    assert {weights.data_type for weights in graph.graph.initializer} == {TensorProto.FLOAT16}
+    assert [node.op_type for node in graph.graph.node if node.op_type == 'Cast'] == ['Cast'] * 3
+    for ends in (graph.graph.input, graph.graph.output):
+        assert {value.type.tensor_type.elem_type for value in ends} == {TensorProto.FLOAT}
+    assert onnx_graph.precision_of(graph) == 'fp16'
+    assert onnx_graph.with_precision(graph, 'fp16') is graph
+    assert onnx_graph.descriptor_size(graph) == 32
+    assert onnx_graph.checksum_of_weights(graph) == onnx_graph.checksum_of_weights(onnx_graph.read(model.graph)) != ''
+
+
+def test_an_output_that_is_used_inside_too_stays_whole():
+    image = helper.make_tensor_value_info('image', TensorProto.FLOAT, ['b', 1, 'h', 'w'])
+    ends = [
+        helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['b', 1, 'h', 'w']),
+        helper.make_tensor_value_info('twice', TensorProto.FLOAT, ['b', 1, 'h', 'w']),
+    ]
+    nodes = [helper.make_node('Relu', ['image'], ['logits']), helper.make_node('Add', ['logits', 'logits'], ['twice'])]
+    graph = helper.make_model(helper.make_graph(nodes, 'g', [image], ends), opset_imports=[helper.make_opsetid('', 17)])
+    values = np.float32([[[[1, -2]]]])
+    found = evaluator(onnx_graph.halved(graph), values)
+    np.testing.assert_array_equal(found, [values.clip(0), 2 * values.clip(0)])
+
+
+def quantised(graph):
+    """The graph with its first convolution's input quantised to 8 bits and back."""
+    graph = copied(graph)
+    first = next(node for node in graph.graph.node if node.op_type == 'Conv')
+    graph.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.float32(1 / 127), 'scale'),
+            numpy_helper.from_array(np.int8(0), 'zero'),
+        ]
+    )
+    around = [
+        helper.make_node('QuantizeLinear', ['image', 'scale', 'zero'], ['image_q']),
+        helper.make_node('DequantizeLinear', ['image_q', 'scale', 'zero'], ['image_dq']),
+    ]
+    first.input[0] = 'image_dq'
+    nodes = [*around, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    return graph
+
+
+def test_a_quantised_graph_is_taken_as_it_is(graphs, images, install, model, tmp_path):
+    graph = quantised(graphs['fp32'])
+    assert onnx_graph.precision_of(graph) == 'int8'
+    for precision in ('fp32', 'fp16'):
+        with pytest.raises(ValueError, match=f'precision {precision}: the graph is in int8, which stays as it is'):
+            onnx_graph.with_precision(graph, precision)
+    onnx.save(graph, tmp_path / 'small.onnx')
+
+    control = install()
+    quantised_model = Model('small', model.weights, tmp_path / 'small.onnx')
+    runtime = runtimes.load(quantised_model, RuntimeConfig(backend='tensorrt'))
+    assert runtime.precision == 'int8'
+    pictures = (255 * images[:, 0]).astype(np.uint8)
+    assert len(runtime(pictures, [(64, 48)] * 2, DecodeConfig(), [None] * 2)[0].scores) > 10
+    assert control.builds == 1
+
+
+def test_weights_beyond_half_precision_are_refused(graphs):
+    graph = copied(graphs['fp32'])
+    weights = graph.graph.initializer[0]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + 1e5, weights.name))
+    with pytest.raises(ValueError, match=f'precision fp16: {weights.name} has weights beyond its range; take fp32'):
+        onnx_graph.halved(graph)
+
+
+def test_weights_in_a_file_of_their_own_are_read(graphs, tmp_path, images):
+    graph = copied(graphs['fp32'])
+    onnx.save(graph, tmp_path / 'split.onnx', save_as_external_data=True, location='weights', size_threshold=0)
+    assert (tmp_path / 'weights').stat().st_size > 1000
+    found = onnx_graph.read(tmp_path / 'split.onnx')
+    for one, other in zip(evaluator(found, images), evaluator(graphs['fp32'], images), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def exported(network, folder):
+    checkpoint.save(folder / 'm.safetensors', network)
+    export.export(folder / 'm.safetensors', folder / 'm.onnx')
+    return onnx_graph.read(folder / 'm.onnx')
+
+
+def test_magicpoint_has_no_descriptors(tmp_path):
+    graph = exported(SuperPoint(SuperPointConfig((4, 4, 4, 4), 8, 0)), tmp_path)
+    assert onnx_graph.descriptor_size(graph) == 0
+    assert [value.name for value in onnx_graph.halved(graph).graph.output] == ['logits']
+
+
+def test_batch_norm_after_the_relu_is_halved_too(tmp_path, images):
+    network = lively(SuperPoint(SuperPointConfig((4, 4, 8, 8), 16, 8, norm='after_relu')))
+    graph = exported(network, tmp_path)
+    assert 'BatchNormalization' in {node.op_type for node in graph.graph.node}
+    with torch.inference_mode():
+        expected = [tensor.numpy() for tensor in network(torch.from_numpy(images))]
+    for found, reference in zip(by_openvino(onnx_graph.halved(graph), images), expected, strict=True):
+        np.testing.assert_allclose(found, reference, atol=1e-2 * np.abs(reference).max())
+
+
+def test_what_is_not_a_graph_of_ours_is_refused(graphs, model, tmp_path):
+    path = tmp_path / 'x.onnx'
+    whole = model.graph.read_bytes()
+    for content in (b'', b'not a graph', whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r'not a complete \.onnx file'):
+            onnx_graph.read(path)
+    with pytest.raises(FileNotFoundError):
+        onnx_graph.read(tmp_path / 'missing.onnx')
+
+    def changed(change):
+        graph = copied(graphs['fp32'])
+        change(graph.graph)
+        onnx.save(graph, path)
+        return path
+
+    def still(graph):
+        graph.input[0].type.tensor_type.shape.dim[2].dim_value = 480
+
+    with pytest.raises(ValueError, match=r"height and width free, found \{'image': \(None, 1, 480, None\)\}"):
+        onnx_graph.read(changed(still))
+
+    def renamed(graph):
+        graph.output[0].name = 'heatmap'
+        last = next(node for node in graph.node if 'logits' in node.output)
+        last.output[0] = 'heatmap'
+
+    with pytest.raises(ValueError, match=r'expected the outputs .*, found descriptors.heatmap'):
+        onnx_graph.read(changed(renamed))
