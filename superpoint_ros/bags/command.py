@@ -213,10 +213,14 @@ def _assemble(work: Work, to: Format, following: Following) -> Outcome:
         return Outcome(0, [f'{str(error) or type(error).__name__}; what is done so far is in {job.scratch}'])
     parts = [read_part(job, segment) for segment in range(job.segments)]
     bad = [line for part in parts for line in part.bad]
-    problems = _short(recover.damage_of(job.recovered)) + left_out + _short(bad)
+    frames = sum(part.frames for part in parts)
+    damage = recover.damage_of(job.recovered)
+    if not damage and frames + len(bad) != job.frames:
+        damage = [f'the bag says that it has {job.frames} images; {frames + len(bad)} were found']
+    problems = _short(damage) + left_out + _short(bad)
     target.replace(job.output)
     shutil.rmtree(job.scratch)
-    return Outcome(sum(part.frames for part in parts), problems)
+    return Outcome(frames, problems)
 
 
 def _short(lines: list[str]) -> list[str]:

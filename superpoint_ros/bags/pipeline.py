@@ -129,8 +129,6 @@ def _extract(
                 upcoming = next(grouped, None)
             else:
                 yield _write(job, segment, [], extractor, advance)
-        if upcoming:  # the index of a file may say wrong times
-            raise DamagedBagError(job.readable, 'its messages are not in the order of time')
 
 
 def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]:
@@ -138,9 +136,12 @@ def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]
     connections = image_connections(reader, job.topics)
     for _, run in itertools.groupby(enumerate(segments), lambda pair: pair[1] - pair[0]):
         run_segments = [segment for _, segment in run]
-        start, stop = job.bounds[run_segments[0]], job.bounds[run_segments[-1] + 1]
+        start, stop, latest = job.bounds[run_segments[0]], job.bounds[run_segments[-1] + 1], 0
         for connection, stamp, data in messages(reader, connections, start, stop):
-            yield Frame(bisect_right(job.bounds, stamp) - 1, connection.topic, connection.msgtype, stamp, data)
+            segment = bisect_right(job.bounds, stamp) - 1
+            if segment >= latest:  # else the file's index says wrong times; that images are missing is told at the end
+                yield Frame(segment, connection.topic, connection.msgtype, stamp, data)
+                latest = segment
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
