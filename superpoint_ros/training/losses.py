@@ -114,7 +114,7 @@ def contrastive_descriptor_loss(
         descriptors1: (B, D, H/8, W/8), of the warped images.
         homographies: (B, 3, 3), from image to warped image, in pixels.
         valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
-        offsets: (B, H/8 · W/8, 2), how far from each cell's centre its point lies, in pixels.
+        offsets: (B, 1, 2), how far from the cells' centres an image's points lie, in pixels.
         temperature: that similarities are divided by.
 
     Returns:

@@ -147,8 +147,8 @@ class SuperPointTraining(MagicPointTraining):
         if self.descriptor_loss == 'hinge':
             descriptor = hinge_descriptor_loss(*views, self.hinge)
         else:
-            cells = descriptors0.shape[-2] * descriptors0.shape[-1]
-            offsets = torch.stack([torch.rand(cells, 2, generator=rng, device=rng.device) for rng in rngs])
+            # One shift for a whole image: its points stay a cell apart, so that none is its neighbour's false negative.
+            offsets = torch.stack([torch.rand(1, 2, generator=rng, device=rng.device) for rng in rngs])
             offsets = (offsets - 0.5) * CELL
             descriptor = contrastive_descriptor_loss(*views, offsets, self.temperature)
         loss = detector0 + detector1 + self.descriptor_weight * descriptor
