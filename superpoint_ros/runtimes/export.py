@@ -48,7 +48,7 @@ def export(weights: Path | str, output: Path | str) -> None:
             # The exporter that needs no further package; its graphs are the plainer ones, too.
             warnings.simplefilter('ignore', DeprecationWarning)
             torch.onnx.export(
-                _Heads(network, len(names)),
+                _Heads(network, len(names)).eval(),  # the exporter restores the mode of what it is given
                 (torch.zeros(1, 1, 64, 64),),
                 str(partial),
                 dynamo=False,

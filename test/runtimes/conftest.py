@@ -15,10 +15,11 @@ from superpoint_ros.runtimes import export
 from . import fake_tensorrt
 
 
-def lively(network):
+def lively(config):
     """A network of random weights that tells places apart: batch norm has seen pictures, and scores have peaks."""
-    network.train()
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = SuperPoint(config).train()
         for _ in range(50):
             network(torch.rand(4, 1, 64, 96))
         network.detector[1].weight *= 5
@@ -28,9 +29,7 @@ def lively(network):
 @pytest.fixture(scope='session')
 def model(tmp_path_factory):
     """A small SuperPoint of random weights: its .safetensors and .onnx files."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = lively(SuperPoint(SuperPointConfig((8, 8, 16, 16), head_channels=32, descriptor_size=32)))
+    network = lively(SuperPointConfig((8, 8, 16, 16), head_channels=32, descriptor_size=32))
     folder = tmp_path_factory.mktemp('model')
     checkpoint.save(folder / 'small.safetensors', network)
     export.export(folder / 'small.safetensors', folder / 'small.onnx')

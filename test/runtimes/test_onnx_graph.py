@@ -193,7 +193,7 @@ def test_magicpoint_has_no_descriptors(tmp_path):
 
 
 def test_batch_norm_after_the_relu_is_halved_too(tmp_path, images):
-    network = lively(SuperPoint(SuperPointConfig((4, 4, 8, 8), 16, 8, norm='after_relu')))
+    network = lively(SuperPointConfig((8, 8, 16, 16), 32, 32, norm='after_relu'))
     graph = exported(network, tmp_path)
     assert 'BatchNormalization' in {node.op_type for node in graph.graph.node}
     with torch.inference_mode():
