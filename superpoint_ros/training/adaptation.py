@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from jsonargparse import auto_cli
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -40,7 +42,9 @@ class AdaptationConfig:
     """How photographs are labelled."""
 
     views: int = option(100, 'Homographies per photograph, the identity among them.', minimum=1)
-    size: int = option(320, 'Longest side at which photographs are seen; larger ones are shrunk.', unit='px', minimum=16)
+    size: int = option(
+        320, 'Longest side at which photographs are seen; larger ones are shrunk.', unit='px', minimum=16
+    )
     threshold: float = option(0.015, 'Keypoints have a mean score above this.', minimum=0, maximum=1)
     max_keypoints: int = option(600, 'At most this many keypoints per photograph, the best.', minimum=1)
     nms_radius: int = option(4, 'No two keypoints are nearer than this in both x and y.', unit='px', minimum=0)
@@ -62,9 +66,9 @@ def label(
     weights: Path,
     images: Path,
     output: Path,
-    config: AdaptationConfig = AdaptationConfig(),
+    adaptation: AdaptationConfig = AdaptationConfig(),
     device: str = 'auto',
-) -> int:
+) -> list[Path]:
     """Label a folder of photographs; what is there already is not done again, so a killed run just goes on.
 
     Args:
@@ -72,35 +76,36 @@ def label(
         images: folder; photographs in sub-folders count too.
         output: folder for the labels, one .npz per photograph at the same relative path: keypoints (N, 2) float32 in
             the photograph's pixels, and scores (N,) float32, best first.
-        config: how.
+        adaptation: how.
         device: of torch; auto takes a CUDA GPU if there is one.
 
     Returns:
-        How many photographs could not be read; each is reported.
+        The photographs that could not be read; the others are labelled all the same.
 
     Raises:
         FileNotFoundError: there are no photographs.
     """
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    network = checkpoint.fold(checkpoint.load(weights)).to(device, memory_format=torch.channels_last)
+    network = checkpoint.fold(checkpoint.load(weights)).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     paths = sorted(path for path in images.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise FileNotFoundError(f'{images}: no photographs there; expected files ending in {", ".join(IMAGE_SUFFIXES)}')
     waiting = [(path, label_path(path, images, output)) for path in paths]
     waiting = [(path, target) for path, target in waiting if not target.exists()]
-    unreadable = 0
+    unreadable: list[Path] = []
     with _progress() as progress:
         task = progress.add_task('labelling', total=len(paths), completed=len(paths) - len(waiting))
         for path, target in waiting:
             image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             if image is None:
                 logger.error('%s: not an image that OpenCV can read; skipped', path)
-                unreadable += 1
+                unreadable.append(path)
             else:
                 digest = hashlib.sha256(path.relative_to(images).as_posix().encode()).digest()
-                rng = np.random.default_rng([config.seed, int.from_bytes(digest[:8], 'little')])
-                keypoints, scores = label_image(network, image, config, rng)
+                rng = np.random.default_rng([adaptation.seed, int.from_bytes(digest[:8], 'little')])
+                keypoints, scores = label_image(network, np.asarray(image, np.uint8), adaptation, rng)
                 with written_whole(target) as partial:
                     np.savez(partial, keypoints=keypoints, scores=scores)
             progress.advance(task)
@@ -132,9 +137,7 @@ def label_image(
 
 
 @torch.inference_mode()
-def adapted_scores(
-    network: SuperPoint, image: Tensor, config: AdaptationConfig, rng: np.random.Generator
-) -> Tensor:
+def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig, rng: np.random.Generator) -> Tensor:
     """The score of each pixel, averaged over the views that saw it.
 
     Args:
@@ -179,3 +182,15 @@ def _progress() -> Progress:
         TextColumn('left'),
         TimeRemainingColumn(),
     )
+
+
+def main(args: list[str] | None = None) -> int:
+    """`superpoint label WEIGHTS IMAGES OUTPUT`: the exit code is 1 if a photograph could not be read."""
+    unreadable: list[Path] = auto_cli(label, args=args, prog='superpoint label')
+    if unreadable:
+        print(f'{len(unreadable)} photographs could not be read:', *unreadable, sep='\n  ', file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

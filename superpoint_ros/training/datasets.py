@@ -39,14 +39,22 @@ class ShapesDataset(Dataset[Sample]):
         warped: share of the pictures that are to be warped; the others' homography is the identity.
     """
 
-    def __init__(self, size: tuple[int, int], seed: int, stream: int, homography: HomographyConfig, warped: float) -> None:
+    def __init__(
+        self, size: tuple[int, int], seed: int, stream: int, homography: HomographyConfig, warped: float
+    ) -> None:
         self.size, self.seed, self.stream, self.homography, self.warped = size, seed, stream, homography, warped
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, self.stream, index])
         image, points = render(SHAPES[rng.integers(len(SHAPES))], rng, self.size)
         warp = sample_homography(rng, self.size, self.homography) if rng.random() < self.warped else np.eye(3)
-        return {'image': image, 'points': rng.permutation(points), 'homography': warp, 'seed': rng.integers(2**62), 'index': index}
+        return {
+            'image': image,
+            'points': rng.permutation(points),
+            'homography': warp,
+            'seed': rng.integers(2**62),
+            'index': index,
+        }
 
 
 class PhotosDataset(Dataset[Sample]):
@@ -143,7 +151,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
     """A batch: images (B, 1, H, W) uint8, points (B, N, 2) filled up with NaN, homographies (B, 3, 3), seeds (B,)."""
     most = max(len(sample['points']) for sample in samples)
     points = np.full((len(samples), most, 2), np.nan, np.float32)
-    for row, sample in zip(points, samples):
+    for row, sample in zip(points, samples, strict=True):
         row[: len(sample['points'])] = sample['points']
     return {
         'image': torch.from_numpy(np.stack([sample['image'] for sample in samples]))[:, None],

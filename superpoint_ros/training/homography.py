@@ -62,7 +62,9 @@ def sample_homography(rng: np.random.Generator, size: tuple[int, int], config: H
         shift = np.clip(shift, -0.5 - quad.min(axis=0), 0.5 - quad.max(axis=0))
     seen = (quad + 0.5 + shift) * sides - 0.5
     whole = corners * sides - 0.5
-    return cv2.getPerspectiveTransform(seen.astype(np.float32), whole.astype(np.float32))
+    homography = cv2.getPerspectiveTransform(seen.astype(np.float32), whole.astype(np.float32))
+    # Of the two signs that give the same map, the one by which what is seen lies before the horizon, not behind it.
+    return homography / (homography[2] @ [*seen.mean(axis=0), 1])
 
 
 def warp_images(images: Tensor, homographies: Tensor, mode: str = 'bilinear') -> Tensor:

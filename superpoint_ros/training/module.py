@@ -9,6 +9,7 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from superpoint_ros.decode import DecodeConfig, find_peaks, score_map
@@ -56,7 +57,8 @@ class MagicPointTraining(lightning.LightningModule):
         initial_weights: Path | None = None,
     ) -> None:
         super().__init__()
-        self.network = SuperPoint(network).to(memory_format=torch.channels_last)
+        self.network = SuperPoint(network)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if initial_weights is not None:
             start_from(self.network, initial_weights)
         self.photometric = photometric
@@ -74,28 +76,29 @@ class MagicPointTraining(lightning.LightningModule):
         logits, _ = self(images)
         return detector_loss(logits, cell_labels(points, valid)), {}
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning gives it)
         loss, figures = self.loss(batch)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f'step {self.global_step}: the loss is {loss.item()} ({figures}); '
                 f'samples {batch["index"].tolist()} with seeds {batch["seed"].tolist()}'
             )
-        self.log('loss', loss, prog_bar=True)
+        self.log('loss', loss, prog_bar=True, sync_dist=True)
         self.log_dict(figures)
-        self.log('lr', self.lr_schedulers().get_last_lr()[0])
+        self.log('lr', self.lr * self.lr_factor(self.global_step))
         return loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         images = as_grey(batch['image'])
-        for noise, seen in {'clean': images, 'noisy': augment(images, self.photometric, generators(batch['seed']))}.items():
+        noisy = augment(images, self.photometric, generators(batch['seed']))
+        for noise, seen in {'clean': images, 'noisy': noisy}.items():
             logits, _ = self(seen)
             found, correct, labelled = detection_counts(logits.cpu().numpy(), batch['points'].cpu().numpy())
             size = len(images)
             self.log(f'precision/{noise}', correct / max(found, 1), batch_size=size, sync_dist=True)
             self.log(f'recall/{noise}', correct / max(labelled, 1), batch_size=size, sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
@@ -117,7 +120,7 @@ class SuperPointTraining(MagicPointTraining):
         descriptor_weight: λ, what the descriptor loss counts beside the detector's.
         temperature: of the contrastive loss.
         hinge: of the hinge loss.
-        optimiser: as in MagicPointTraining: lr, warmup, final_lr, weight_decay, initial_weights.
+        optimiser: as in MagicPointTraining: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ def detection_counts(logits: np.ndarray, points: np.ndarray) -> tuple[int, int, 
         points: (B, N, 2), NaN where there is none.
     """
     found = correct = labelled = 0
-    for one, truth in zip(logits, points):
+    for one, truth in zip(logits, points, strict=True):
         scores = score_map(one)
         height, width = scores.shape
         rows, columns = find_peaks(scores, (width, height), VALIDATION_DECODING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ def augment(images: Tensor, config: PhotometricConfig, rngs: Sequence[torch.Gene
         (B, 1, H, W) in [0, 1].
     """
     height, width = images.shape[-2:]
-    options = {'dtype': images.dtype, 'device': images.device}
+    options: dict[str, Any] = {'dtype': images.dtype, 'device': images.device}
     strengths = torch.stack([torch.rand(8, generator=rng, **options) for rng in rngs]).T[..., None, None, None]
     blur, angle, shade, contrast, brightness, speckle, noise, dropout = strengths
     patches = torch.stack([torch.randn(1, SHADE_GRID, SHADE_GRID, generator=rng, **options) for rng in rngs])

@@ -17,7 +17,7 @@ from superpoint_ros.features import Floats
 from superpoint_ros.geometry import resize_transform, transform_points
 
 Image = npt.NDArray[np.uint8]
-Points = npt.NDArray[np.float64]
+Points = npt.NDArray[np.floating]
 
 SUPERSAMPLING = 4
 SHIFT = 4
@@ -66,7 +66,7 @@ class Canvas:
         self.size = size
         self.background = int(rng.integers(256))
         self.to_drawing = resize_transform(SUPERSAMPLING, SUPERSAMPLING)
-        self.points = np.empty((0, 2))
+        self.points: Points = np.empty((0, 2))
         self.fills: list[Points] = []
         self.outlines: list[Points] = []
         self.image = cv2.resize(
@@ -125,7 +125,7 @@ class Canvas:
         """The picture at its final size, often a little out of focus."""
         image = cv2.resize(self.image, self.size, interpolation=cv2.INTER_AREA)
         sigma = rng.uniform(-0.5, 1.0)
-        return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.3 else image, np.uint8)
 
 
 def draw_lines(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -220,7 +220,7 @@ def draw_cube(canvas: Canvas, rng: np.random.Generator) -> None:
     flat = (flat - flat.mean(axis=0)) @ rotation(roll).T
     flat *= rng.uniform(0.25, 0.5) * size.min() / np.abs(flat).max()
     flat += rng.uniform(0.35, 0.65, 2) * size
-    place = dict(zip(corners, flat))
+    place = dict(zip(corners, flat, strict=True))
     greys: list[int] = []
     for face in (('o', 'x', 'xy', 'y'), ('o', 'x', 'xz', 'z'), ('o', 'y', 'yz', 'z')):
         greys.append(canvas.grey(rng, *greys))
@@ -326,8 +326,8 @@ def _draw_fields(canvas: Canvas, rng: np.random.Generator, columns: Points, rows
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
     lengths = np.array([width, height]) * rng.uniform(0.35, 1, 2)
     quad = (square - 0.5 + rng.uniform(-0.12, 0.12, (4, 2))) * lengths @ rotation(rng.uniform(0, 2 * np.pi)).T
-    quad += np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
-    view = cv2.getPerspectiveTransform(square, quad.astype(np.float32))
+    quad = quad + np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
+    view = np.asarray(cv2.getPerspectiveTransform(square, quad.astype(np.float32)), np.float64)
     grid = transform_points(view, np.stack(np.meshgrid(columns, rows), axis=-1))
     first = canvas.grey(rng)
     greys = first, canvas.grey(rng, first)
@@ -345,15 +345,15 @@ def _blobs(rng: np.random.Generator, size: tuple[int, int], grey: int) -> Image:
     count = rng.integers(0, 20)
     centres, radii = rng.uniform(0, (width, height), (count, 2)), rng.uniform(0.05, 0.3, count) * height
     greys = np.clip(grey + rng.uniform(-25, 25, count), 0, 255)
-    for (x, y), radius, spot in zip(centres.tolist(), radii.tolist(), greys.tolist()):
+    for (x, y), radius, spot in zip(centres.tolist(), radii.tolist(), greys.tolist(), strict=True):
         cv2.circle(image, (int(x), int(y)), int(radius), int(spot), -1)
-    return cv2.blur(image, (9, 9))
+    return np.asarray(cv2.blur(image, (9, 9)), np.uint8)
 
 
 def _grazes(start: Points, end: Points, outlines: list[Points]) -> bool:
     """Whether a segment would meet another at an angle too sharp, or too near an end, to make a clear junction."""
     along = (end - start) / np.linalg.norm(end - start)
-    for (other_start, other_end), in outlines:
+    for ((other_start, other_end),) in outlines:
         other = (other_end - other_start) / np.linalg.norm(other_end - other_start)
         crosses = len(intersections(np.array([[start, end]]), np.array([[other_start, other_end]])))
         if crosses and abs(_cross(along, other)) < np.sin(np.pi / 6):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from superpoint_ros.networks import checkpoint
@@ -35,7 +33,7 @@ class TrainingCommand(LightningCLI):
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what it frees: asking the kernel anew for each layer's memory makes training on a CPU 2.6× slower.
+    """Have glibc keep what it frees: with memory fresh from the kernel for each layer, a CPU trains 2.6 times slower.
 
     Other systems have no mallopt, and stay as they are.
     """
@@ -68,11 +66,12 @@ def main(args: Sequence[str] | None = None) -> None:
     run: Path = command.config.run
     trainer, model = command.trainer, command.model
     last = run / RESUMES
-    trainer.callbacks.append(
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(
         ModelCheckpoint(run, save_top_k=0, save_last=True, every_n_train_steps=200, save_on_train_epoch_end=False)
     )
     if command.config.piece:
-        trainer.callbacks.append(PieceTimer(command.config.piece))
+        callbacks.append(PieceTimer(command.config.piece))
     trainer.fit(model, command.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     trainer.save_checkpoint(last)
     if trainer.is_global_zero:
