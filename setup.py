@@ -37,7 +37,16 @@ TRAIN = [
 ]
 HDF5 = ['h5py>=3.10']
 CLUSTER = ['ray>=2.40']
-TEST = ['hypothesis>=6.100', 'mcap>=1.2', 'mypy>=1.15', 'pytest>=8', 'pytest-timeout>=2.3', 'ruff>=0.9']
+TEST = [
+    'colcon-ros>=0.5',
+    'hypothesis>=6.100',
+    'mcap>=1.2',
+    'mypy>=1.15',
+    'pytest>=8',
+    'pytest-timeout>=2.3',
+    'ruff>=0.9',
+    'setuptools>=59.6',
+]
 
 
 def shared(pattern: str) -> list[tuple[str, list[str]]]:
@@ -60,11 +69,14 @@ setup(
     package_data={NAME: ['py.typed']},
     zip_safe=False,
     install_requires=[
+        'backports.zstd; python_version < "3.14"',
         'filelock>=3.6',
         'jsonargparse[signatures]>=4.40',
+        'lz4>=4.3',
         'numpy>=1.26',
         'opencv-python-headless>=4.10',
         'platformdirs>=3',
+        'PyYAML>=6',
         'rich>=13',
         'rosbags>=0.11',
         'safetensors>=0.5',
@@ -73,7 +85,7 @@ setup(
         'ros': ROS,
         'cpu': CPU,
         # On a Jetson TensorRT comes with JetPack; a second one from PyPI would hide it.
-        'gpu': ['torch>=2.6', 'onnx>=1.16', 'tensorrt>=10.3; platform_machine == "x86_64"'],
+        'gpu': ['torch>=2.6', 'onnx>=1.16', 'protobuf', 'tensorrt>=10.3; platform_machine == "x86_64"'],
         'demo': DEMO,
         'train': TRAIN,
         'hdf5': HDF5,

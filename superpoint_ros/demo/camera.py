@@ -28,8 +28,8 @@ class CameraNode(Node):
         )
         source = str(self.declare_parameter('source', PHOTOGRAPHS, anything).value)
         rate = float(self.declare_parameter('rate', 30.0, ParameterDescriptor(description='Images a second.')).value)
-        if not 0 < rate <= 1000:
-            raise ValueError(f'rate: {rate} is out of range, expected more than 0, and at most 1000 Hz')
+        if not 0.1 <= rate <= 1000:
+            raise ValueError(f'rate: {rate} is out of range, expected 0.1 to 1000 Hz')
         self._image_at = open_source(source, np.random.default_rng(0))
         # Reliable, so that images over 0.5 MB arrive on stock settings too.
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1))
