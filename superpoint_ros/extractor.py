@@ -17,7 +17,7 @@ from superpoint_ros.config import check, option
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, resize_transform, transform_points
-from superpoint_ros.runtimes import RuntimeConfig
+from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 Image = npt.NDArray[Any]
 SMALLEST, LARGEST = 16, 8192
@@ -60,6 +60,7 @@ class Extractor:
 
     Args:
         model: a shipped model's name, or the path of a .safetensors or .onnx file.
+        watch: follows, and can end, what takes minutes at the first image: the building of a TensorRT engine.
         options: any field of ExtractorConfig, runtimes.RuntimeConfig and decode.DecodeConfig.
 
     Raises:
@@ -73,7 +74,7 @@ class Extractor:
         >>> features = extractor(cv2.imread('image.png'))
     """
 
-    def __init__(self, model: str = 'superpoint', **options: Any) -> None:
+    def __init__(self, model: str = 'superpoint', watch: Watch | None = None, **options: Any) -> None:
         configs = []
         known = []
         for kind in (ExtractorConfig, RuntimeConfig, DecodeConfig):
@@ -84,7 +85,7 @@ class Extractor:
             raise TypeError(f'unknown option {", ".join(sorted(options))}; known are {", ".join(known)}')
         self.config, runtime_config, self.decode_config = configs
         self.model = models.resolve(model)
-        self.runtime = runtimes.load(self.model, runtime_config)
+        self.runtime = runtimes.load(self.model, runtime_config, watch)
 
     def __call__(self, image: Image, mask: Image | None = None) -> Features:
         """Extract the features of one image.

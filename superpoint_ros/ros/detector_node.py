@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from superpoint_ros.ros.images import Grey
 from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.parameters import read
 from superpoint_ros.ros.worker import Worker
+from superpoint_ros.runtimes import Watch
 
 
 class DetectorNode(ManagedNode):
@@ -41,6 +43,8 @@ class DetectorNode(ManagedNode):
         self._worker: Worker[tuple[Any, float]] | None = None
         self._cameras: dict[str, Camera] = {}
         self._facts: dict[str, str] = {}
+        self._preparing = ''
+        self._cancel = threading.Event()
         self.create_timer(0.5, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
@@ -52,7 +56,8 @@ class DetectorNode(ManagedNode):
             raise ValueError(f'mask: {len(config.mask)} for {len(names)} cameras; give one for all, or one for each')
         masks = [_read_mask(path) for path in config.mask]
         options = {k: v for cls in EXTRACTOR_CONFIGURATIONS for k, v in vars(read(self, cls)).items()}
-        extractor = self._extractor = self._make_extractor(config.model, **options)
+        watch = Watch(self._prepare, self._cancel)
+        extractor = self._extractor = self._make_extractor(config.model, watch=watch, **options)
         self._facts = {
             'model': extractor.model.name,
             'back end': extractor.runtime.name,
@@ -65,6 +70,7 @@ class DetectorNode(ManagedNode):
         self.get_logger().info(', '.join(f'{key} {value}' for key, value in self._facts.items()))
 
     def activate(self) -> None:
+        self._cancel.clear()
         self._worker = Worker(self._process, lambda name: self._cameras[name].statistics.drop())
         for camera in self._cameras.values():
             camera.subscribe(partial(self._receive, camera))
@@ -72,6 +78,7 @@ class DetectorNode(ManagedNode):
     def deactivate(self) -> None:
         for camera in self._cameras.values():
             camera.unsubscribe()
+        self._cancel.set()
         if self._worker:
             self._worker.stop()
             self._worker = None
@@ -87,11 +94,19 @@ class DetectorNode(ManagedNode):
             self._extractor.configure(**options)
 
     def report(self) -> list[DiagnosticStatus]:
-        return [camera.report(self._facts) for camera in self._cameras.values()]
+        statuses = [camera.report(self._facts) for camera in self._cameras.values()]
+        if preparing := self._preparing:
+            for status in statuses:
+                status.level, status.message = DiagnosticStatus.WARN, preparing
+        return statuses
 
     def _watch(self) -> None:
         for camera in self._cameras.values():
             camera.watch()
+
+    def _prepare(self, what: str, fraction: float) -> None:
+        """Called, from any thread, while the first image of a size waits for its engine."""
+        self._preparing = f'{what}: {fraction:.0%}'
 
     def _receive(self, camera: Camera, message: Any) -> None:
         if self._worker:
@@ -122,6 +137,8 @@ class DetectorNode(ManagedNode):
             if len(pictures) == 1:
                 self._cameras[next(iter(pictures))].fail(error)
                 return {}
+        finally:
+            self._preparing = ''
         # One of them is bad; the others shall not suffer for it.
         return {k: v for name, picture in pictures.items() for k, v in self._extract({name: picture}).items()}
 
