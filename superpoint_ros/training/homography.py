@@ -25,12 +25,15 @@ class HomographyConfig:
 
     Args:
         crop: side of the centre crop.
-        perspective: standard deviation of how far the corners move, along each side.
+        perspective: standard deviation of how far the corners move, along each side; at most a tenth of the crop.
         scale: standard deviation of the scaling around 1.
         rotation: turns are uniform within plus or minus this many radians.
         translation: shifts are uniform within plus or minus this.
         beyond: whether the view may reach beyond the source image, where there is nothing to see; otherwise it is
             shrunk and moved until it fits.
+
+    Raises:
+        ValueError: so much perspective could fold the view over.
     """
 
     crop: float = 0.85
@@ -39,6 +42,13 @@ class HomographyConfig:
     rotation: float = 1.57
     translation: float = 0.1
     beyond: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.perspective <= 0.1 * self.crop:
+            most = 0.1 * self.crop
+            raise ValueError(
+                f'perspective: {self.perspective} is out of range, expected 0 to {most:g}, a tenth of the crop'
+            )
 
 
 def sample_homography(rng: np.random.Generator, size: tuple[int, int], config: HomographyConfig) -> Transform:

@@ -124,6 +124,8 @@ def contrastive_descriptor_loss(
     points0 = cell_centres(rows, columns, descriptors0.device) + offsets.double()
     points1 = warp_points(points0, homographies)
     seen = _sample(valid1.float(), points1, 'nearest')[..., 0] > 0.5
+    last_pixel = torch.tensor([columns, rows], device=seen.device) * CELL - 1
+    seen &= ((points1 >= 0) & (points1 <= last_pixel)).all(dim=-1)
     sampled0 = F.normalize(_sample(descriptors0.float(), points0, 'bilinear', CELL), dim=-1)
     sampled1 = F.normalize(_sample(descriptors1.float(), points1, 'bilinear', CELL), dim=-1)
     similarity = sampled0 @ sampled1.mT / temperature

@@ -80,11 +80,11 @@ def blur_along(images: Tensor, lengths: Tensor, angles: Tensor) -> Tensor:
     """
     reach = BLUR_SIZE // 2
     steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    y, x = steps[None, :, None], steps[None, None, :]
-    cosine, sine = angles.cos()[:, None, None], angles.sin()[:, None, None]
-    along, across = (x * cosine + y * sine).abs(), (y * cosine - x * sine).abs()
-    kernels = (lengths[:, None, None] / 2 + 0.5 - along).clamp(0, 1) * (1 - across).clamp(min=0)
-    kernels = kernels / kernels.sum(dim=(1, 2), keepdim=True)
+    path = torch.linspace(-0.5, 0.5, 2 * BLUR_SIZE, dtype=images.dtype, device=images.device) * lengths[:, None]
+    # (B, T, BLUR_SIZE): how much of the image lies in each column, and row, at each moment; bilinear.
+    columns = (1 - (steps - (path * angles.cos()[:, None])[..., None]).abs()).clamp(min=0)
+    rows = (1 - (steps - (path * angles.sin()[:, None])[..., None]).abs()).clamp(min=0)
+    kernels = rows.mT @ columns / path.shape[1]
     padded = F.pad(images.transpose(0, 1), (reach,) * 4, mode='reflect')
     return F.conv2d(padded, kernels[:, None], groups=len(images)).transpose(0, 1)
 

@@ -289,8 +289,8 @@ def intersections(segments0: Points, segments1: Points) -> Points:
         denominator = _cross(along0, along1)
         position0 = _cross(between, along1) / denominator
         position1 = _cross(between, along0) / denominator
-    meet = (position0 >= 0) & (position0 <= 1) & (position1 >= 0) & (position1 <= 1)
-    return (start0 + position0[..., None] * along0)[meet]
+        points = start0 + position0[..., None] * along0
+    return points[(position0 >= 0) & (position0 <= 1) & (position1 >= 0) & (position1 <= 1)]
 
 
 def inside(polygon: Points, points: Points) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,195 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superpoint_ros.geometry import transform_points
+from superpoint_ros.training.homography import HomographyConfig, sample_homography, valid_mask
+from superpoint_ros.training.losses import (
+    DUSTBIN,
+    IGNORED,
+    HingeConfig,
+    cell_labels,
+    contrastive_descriptor_loss,
+    detector_loss,
+    hinge_descriptor_loss,
+)
+
+ROWS, COLUMNS, DEPTH = 4, 5, 6
+SIZE = (COLUMNS * 8, ROWS * 8)
+
+
+def everywhere(batch=1):
+    return torch.ones(batch, 1, ROWS * 8, COLUMNS * 8, dtype=torch.bool)
+
+
+def pair(seed, batch=2):
+    """Random descriptors, homographies and masks of a batch of pairs."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    config = HomographyConfig(crop=1.0, scale=0.3, rotation=0.5)
+    homographies = torch.from_numpy(np.stack([sample_homography(rng, SIZE, config) for _ in range(batch)]))
+    descriptors = torch.randn(2, batch, DEPTH, ROWS, COLUMNS, generator=generator, requires_grad=True)
+    return descriptors, homographies, valid_mask(homographies, SIZE, 2)
+
+
+def test_points_become_the_classes_of_their_pixels():
+    points = torch.tensor([[[0.0, 0.0], [13.4, 9.6], [39.0, 31.0], [float('nan')] * 2, [-3.0, 4.0], [40.0, 5.0]]])
+    labels = cell_labels(points, everywhere())[0]
+    expected = torch.full((ROWS, COLUMNS), DUSTBIN)
+    expected[0, 0], expected[1, 1], expected[3, 4] = 0, 8 * 2 + 5, 63
+    assert torch.equal(labels, expected)
+
+
+@given(st.permutations([(0.0, 0.0), (3.0, 2.0), (7.0, 7.0)]))
+def test_of_several_points_in_a_cell_the_first_counts(order):
+    label = cell_labels(torch.tensor([order]), everywhere())[0, 0, 0]
+    assert label == 8 * order[0][1] + order[0][0]
+
+
+def test_cells_with_a_pixel_that_is_not_valid_are_ignored():
+    valid = everywhere()
+    valid[0, 0, 10, 17] = False
+    labels = cell_labels(torch.tensor([[[16.0, 8.0]]]), valid)[0]
+    assert labels[1, 2] == IGNORED
+    assert (labels != IGNORED).sum() == ROWS * COLUMNS - 1
+
+
+def test_an_image_without_points_is_all_dustbin():
+    assert (cell_labels(torch.empty(1, 0, 2), everywhere()) == DUSTBIN).all()
+
+
+def test_detector_loss_is_the_mean_cross_entropy_of_the_cells_that_count():
+    logits = torch.randn(2, 65, ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 65, (2, ROWS, COLUMNS), generator=torch.Generator().manual_seed(1))
+    labels[0, 1, 2] = labels[1, 0, 0] = IGNORED
+    terms = []
+    for b in range(2):
+        for i in range(ROWS):
+            for j in range(COLUMNS):
+                if labels[b, i, j] != IGNORED:
+                    exponentials = [math.exp(v) for v in logits[b, :, i, j].tolist()]
+                    terms.append(-math.log(exponentials[labels[b, i, j]] / sum(exponentials)))
+    assert detector_loss(logits, labels).item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**31))
+def test_hinge_loss_is_the_papers_sum_over_all_pairs_of_cells(seed):
+    descriptors, homographies, valid = pair(seed)
+    config = HingeConfig()
+    total, count = 0.0, 0
+    unit = F.normalize(descriptors.detach(), dim=2)
+    for b in range(2):
+        for i0, j0 in np.ndindex(ROWS, COLUMNS):
+            centre = transform_points(homographies[b].numpy(), np.array([8 * j0 + 3.5, 8 * i0 + 3.5]))
+            for i1, j1 in np.ndindex(ROWS, COLUMNS):
+                if not valid[b, 0, 8 * i1 : 8 * i1 + 8, 8 * j1 : 8 * j1 + 8].all():
+                    continue
+                similarity = float(unit[0, b, :, i0, j0] @ unit[1, b, :, i1, j1])
+                count += 1
+                if np.hypot(*(centre - [8 * j1 + 3.5, 8 * i1 + 3.5])) <= 8:
+                    total += 250 * max(0.0, 1 - similarity)
+                else:
+                    total += max(0.0, similarity - 0.2)
+    loss = hinge_descriptor_loss(descriptors[0], descriptors[1], homographies, valid, config)
+    assert loss.item() == pytest.approx(total / max(count, 1), rel=1e-4)
+
+
+def read(descriptors, x, y):
+    """A map (D, rows, columns) between its cells' centres; beyond the outermost it goes on with its edge."""
+    row, column = (np.clip((v - 3.5) / 8, 0, n - 1) for v, n in ((y, ROWS), (x, COLUMNS)))
+    i, j = min(int(row), ROWS - 2), min(int(column), COLUMNS - 2)
+    u, v = row - i, column - j
+    return (
+        descriptors[:, i, j] * (1 - u) * (1 - v)
+        + descriptors[:, i + 1, j] * u * (1 - v)
+        + descriptors[:, i, j + 1] * (1 - u) * v
+        + descriptors[:, i + 1, j + 1] * u * v
+    )
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**31))
+def test_contrastive_loss_is_the_cross_entropy_of_the_points_that_both_images_show(seed):
+    descriptors, homographies, valid = pair(seed)
+    offsets = (torch.rand(2, 1, 2, generator=torch.Generator().manual_seed(seed)) - 0.5) * 8
+    total, count = 0.0, 0
+    for b in range(2):
+        first, second = [], []
+        for i, j in np.ndindex(ROWS, COLUMNS):
+            point = np.array([8 * j + 3.5, 8 * i + 3.5]) + offsets[b, 0].double().numpy()
+            x, y = transform_points(homographies[b].numpy(), point)
+            if not (0 <= x <= SIZE[0] - 1 and 0 <= y <= SIZE[1] - 1 and valid[b, 0, round(y), round(x)]):
+                continue
+            first.append(F.normalize(read(descriptors[0, b].detach(), *point), dim=0))
+            second.append(F.normalize(read(descriptors[1, b].detach(), x, y), dim=0))
+        if first:
+            similarity = torch.stack(first) @ torch.stack(second).T / 0.1
+            truth = torch.arange(len(first))
+            both = F.cross_entropy(similarity, truth) + F.cross_entropy(similarity.T, truth)
+            total, count = total + both.item() / 2 * len(first), count + len(first)
+    loss = contrastive_descriptor_loss(descriptors[0], descriptors[1], homographies, valid, offsets, 0.1)
+    assert loss.item() == pytest.approx(total / max(count, 1), rel=1e-3)
+
+
+def test_contrastive_loss_knows_nothing_of_points_outside_the_warped_image():
+    descriptors, _, _ = pair(0, batch=1)
+    shift = torch.tensor([[[1.0, 0, 16], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
+    loss = contrastive_descriptor_loss(*descriptors, shift, valid_mask(shift, SIZE), torch.zeros(1, 1, 2), 0.1)
+    loss.backward()
+    assert (descriptors.grad[0, 0, :, :, -2:] == 0).all()  # shifted out on the right
+    assert (descriptors.grad[0, 0, :, :, :-2] != 0).any()
+    assert (descriptors.grad[1, 0, :, :, :2] == 0).all()  # nothing was shifted in on the left
+
+
+@pytest.mark.parametrize('blind', [True, False])
+def test_losses_and_gradients_are_finite_where_there_is_nothing_to_learn(blind):
+    descriptors = torch.zeros(2, 1, DEPTH, ROWS, COLUMNS, requires_grad=True)
+    logits = torch.zeros(1, 65, ROWS, COLUMNS, requires_grad=True)
+    valid = ~everywhere() if blind else everywhere()
+    eye = torch.eye(3, dtype=torch.float64)[None]
+    losses = [
+        detector_loss(logits, cell_labels(torch.empty(1, 0, 2), valid)),
+        hinge_descriptor_loss(*descriptors, eye, valid, HingeConfig()),
+        contrastive_descriptor_loss(*descriptors, eye, valid, torch.zeros(1, 1, 2), 0.07),
+    ]
+    sum(losses).backward()
+    assert all(torch.isfinite(loss) for loss in losses)
+    assert torch.isfinite(descriptors.grad).all()
+    assert torch.isfinite(logits.grad).all()
+    if blind:
+        assert [loss.item() for loss in losses] == [0, 0, 0]
+
+
+@pytest.mark.parametrize('loss', ['hinge', 'contrastive'])
+def test_descriptor_losses_keep_nothing_larger_than_cells_times_cells(loss):
+    batch, depth, side = 2, 256, 12
+    descriptors = torch.randn(2, batch, depth, side, side, requires_grad=True)
+    eye = torch.eye(3, dtype=torch.float64).repeat(batch, 1, 1)
+    valid = torch.ones(batch, 1, side * 8, side * 8, dtype=torch.bool)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
+        if loss == 'hinge':
+            hinge_descriptor_loss(*descriptors, eye, valid, HingeConfig())
+        else:
+            contrastive_descriptor_loss(*descriptors, eye, valid, torch.zeros(batch, 1, 2), 0.07)
+    assert max(sizes) <= batch * side**2 * max(side**2, depth)
+
+
+@pytest.mark.parametrize('loss', ['hinge', 'contrastive'])
+def test_descriptors_that_agree_cost_less_than_descriptors_that_do_not(loss):
+    alike = torch.randn(1, 32, ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+    other = torch.randn(1, 32, ROWS, COLUMNS, generator=torch.Generator().manual_seed(1))
+    eye = torch.eye(3, dtype=torch.float64)[None]
+
+    def cost(second):
+        if loss == 'hinge':
+            return hinge_descriptor_loss(alike, second, eye, everywhere(), HingeConfig(reach=4)).item()
+        return contrastive_descriptor_loss(alike, second, eye, everywhere(), torch.zeros(1, 1, 2), 0.07).item()
+
+    assert cost(alike) < 0.05
+    assert cost(other) > 1
