@@ -156,5 +156,6 @@ def _choose() -> tuple[str, str]:
     except (ImportError, OSError) as error:
         return 'openvino', f'torch does not load: {error}'
     if torch.cuda.is_available():
-        return 'torch', f'torch sees {torch.cuda.get_device_name()}'
+        also = '; tensorrt is installed, too, and can be chosen' if importlib.util.find_spec('tensorrt') else ''
+        return 'torch', f'torch sees {torch.cuda.get_device_name()}{also}'
     return 'openvino', 'torch sees no CUDA GPU'

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
+RECIPE = 1
+"""To be counted up when `build` builds differently: kept engines are then built again."""
+
 WORKSPACE = 1 << 30
 """Bytes that a layer may take while it runs. On a Jetson the memory is the CPU's, too."""
 

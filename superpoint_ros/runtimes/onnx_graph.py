@@ -27,7 +27,8 @@ def read(path: Path) -> Graph:
         graph = onnx.load(path)
         onnx.checker.check_model(graph, full_check=True)
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ValueError(f'{path}: not a complete .onnx file ({str(error).splitlines()[0]})') from error
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'{path}: not a complete .onnx file ({reason})') from error
     shapes = {value.name: _shape(value) for value in graph.graph.input}
     if shapes != {INPUT: (None, 1, None, None)}:
         raise ValueError(

@@ -25,6 +25,9 @@ T = TypeVar('T')
 Heads = Callable[[Tensor], Mapping[str, Tensor]]
 """A network for one shape of batch: (B, H, W) uint8 on the device to its float32 outputs, by name."""
 
+Run = Callable[[], 'tuple[Mapping[str, Tensor], Tensor]']
+"""Runs network and decoding on what was fed; gives the network's outputs and _Stage.decode's."""
+
 ROUNDS = 8
 """Of non-maximum suppression, at first; photographs need three or four."""
 
@@ -49,7 +52,7 @@ class Pipeline:
         # Not the default stream: it can neither be captured nor does TensorRT run on it without waiting.
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._pool = torch.cuda.graph_pool_handle() if self._stream else None
-        self._stages: dict[Any, _Stage] = {}
+        self._stages: dict[Any, tuple[_Stage, Run]] = {}
 
     @torch.inference_mode()
     def __call__(
@@ -71,7 +74,7 @@ class Pipeline:
         """
         masked = any(mask is not None for mask in masks)
         with self.on_stream():
-            stage = self._stage(bind, images.shape, config, masked)
+            stage, run = self._stage(bind, images.shape, config, masked)
             stage.images.host.numpy()[:] = images
             stage.sizes.host.numpy()[:] = sizes
             if stage.masks:
@@ -80,7 +83,7 @@ class Pipeline:
             for feed in (stage.images, stage.sizes, stage.masks):
                 if feed:
                     feed.send()
-            outputs, rows = stage.run()
+            outputs, rows = run()
             result, rounds = self._fetch(rows), ROUNDS
             while not result[:, 0, 3].all():
                 rounds *= 4
@@ -93,18 +96,17 @@ class Pipeline:
 
     def _stage(
         self, bind: Callable[[tuple[int, ...]], Heads], shape: tuple[int, ...], config: DecodeConfig, masked: bool
-    ) -> _Stage:
+    ) -> tuple[_Stage, Run]:
         key = (shape, config, masked)
-        stage = self._stages.pop(key, None)
-        if stage is None:
+        found = self._stages.pop(key, None)
+        if found is None:
             stage = _Stage(bind(shape), shape, config, masked, self._device)
-            if self._stream:
-                # One pool for all graphs: never two of them run at once, and what they hand out is kept alive.
-                stage.run = captured(stage.run, self._stream, self._pool)
-        self._stages[key] = stage  # the newest last
+            # One pool for all graphs: never two of them run at once, and what they hand out is kept alive.
+            found = stage, captured(stage, self._stream, self._pool) if self._stream else stage
+        self._stages[key] = found  # the newest last
         while len(self._stages) > STAGES_KEPT:
             del self._stages[next(iter(self._stages))]
-        return stage
+        return found
 
     def _fetch(self, rows: Tensor) -> npt.NDArray[np.float32]:
         if not self._stream:
@@ -136,7 +138,7 @@ def captured(function: Callable[[], T], stream: torch.cuda.Stream, pool: Any = N
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode='thread_local'):
             result = function()
     except RuntimeError as error:
-        logger.warning('no CUDA graph, running without: %s', str(error).splitlines()[0])
+        logger.warning('no CUDA graph, running without: %s', str(error).partition('\n')[0])
         return function
 
     def replay() -> T:
@@ -169,7 +171,10 @@ class _Stage:
         self.images = _Feed(shape, torch.uint8, device)
         self.sizes = _Feed((shape[0], 2), torch.int64, device)
         self.masks = _Feed(shape, torch.bool, device) if masked else None
-        self.run: Callable[[], tuple[Mapping[str, Tensor], Tensor]] = self._run
+
+    def __call__(self) -> tuple[Mapping[str, Tensor], Tensor]:
+        outputs = self._heads(self.images.tensor)
+        return outputs, self.decode(outputs, ROUNDS)
 
     def decode(self, outputs: Mapping[str, Tensor], rounds: int) -> Tensor:
         """All that the host needs, in one tensor (B, K, 4 + D): x, y, score, settled, descriptor."""
@@ -177,10 +182,6 @@ class _Stage:
         batch = decoder_for(outputs)(outputs, self.sizes.tensor, self._config, masks, rounds)
         settled = batch.settled[:, None, None].expand(-1, batch.scores.shape[1], 1)
         return torch.cat([batch.keypoints, batch.scores[..., None], settled, batch.descriptors], dim=-1)
-
-    def _run(self) -> tuple[Mapping[str, Tensor], Tensor]:
-        outputs = self._heads(self.images.tensor)
-        return outputs, self.decode(outputs, ROUNDS)
 
 
 def _trim(rows: npt.NDArray[np.float32]) -> Decoded:

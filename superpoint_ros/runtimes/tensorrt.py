@@ -25,7 +25,7 @@ from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.runtimes import RuntimeConfig, Watch, engine_cache, onnx_graph
-from superpoint_ros.runtimes.engine_build import WORKSPACE, Profile, build, deserialise, said
+from superpoint_ros.runtimes.engine_build import RECIPE, Profile, build, deserialise, said
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError, Facts
 from superpoint_ros.runtimes.engine_check import check_agreement
 from superpoint_ros.runtimes.pipeline import STAGES_KEPT, Heads, Pipeline
@@ -71,7 +71,7 @@ class TensorRTRuntime:
         self._batch = config.engine_batch
         self._watch = watch
         self._engines: dict[Profile, Any] = {}
-        self._failed: dict[Profile, EngineError] = {}
+        self._failed: dict[Profile, str] = {}
         self._heads = lru_cache(maxsize=STAGES_KEPT)(heads_of)
         self._pipeline = Pipeline(self._device)
 
@@ -111,7 +111,7 @@ class TensorRTRuntime:
             )
         profile = Profile(self._batch, height, width)
         if profile in self._failed:
-            raise self._failed[profile]
+            raise EngineError(self._failed[profile])
         name, facts = f'{self._name}-{width}x{height}-{self.precision}', self._facts(profile)
         if profile not in self._engines:
             make, use = partial(self._build, profile), partial(self._load, profile)
@@ -121,7 +121,7 @@ class TensorRTRuntime:
             except BuildCancelledError:
                 raise
             except EngineError as error:
-                self._failed[profile] = error
+                self._failed[profile] = str(error)
                 raise
         return engine_cache.path_of(name, facts)
 
@@ -151,7 +151,7 @@ class TensorRTRuntime:
             'graph': hashlib.sha256(self._graph).hexdigest(),
             'precision': self.precision,
             'shapes': [[1, 1, *profile[1:]], [profile.batch, 1, *profile[1:]]],
-            'workspace': WORKSPACE,
+            'recipe': RECIPE,
             'tensorrt': trt.__version__,
             'gpu': gpu.name,
             'compute capability': f'{gpu.major}.{gpu.minor}',
@@ -163,17 +163,44 @@ class TensorRTRuntime:
         }
 
 
+def build_engines(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> list[Path]:
+    """Build, check and keep the engines for engine_sizes ahead of time, so that no first image waits for them.
+
+    Args:
+        model: as in TensorRTRuntime.
+        config: as in TensorRTRuntime; must be the one of the later runs.
+        watch: follows the building.
+
+    Returns:
+        where they are kept.
+
+    Raises:
+        ValueError: engine_sizes is empty.
+        OSError: an engine could not be kept.
+        EngineError: as TensorRTRuntime.prepare.
+    """
+    if not config.engine_sizes:
+        raise ValueError('engine_sizes: give the sizes to build engines for, as 640x480')
+    runtime = TensorRTRuntime(model, config, watch or Watch())
+    paths = [runtime.prepare(*_padded(size)) for size in config.engine_sizes]
+    for path in paths:
+        if not path.is_file():
+            raise OSError(f'{path}: the engine could not be kept')
+    return paths
+
+
 def heads_of(engine: Any, shape: tuple[int, ...], device: torch.device) -> Heads:
     """An engine as a network for one shape of batch, with a context and memory of its own.
 
     What it returns is in that memory, and overwritten by the next call.
 
     Raises:
-        EngineError: it has other inputs or outputs than our graphs, or there is not enough memory.
+        EngineError: it has other inputs or outputs than our graphs.
+        MemoryError: there is not enough memory.
     """
     context = engine.create_execution_context()
     if context is None:
-        raise EngineError(f'TensorRT made no execution context, perhaps for lack of memory: {said()}')
+        raise MemoryError(f'TensorRT made no execution context, for which there may be too little memory: {said()}')
     batch, height, width = shape
     pixels = buffer((batch, 1, height, width), device)
     if not context.set_input_shape(onnx_graph.INPUT, tuple(pixels.shape)):

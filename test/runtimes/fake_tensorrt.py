@@ -306,7 +306,7 @@ def make(version: str, control: Control) -> types.ModuleType:
             return ICudaEngine(head['profiles'], plan[8 + size :])
 
     class ICudaEngine:
-        __slots__ = ('_compiled', '_names', '_profiles')
+        __slots__ = ('__weakref__', '_compiled', '_names', '_profiles')
 
         def __init__(self, profiles, graph):
             self._profiles = profiles

@@ -1,10 +1,12 @@
 """The TensorRT back end against a strict stand-in of the module tensorrt, in two versions."""
 
+import gc
 import importlib
 import json
 import logging
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ import torch
 
 from superpoint_ros import runtimes
 from superpoint_ros.decode import DecodeConfig
-from superpoint_ros.models import Model
-from superpoint_ros.runtimes import RuntimeConfig, Watch
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.models import Model, resolve
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPointConfig
+from superpoint_ros.runtimes import RuntimeConfig, Watch, export
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError
 
+from .conftest import lively
 from .fake_tensorrt import VERSIONS, rising
 
 CONFIG = DecodeConfig(max_keypoints=100)
@@ -60,6 +66,24 @@ def test_the_same_features_as_torch(control, model, images, batch, masked):
             np.testing.assert_allclose(found.descriptors, expected.descriptors, atol=1e-3)
     assert control.builds == 1
     assert control.runs == 1 + 2 * -(-3 // batch)  # the check of the engine, and each part of each batch
+
+
+def test_magicpoint_has_no_descriptors(control, images, tmp_path):
+    network = lively(SuperPointConfig((8, 8, 16, 16), head_channels=32, descriptor_size=0))
+    checkpoint.save(tmp_path / 'points.safetensors', network)
+    export.export(tmp_path / 'points.safetensors', tmp_path / 'points.onnx')
+    for found in run(load(resolve(str(tmp_path / 'points.onnx'))), images):
+        assert found.descriptors.shape == (len(found.scores), 0)
+        assert len(found.scores) > 20
+
+
+def test_the_extractor_runs_on_it(control, model):
+    image = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
+    expected, found = (
+        Extractor(str(model.graph), backend=backend, precision='fp32')(image) for backend in ('openvino', 'tensorrt')
+    )
+    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
+    np.testing.assert_allclose(found.descriptors, expected.descriptors, atol=1e-3)
 
 
 def test_results_stay_when_the_next_image_comes(control, model, images):
@@ -151,7 +175,6 @@ def test_what_never_loads_is_built_once_and_not_kept(control, model, images, tmp
         ('create_builder_config', 'made no builder configuration'),
         ('add_optimization_profile', 'refuses the size 96×64'),
         ('build_serialized_network', 'cannot build an engine for 96×64: Could not find any implementation for node'),
-        ('create_execution_context', 'no execution context, perhaps for lack of memory'),
         ('get_tensor_dtype', 'image of the TensorRT engine is .*, expected float32'),
         ('infer_shapes', 'wants more inputs than image'),
         ('set_tensor_address', 'refuses the memory for image'),
@@ -162,6 +185,29 @@ def test_each_failure_is_told(control, model, images, failing, message):
     control.failing = {failing}
     with pytest.raises(EngineError, match=message):
         run(load(model), images)
+
+
+def test_lack_of_memory_does_not_condemn_an_engine(control, model, images):
+    run(load(model), images)
+    runtime = load(model)
+    control.failing = {'create_execution_context'}
+    with pytest.raises(MemoryError, match='no execution context'):
+        run(runtime, images)
+    control.failing = set()
+    assert len(run(runtime, images)) == 3
+    assert control.builds == 1
+
+
+def test_all_is_freed_with_the_runtime(control, model, images):
+    runtime = load(model)
+    run(runtime, images)
+    engine = weakref.ref(next(iter(runtime._engines.values())))
+    gc.disable()
+    try:
+        del runtime
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_a_run_that_fails_later_is_told_and_the_next_works(control, model, images):
@@ -195,6 +241,19 @@ def test_sizes_that_were_not_configured_are_refused(control, model, images):
         run(runtime, np.zeros((1, 72, 96), np.uint8))
     with pytest.raises(ValueError, match="engine_sizes: expected WIDTHxHEIGHT as 640x480, got '640×480'"):
         RuntimeConfig(engine_sizes=('640×480',))
+
+
+def test_the_command_makes_them_ahead_or_says_why_not(control, model, tmp_path, monkeypatch):
+    build_engines = importlib.import_module('superpoint_ros.runtimes.tensorrt').build_engines
+    config = RuntimeConfig(backend='tensorrt', engine_sizes=('96x64', '64x60'))
+    assert sorted(build_engines(model, config)) == engines(tmp_path)
+    assert [path.name[:12] for path in engines(tmp_path)] == ['small-64x64-', 'small-96x64-']
+    with pytest.raises(ValueError, match='engine_sizes: give the sizes'):
+        build_engines(model, RuntimeConfig(backend='tensorrt'))
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    with pytest.raises(OSError, match='could not be kept'):
+        build_engines(model, config)
 
 
 def test_engines_can_be_made_ahead(control, model, images, tmp_path):
