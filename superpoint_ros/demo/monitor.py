@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ TOLERANCE = 3.0
 WINDOW = 2.0
 """Seconds over which the live figures are taken."""
 
-FRAMES = 40
-"""Frames kept for the picture."""
+FRAMES, WAITING = 24, 60
+"""Frames kept for the picture: those with tracks, and those that still wait for theirs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class MonitorNode(Node):
         super().__init__('superpoint_monitor', namespace=namespace)
         self.counts = Counts()
         self.frames: dict[int, Frame] = {}
-        """The newest frames by stamp in nanoseconds, oldest first."""
+        """The newest frames by stamp in nanoseconds, in any order."""
         self.failure = ''
         """What a node says is wrong with it."""
         self.facts: dict[str, str] = {}
@@ -161,10 +161,13 @@ class MonitorNode(Node):
 
     def _keep(self, message: Any, **what: Any) -> None:
         stamp = _stamp(message.header.stamp)
-        known = vars(self.frames.pop(stamp, Frame()))
-        self.frames[stamp] = Frame(**{**known, **what})
-        while len(self.frames) > FRAMES:
-            self.frames.pop(min(self.frames))
+        self.frames[stamp] = replace(self.frames.get(stamp, Frame()), **what)
+        tracked = [at for at, frame in self.frames.items() if frame.tracks is not None]
+        newest = max(tracked, default=0)
+        waiting = [at for at in self.frames if at > newest]
+        # What is older than the newest tracks and has none was skipped, and will not get any.
+        kept = {*sorted(tracked)[-FRAMES:], *sorted(waiting)[-WAITING:]}
+        self.frames = {at: frame for at, frame in self.frames.items() if at in kept}
 
 
 def _stamp(time_message: Any) -> int:

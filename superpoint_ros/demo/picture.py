@@ -9,14 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.demo.monitor import Frame
+from superpoint_ros.geometry import resize_transform, transform_points
 
 Canvas = npt.NDArray[np.uint8]
 
 FRACTION = 4
 """Bits of sub-pixel precision that OpenCV's drawing takes."""
 
+PANEL = 960
+"""Width of each of the two halves in pixels."""
+
 GOOD, BAD = (110, 220, 90), (60, 60, 240)
-BAR = 34
+BAR = 46
 
 TAIL = 12
 """Frames that a tail is long."""
@@ -38,7 +42,7 @@ def compose(frames: Sequence[Frame], caption: str) -> Canvas:
     complete = [f for f in frames if f.image is not None and f.features is not None and f.tracks is not None]
     if not complete:
         raise ValueError('of no frame have image, features and tracks all arrived')
-    best = max(complete, key=_followed)
+    best = max(reversed(complete), key=_followed)
     end = next(i for i, frame in enumerate(frames) if frame is best) + 1
     left, right = _canvas(best), _canvas(best)
     draw_keypoints(left, best)
@@ -52,9 +56,9 @@ def draw_keypoints(canvas: Canvas, frame: Frame) -> None:
         return
     ranks = np.linspace(255, 40, len(frame.features)).astype(np.uint8)
     colors = cv2.applyColorMap(ranks, cv2.COLORMAP_PLASMA).reshape(-1, 3).tolist()
-    for point, color in reversed(list(zip(_fixed(frame.features.keypoints), colors, strict=True))):
-        cv2.circle(canvas, point, 3 << FRACTION, (0, 0, 0), -1, cv2.LINE_AA, FRACTION)
-        cv2.circle(canvas, point, 36, color, -1, cv2.LINE_AA, FRACTION)
+    points = _on_canvas(canvas, frame, frame.features.keypoints)
+    for point, color in reversed(list(zip(points, colors, strict=True))):
+        _dot(canvas, point, color)
 
 
 def draw_tails(canvas: Canvas, frames: Sequence[Frame]) -> None:
@@ -62,20 +66,17 @@ def draw_tails(canvas: Canvas, frames: Sequence[Frame]) -> None:
     newest = frames[-1].tracks
     if newest is None:
         return
-    tails: dict[int, list[tuple[float, float]]] = {
-        int(i): [] for i, age in zip(newest['id'], newest['age'], strict=True) if age > 1
-    }
+    tails: dict[int, list[tuple[float, float]]] = {int(i): [] for i in newest['id'][newest['age'] > 1]}
     for frame in frames:
-        if frame.tracks is not None:
-            for track in frame.tracks:
-                if int(track['id']) in tails:
-                    tails[int(track['id'])].append((track['x'], track['y']))
+        for track in () if frame.tracks is None else frame.tracks:
+            if int(track['id']) in tails:
+                tails[int(track['id'])].append((float(track['x']), float(track['y'])))
     wrong = _wrong_points(frames[-1])
     for tail in tails.values():
-        color = BAD if (float(tail[-1][0]), float(tail[-1][1])) in wrong else GOOD
-        points = np.asarray(_fixed(np.asarray(tail, np.float32)), np.int32)
-        cv2.polylines(canvas, [points], False, color, 1, cv2.LINE_AA, FRACTION)
-        cv2.circle(canvas, points[-1].tolist(), 36, color, -1, cv2.LINE_AA, FRACTION)
+        color = BAD if tail[-1] in wrong else GOOD
+        points = _on_canvas(canvas, frames[-1], np.asarray(tail, np.float32))
+        cv2.polylines(canvas, [np.asarray(points, np.int32)], False, color, 1, cv2.LINE_AA, FRACTION)
+        _dot(canvas, points[-1], color)
 
 
 def _followed(frame: Frame) -> int:
@@ -92,14 +93,25 @@ def _wrong_points(frame: Frame) -> set[tuple[float, float]]:
 def _canvas(frame: Frame) -> Canvas:
     assert frame.image is not None
     grey = frame.image if frame.image.dtype == np.uint8 else cv2.convertScaleAbs(frame.image, alpha=1 / 257)
-    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
+    size = (PANEL, round(PANEL * grey.shape[0] / grey.shape[1]))
+    resized = cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC if grey.shape[1] < PANEL else cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(resized, cv2.COLOR_GRAY2BGR), np.uint8)
 
 
-def _fixed(points: npt.NDArray[np.floating]) -> list[list[int]]:
-    return np.rint(points * (1 << FRACTION)).astype(int).tolist()
+def _on_canvas(canvas: Canvas, frame: Frame, points: npt.NDArray[np.floating]) -> list[list[int]]:
+    """Points of a frame's image as OpenCV draws them."""
+    assert frame.image is not None
+    (height, width), (old_height, old_width) = canvas.shape[:2], frame.image.shape
+    transform = resize_transform(width / old_width, height / old_height)
+    return np.rint(transform_points(transform, points) * (1 << FRACTION)).astype(int).tolist()
+
+
+def _dot(canvas: Canvas, point: Sequence[int], color: Sequence[float]) -> None:
+    for radius, fill in ((4.25, (0, 0, 0)), (3.0, color)):
+        cv2.circle(canvas, point, round(radius * (1 << FRACTION)), fill, -1, cv2.LINE_AA, FRACTION)
 
 
 def _with_caption(canvas: Canvas, caption: str) -> Canvas:
     bar = np.full((BAR, canvas.shape[1], 3), 32, np.uint8)
-    cv2.putText(bar, caption, (12, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235, 235, 235), 1, cv2.LINE_AA)
+    cv2.putText(bar, caption, (16, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (235, 235, 235), 1, cv2.LINE_AA)
     return np.vstack([canvas, bar])

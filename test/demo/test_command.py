@@ -1,0 +1,135 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('skimage', reason='needs scikit-image, whose photographs are shown')
+pytest.importorskip('openvino', reason='needs OpenVINO')
+torch = pytest.importorskip('torch', reason='needs torch, to make a network')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import PointCloud2  # noqa: E402
+
+from superpoint_ros.demo.picture import PANEL  # noqa: E402
+
+PROGRAM = """
+import json, pathlib, sys
+from superpoint_ros.demo.command import demo
+output, options = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
+demo(output=output, **options)
+"""
+DOMAIN = os.getpid() % 100 + 100
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    """A small network with random weights: its keypoints are poor, but they travel as any others."""
+    from superpoint_ros.networks import checkpoint
+    from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+    from superpoint_ros.runtimes.export import export
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp('model')
+    network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_size=32))
+    checkpoint.save(folder / 'random.safetensors', network.eval())
+    export(folder / 'random.safetensors', folder / 'random.onnx')
+    return str(folder / 'random.onnx')
+
+
+def start(output, **options):
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)}
+    return subprocess.Popen(
+        [sys.executable, '-c', PROGRAM, str(output), json.dumps(options)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def nodes_of(process):
+    """Command lines of the processes that still run in the demo's namespace."""
+    lines = subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if f'superpoint_demo_{process.pid}' in line]
+
+
+def wait_for_matches(topic):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    try:
+        node, arrived = rclpy.create_node('waiting', context=context), []
+        node.create_subscription(PointCloud2, topic, arrived.append, 5)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        deadline = time.monotonic() + 60
+        while len(arrived) < 60 and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+            if node.count_subscribers(topic) < 2:  # the demo's own monitor shall have seen them too
+                arrived.clear()
+        assert len(arrived) == 60
+    finally:
+        executor.shutdown()
+        rclpy.shutdown(context=context)
+
+
+def test_a_graph_runs_and_leaves_picture_and_summary(model, tmp_path):
+    process = start(model=model, seconds=2.0, output=tmp_path)
+    text = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, text
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['model'] == 'random'
+    assert summary['back end'] == 'openvino'
+    assert summary['frames'] > 5
+    assert 0 < summary['rate_hz'] <= 1.2 * summary['camera_rate_hz']
+    assert 0 < summary['latency_median_ms'] <= summary['latency_p95_ms']
+    assert summary['keypoints_median'] > 0
+    assert cv2.imread(str(tmp_path / 'demo.png')).shape[1] == 2 * PANEL + 4
+    assert f'{summary["keypoints_median"]} median' in text
+    assert not nodes_of(process)
+
+
+def test_ctrl_c_ends_it_early_with_what_there_was(model, tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        cv2.imwrite(str(images / f'{number}.png'), cv2.resize(rng.integers(0, 255, (24, 32), np.uint8), (320, 240)))
+    process = start(model=model, seconds=600.0, source=str(images), output=tmp_path / 'out')
+    wait_for_matches(f'/superpoint_demo_{process.pid}/matches')
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, text
+    summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
+    assert summary['frames'] > 0
+    assert summary['matches_right'] is None, 'nothing is known of how these images move'
+    assert not nodes_of(process)
+
+
+def test_what_goes_wrong_is_said_and_nothing_stays_behind(model, tmp_path):
+    process = start(model=model, source='97', output=tmp_path)
+    text = process.communicate(timeout=100)[0]
+    assert process.returncode != 0
+    assert 'the camera ended with exit code 1' in text
+    assert 'source webcam 97: OpenCV gets no image from it' in text
+    assert not nodes_of(process)
+    assert not (tmp_path / 'summary.json').exists()
+
+
+def test_a_node_that_cannot_work_ends_it(model, tmp_path):
+    process = start(model=model.replace('.onnx', '.safetensors'), backend='tensorrt', output=tmp_path)
+    text = process.communicate(timeout=100)[0]
+    assert process.returncode != 0
+    assert 'superpoint_detector: cannot configure' in text
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path):
+    process = start(model='nowhere.onnx', output=tmp_path / 'out')
+    assert 'model nowhere.onnx: no such file' in process.communicate(timeout=60)[0]
+    assert not (tmp_path / 'out').exists()

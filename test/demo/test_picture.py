@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from superpoint_ros import clouds
+from superpoint_ros.demo.monitor import Frame
+from superpoint_ros.demo.picture import BAD, BAR, GOOD, PANEL, compose
+from superpoint_ros.features import Features
+
+WIDTH, HEIGHT = 160, 120
+SCALE = PANEL / WIDTH
+
+
+def pixel(panel, x, y):
+    """The color at a pixel of the image."""
+    return panel[round((y + 0.5) * SCALE - 0.5), round((x + 0.5) * SCALE - 0.5)].tolist()
+
+
+def frame(number):
+    """One point that goes to the right, and one that stands still and whose match is wrong."""
+    points = np.array([[40 + 5 * number, 30], [100, 90]], np.float32)
+    scores = np.array([0.9, 0.5], np.float32)
+    features = Features(points, scores, np.ones((2, 1), np.float32), (WIDTH, HEIGHT))
+    tracks = clouds.encode_tracks(np.array([7, 8]), np.full(2, number + 1), points, scores)
+    matches = np.zeros(2, clouds.MATCH)
+    matches['x1'], matches['y1'] = points.T
+    image = np.full((HEIGHT, WIDTH), 100, np.uint8)
+    return Frame(image, features, matches, np.array([True, False]), tracks)
+
+
+def test_keypoints_at_the_left_and_tails_at_the_right():
+    picture = compose([frame(number) for number in range(8)], 'caption')
+    height = round(HEIGHT * SCALE)
+    assert picture.shape == (height + BAR, 2 * PANEL + 4, 3)
+    left, right = picture[:height, :PANEL], picture[:height, PANEL + 4 :]
+    assert pixel(left, 75, 30) != [100] * 3
+    assert pixel(left, 50, 30) == [100] * 3
+    assert pixel(right, 75, 30) == list(GOOD)
+    assert pixel(right, 50, 30) == pytest.approx(GOOD, abs=60), 'the tail'
+    assert pixel(right, 100, 90) == list(BAD)
+    assert picture[height:].max() > 200, 'the caption'
+
+
+def test_frames_of_which_something_is_missing_are_passed_over():
+    frames = [frame(0), frame(1), Frame(image=np.zeros((HEIGHT, WIDTH), np.uint8))]
+    assert compose(frames, '')[5, 5].tolist() == [100] * 3
+    with pytest.raises(ValueError, match='of no frame'):
+        compose(frames[2:], '')
