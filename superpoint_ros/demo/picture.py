@@ -22,8 +22,11 @@ PANEL = 960
 GOOD, BAD = (110, 220, 90), (60, 60, 240)
 BAR = 46
 
-TAIL = 12
-"""Frames that a tail is long."""
+TAIL = 70
+"""How long a tail is at most, in pixels of the picture; the last step is always shown."""
+
+FOLLOWED = 6
+"""Frames from which on a point counts as followed."""
 
 
 def compose(frames: Sequence[Frame], caption: str) -> Canvas:
@@ -46,7 +49,7 @@ def compose(frames: Sequence[Frame], caption: str) -> Canvas:
     end = next(i for i, frame in enumerate(frames) if frame is best) + 1
     left, right = _canvas(best), _canvas(best)
     draw_keypoints(left, best)
-    draw_tails(right, frames[max(0, end - TAIL) : end])
+    draw_tails(right, frames[:end])
     return _with_caption(np.hstack([left, np.full((len(left), 4, 3), 255, np.uint8), right]), caption)
 
 
@@ -75,12 +78,18 @@ def draw_tails(canvas: Canvas, frames: Sequence[Frame]) -> None:
     for tail in tails.values():
         color = BAD if tail[-1] in wrong else GOOD
         points = _on_canvas(canvas, frames[-1], np.asarray(tail, np.float32))
-        cv2.polylines(canvas, [np.asarray(points, np.int32)], False, color, 1, cv2.LINE_AA, FRACTION)
+        cv2.polylines(canvas, [_shortened(np.asarray(points, np.int32))], False, color, 1, cv2.LINE_AA, FRACTION)
         _dot(canvas, points[-1], color)
 
 
+def _shortened(points: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)[::-1]
+    shown = int((np.cumsum(steps) <= TAIL << FRACTION).sum())
+    return points[-1 - max(shown, 1) :]
+
+
 def _followed(frame: Frame) -> int:
-    return 0 if frame.tracks is None else int((frame.tracks['age'] >= TAIL // 2).sum())
+    return 0 if frame.tracks is None else int((frame.tracks['age'] >= FOLLOWED).sum())
 
 
 def _wrong_points(frame: Frame) -> set[tuple[float, float]]:
