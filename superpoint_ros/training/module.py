@@ -76,6 +76,11 @@ class MagicPointTraining(lightning.LightningModule):
         logits, _ = self(images)
         return detector_loss(logits, cell_labels(points, valid)), {}
 
+    def on_train_start(self) -> None:
+        # A checkpoint has the rate of its run's max_steps; this one may be for longer, or shorter.
+        for group in self.trainer.optimizers[0].param_groups:
+            group['lr'] = self.lr * self.lr_factor(self.global_step)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning gives it)
         loss, figures = self.loss(batch)
         if not torch.isfinite(loss):

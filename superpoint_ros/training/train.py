@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,15 @@ def main(args: Sequence[str] | None = None) -> None:
     weights.safetensors.
     """
     keep_freed_memory()
+    warnings.filterwarnings('ignore', "LightningCLI's args parameter")  # it takes `superpoint train …` for a mistake
     command = TrainingCommand(
         args=list(args) if args is not None else None,
         run=False,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_kwargs={'overwrite': True},
-        trainer_defaults={'use_distributed_sampler': False},
+        # EndlessBatches shares samples out itself, and the run's folder has the only checkpoint.
+        trainer_defaults={'use_distributed_sampler': False, 'enable_checkpointing': False},
         parser_kwargs={'prog': 'superpoint train', 'description': 'Train one stage.'},
     )
     run: Path = command.config.run

@@ -1,0 +1,213 @@
+"""Small runs of every stage, from the shipped configuration files, through the command's own entrance."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import lightning
+import numpy as np
+import pytest
+import torch
+
+from superpoint_ros.decode import score_map
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.training import adaptation, train
+from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
+from superpoint_ros.training.homography import HomographyConfig
+from superpoint_ros.training.synthetic_shapes import render
+
+CONFIG = Path(__file__).parents[2] / 'config' / 'training'
+SMALL = [
+    '--model.network.channels=[8,8,16,16]',
+    '--model.network.head_channels=32',
+    '--model.warmup=10',
+    '--data.width=64',
+    '--data.height=48',
+    '--data.batch_size=8',
+    '--data.workers=0',
+    '--data.validation_images=8',
+    '--trainer.log_every_n_steps=1',
+    '--trainer.logger=CSVLogger',
+    '--trainer.num_sanity_val_steps=0',
+    '--trainer.enable_progress_bar=false',
+    '--trainer.enable_model_summary=false',
+    '--trainer.accelerator=cpu',
+    '--trainer.precision=32',
+]
+
+
+def arguments(stage, run, steps, *options):
+    return [
+        f'--config={CONFIG / stage}.yaml',
+        f'--run={run}',
+        f'--trainer.max_steps={steps}',
+        *SMALL,
+        f'--trainer.logger.save_dir={run}',
+        *options,
+    ]
+
+
+def losses(run, name='loss'):
+    """The curve of a run, over all of its pieces."""
+    curve = {}
+    for file in run.rglob('metrics.csv'):
+        with file.open() as lines:
+            curve |= {int(row['step']): float(row[name]) for row in csv.DictReader(lines) if row.get(name)}
+    return [curve[step] for step in sorted(curve)]
+
+
+def falls(curve, to):
+    tenth = max(1, len(curve) // 10)
+    return np.mean(curve[-tenth:]) < to * np.mean(curve[:tenth])
+
+
+WIDER = ['--model.network.channels=[16,16,32,32]', '--model.network.head_channels=64', '--data.batch_size=16']
+
+
+@pytest.fixture(scope='module')
+def magicpoint(tmp_path_factory):
+    run = tmp_path_factory.mktemp('magicpoint')
+    train.main(arguments('magicpoint', run, 300, *WIDER, '--model.lr=0.003', '--trainer.val_check_interval=300'))
+    return run
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    """Folders of pictures and of their labels by the little MagicPoint."""
+    images = tmp_path_factory.mktemp('images')
+    for i in range(6):
+        picture, _ = render('checkerboard', np.random.default_rng(i))
+        cv2.imwrite(str(images / f'{i}.png'), picture)
+    return images
+
+
+def test_magicpoint_learns(magicpoint):
+    curve = losses(magicpoint)
+    assert len(curve) == 300
+    assert falls(curve, to=0.3)
+    assert losses(magicpoint, 'recall/clean')
+    network = checkpoint.load(magicpoint / 'weights.safetensors')
+    assert network.descriptor is None
+
+
+def test_its_scores_are_higher_at_corners_than_elsewhere(magicpoint):
+    network = checkpoint.load(magicpoint / 'weights.safetensors')
+    dataset = ShapesDataset((64, 48), 0, VALIDATION, HomographyConfig(), 0)
+    at_corners, by_chance, others = [], [], np.empty((0, 2))
+    for sample in map(dataset.__getitem__, range(80)):
+        with torch.no_grad():
+            logits, _ = network(torch.from_numpy(sample['image'])[None, None].float() / 255)
+        scores = cv2.dilate(score_map(logits[0].numpy()), np.ones((3, 3), np.uint8))
+        for ranks, points in ((at_corners, sample['points']), (by_chance, others)):
+            ranks += [(scores < scores[round(float(y)), round(float(x))]).mean() for x, y in points]
+        others = sample['points']
+    assert len(at_corners) > 100
+    # Chance is what the corners of another picture score here: more than a half, as corners keep to the middle.
+    assert np.mean(at_corners) > np.mean(by_chance) + 0.15
+
+
+@pytest.mark.parametrize('loss', ['contrastive', 'hinge'])
+def test_superpoint_learns_from_the_labels_of_magicpoint(magicpoint, photographs, tmp_path, loss):
+    labels = tmp_path / 'labels'
+    options = ['--adaptation.views=4', '--adaptation.size=160', '--adaptation.threshold=0.02']
+    weights = magicpoint / 'weights.safetensors'
+    assert adaptation.main([str(weights), str(photographs), str(labels), *options]) == 0
+    assert len(list(labels.iterdir())) == 6
+    run = tmp_path / 'superpoint'
+    train.main(
+        arguments(
+            'superpoint',
+            run,
+            60,
+            *WIDER,
+            '--model.network.descriptor_size=16',
+            '--model.lr=0.003',
+            f'--model.initial_weights={weights}',
+            f'--model.descriptor_loss={loss}',
+            '--model.descriptor_weight=1',
+            f'--data.images={photographs}',
+            f'--data.labels={labels}',
+            '--data.scale=[120,160]',
+            '--trainer.val_check_interval=60',
+        )
+    )
+    assert falls(losses(run), to=0.9)
+    assert falls(losses(run, 'loss/descriptor'), to=0.8)
+    assert losses(run, 'validation/loss/descriptor')
+    assert checkpoint.load(run / 'weights.safetensors').config.descriptor_size == 16
+
+
+class Interruption(lightning.Callback):
+    """Stops a piece as the clock does, but after three steps."""
+
+    def __init__(self, duration):
+        self.steps = int(duration)
+
+    def on_train_batch_end(self, trainer, *args):  # noqa: ARG002
+        self.steps -= 1
+        trainer.should_stop = self.steps == 0
+
+
+@pytest.mark.parametrize('cut', ['interrupted', 'prolonged'])
+def test_a_run_in_pieces_is_the_run_in_one_piece(tmp_path, monkeypatch, cut):
+    options = ['--model.cooldown=0', '--data.workers=1', '--trainer.limit_val_batches=0']
+    train.main(arguments('magicpoint', tmp_path / 'whole', 8, *options))
+    monkeypatch.setattr(train, 'PieceTimer', Interruption)
+    first = ['--trainer.max_steps=3'] if cut == 'prolonged' else ['--piece=3']
+    train.main(arguments('magicpoint', tmp_path / 'pieces', 8, *options, *first))
+    assert len(losses(tmp_path / 'pieces')) == 3
+    train.main(arguments('magicpoint', tmp_path / 'pieces', 8, *options))
+    whole, pieces = losses(tmp_path / 'whole'), losses(tmp_path / 'pieces')
+    assert len(whole) == 8
+    assert pieces == pytest.approx(whole, rel=1e-6)
+    states = [checkpoint.load(tmp_path / run / 'weights.safetensors').state_dict() for run in ('whole', 'pieces')]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name])
+
+
+def test_a_piece_stops_by_the_clock_and_its_time_does_not_count_in_the_next(tmp_path):
+    steps = []
+    for _ in range(2):
+        options = ['--piece=00:00:00:01', '--trainer.limit_val_batches=0']
+        train.main(arguments('magicpoint', tmp_path, 100000, *options))
+        steps.append(len(losses(tmp_path)))
+    assert 0 < steps[0] < steps[1]
+
+
+def test_several_processes_train_as_one_with_the_same_batch(tmp_path):
+    # Without batch norm, whose statistics are those of each process on a CPU, and unwarped, so that all cells count.
+    options = ['--model.network.norm=none', '--data.warped=0', '--trainer.limit_val_batches=0']
+    train.main(arguments('magicpoint', tmp_path / 'one', 5, *options))
+    shared = arguments('magicpoint', tmp_path / 'two', 5, *options)
+    shared += ['--data.batch_size=4', '--trainer.devices=2', '--trainer.strategy=ddp']
+    command = [sys.executable, '-m', 'superpoint_ros.training.train', *shared]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=CONFIG.parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
+    assert len(one) == 5
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(tmp_path):
+    options = ['--model.lr=1e30', '--model.network.norm=none', '--trainer.limit_val_batches=0']
+    with pytest.raises(FloatingPointError, match=r'step \d: the loss is nan .*samples \[8, 9, 10, .*with seeds \['):
+        train.main(arguments('magicpoint', tmp_path, 5, *options, '--model.warmup=0'))
+
+
+def test_an_option_that_does_not_exist_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments('magicpoint', tmp_path, 1, '--model.learning_rate=1'))
+    assert stop.value.code == 2
+    assert 'learning_rate' in capsys.readouterr().err
+
+
+def test_initial_weights_of_another_network_are_refused(magicpoint, tmp_path):
+    wider = [
+        *WIDER,
+        '--model.network.channels=[16,16,32,24]',
+        f'--model.initial_weights={magicpoint / "weights.safetensors"}',
+    ]
+    with pytest.raises(ValueError, match=r'initial weights .* do not fit the network'):
+        train.main(arguments('magicpoint', tmp_path, 1, *wider))
