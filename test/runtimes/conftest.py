@@ -21,7 +21,7 @@ def lively(config):
         torch.manual_seed(0)
         network = SuperPoint(config).train()
         for _ in range(50):
-            network(torch.rand(4, 1, 64, 96))
+            network(torch.rand(4, 1, 32, 48))
         network.detector[1].weight *= 5
     return network.eval()
 

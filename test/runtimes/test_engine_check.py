@@ -56,6 +56,23 @@ def test_wrong_values_do_not_agree(network, change, precision):
         check(network, change, precision)
 
 
+def test_what_is_the_same_everywhere_does_not_hide_wrong_values(network):
+    def shifted(images):
+        logits, descriptors = network(images)
+        return logits, descriptors + 100
+
+    class Shifted(torch.nn.Module):
+        def forward(self, images):
+            return shifted(images)
+
+    def heads(images):
+        logits, descriptors = shifted(images[:, None].float() / 255)
+        return {'logits': logits, 'descriptors': descriptors.roll(1, dims=3)}
+
+    with pytest.raises(EngineError, match='disagrees with the network'):
+        check_agreement(heads, Shifted(), SHAPE, 'int8', torch.device('cpu'))
+
+
 @pytest.mark.parametrize('name', ['logits', 'descriptors'])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_values_that_are_not_finite_do_not_agree(network, name, value):

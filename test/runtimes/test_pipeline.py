@@ -92,6 +92,7 @@ def test_other_sizes_masks_and_configurations_are_taken_up():
     counts = [len(one.scores) for one in run(runner, images, DecodeConfig(), calls, [left, None])]
     assert counts == [1, 2]
     assert [len(one.scores) for one in run(runner, images, DecodeConfig(max_keypoints=1), calls)] == [1, 1]
+    assert [len(one.scores) for one in run(runner, images, DecodeConfig(), calls)] == [2, 2]
     small = runner(lambda shape: corners(shape, calls), images, [(50, 64), (96, 20)], DecodeConfig(), [None, None])
     assert [len(one.scores) for one in small] == [1, 0]
 
