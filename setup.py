@@ -71,7 +71,7 @@ setup(
     install_requires=[
         'backports.zstd; python_version < "3.14"',
         'filelock>=3.6',
-        'jsonargparse[signatures]>=4.40',
+        'jsonargparse[signatures]>=4.49',
         'lz4>=4.3',
         'numpy>=1.26',
         'opencv-python-headless>=4.10',
