@@ -32,8 +32,8 @@ def draw_keypoints(image: npt.NDArray[np.uint8], features: Features) -> Canvas:
     """
     canvas = _as_color(image)
     # By rank and not by score: a few keypoints are far better than all the rest, which would all look alike.
-    rank = np.linspace(255, 0, len(features)).astype(np.uint8)
-    colors = cv2.applyColorMap(rank[:, None], cv2.COLORMAP_PLASMA).reshape(-1, 3).tolist()
+    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_PLASMA).reshape(256, 3)
+    colors = palette[np.linspace(255, 0, len(features)).astype(int)].tolist()
     radius = max(2, round(max(features.image_size) / 250))
     for point, color in list(zip(_fixed(features.keypoints), colors, strict=True))[::-1]:
         cv2.circle(canvas, point, radius << FRACTION, color, 1, cv2.LINE_AA, FRACTION)

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import cv2
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 
 from superpoint_ros import clouds
+from superpoint_ros.drawing import draw_keypoints
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.ros import images
@@ -102,7 +103,8 @@ class Camera:
         self.statistics.publish(received_at)
         self._keypoints = len(features)
         if self._annotated.get_subscription_count():
-            self._annotated.publish(image_message(_draw(image, features), header))
+            picture = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+            self._annotated.publish(image_message(draw_keypoints(picture, features), header))
 
     def fail(self, error: Exception) -> None:
         """Count an image that could not be processed, and log why."""
@@ -133,8 +135,3 @@ class Camera:
             message = f'bad images: {statistics.last_error}'
         name = f'{self._node.get_name()}: {self.name}' if self.name else self._node.get_name()
         return status(level, name, message, {**values, 'keypoints': self._keypoints, **facts}, facts['device'])
-
-
-def _draw(image: images.Grey, features: Features) -> Any:
-    keypoints = [cv2.KeyPoint(float(x), float(y), 1) for x, y in features.keypoints]
-    return cv2.drawKeypoints(cv2.convertScaleAbs(image), keypoints, None, (0, 255, 0))

@@ -1,0 +1,72 @@
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.detect import detect, match
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.features import Features
+
+
+@pytest.fixture(scope='module')
+def picture():
+    """Something with corners."""
+    rng = np.random.default_rng(0)
+    image = np.full((120, 160), 90, np.uint8)
+    for _ in range(25):
+        corner, size = rng.integers(0, 110, 2), rng.integers(12, 50, 2)
+        cv2.rectangle(image, corner.tolist(), (corner + size).tolist(), int(rng.integers(256)), -1)
+    return image
+
+
+@pytest.fixture
+def folder(tmp_path, picture):
+    (tmp_path / 'images' / 'more').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), picture)
+    cv2.imwrite(str(tmp_path / 'images' / 'more' / 'a.png'), picture.astype(np.uint16) * 257)
+    return tmp_path
+
+
+def test_features_of_a_folder_are_those_of_the_extractor(folder, picture):
+    assert detect([folder / 'images'], folder / 'out')
+    expected = Extractor()(picture)
+    assert len(expected) > 10
+    for name in ('a.png', 'more/a.png'):
+        with np.load(folder / 'out' / f'{name}.npz', allow_pickle=False) as file:
+            found = Features(file['keypoints'], file['scores'], file['descriptors'], tuple(file['image_size'].tolist()))
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+        np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+        assert found.image_size == (160, 120)
+        assert cv2.imread(str(folder / 'out' / f'{name}.png')).shape == (120, 160, 3)
+
+
+def test_a_broken_file_is_reported_and_the_rest_is_done(folder, capsys):
+    (folder / 'images' / 'b.png').write_bytes(b'no picture')
+    assert not detect([folder / 'images'], folder / 'out', pictures=False)
+    assert f'{folder}/images/b.png: not an image that OpenCV can read' in ''.join(capsys.readouterr().out.split('\n'))
+    assert sorted(p.name for p in (folder / 'out').rglob('*') if p.is_file()) == ['a.png.npz', 'a.png.npz']
+
+
+@pytest.mark.parametrize('what', ['none.png', 'empty'])
+def test_no_images_is_an_error(tmp_path, what):
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match=what):
+        detect([tmp_path / what], tmp_path / 'out')
+
+
+def test_a_moved_image_matches(tmp_path, picture):
+    shifted = np.roll(picture, (8, 8), axis=(0, 1))
+    cv2.imwrite(str(tmp_path / '0.png'), picture)
+    cv2.imwrite(str(tmp_path / '1.png'), shifted)
+    text = match(
+        tmp_path / '0.png',
+        tmp_path / '1.png',
+        tmp_path / 'matches.png',
+        geometry='homography',
+        decode=DecodeConfig(max_keypoints=60),
+    )
+    words = text.split()
+    matches, agree = int(words[words.index('matches,') - 1]), int(words[words.index('of') - 1])
+    assert agree >= 10
+    assert agree >= 0.7 * matches
+    assert cv2.imread(str(tmp_path / 'matches.png')).shape == (120, 320, 3)

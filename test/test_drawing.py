@@ -1,0 +1,39 @@
+import numpy as np
+
+from superpoint_ros.drawing import RIGHT, WRONG, draw_keypoints, draw_matches
+from superpoint_ros.features import Features, Matches
+
+
+def features(points, size=(100, 80)):
+    keypoints = np.array(points, np.float32).reshape(-1, 2)
+    scores = np.linspace(1, 0.1, len(keypoints), dtype=np.float32)
+    return Features(keypoints, scores, np.zeros((len(keypoints), 0), np.float32), size)
+
+
+def test_a_ring_is_drawn_around_each_keypoint_and_the_image_stays_as_it_was():
+    image = np.zeros((80, 100), np.uint8)
+    picture = draw_keypoints(image, features([[20, 30], [70, 50]]))
+    assert picture.shape == (80, 100, 3)
+    assert not image.any()
+    rows, columns = np.nonzero(picture.any(axis=2))
+    near = np.hypot(columns[:, None] - [20, 70], rows[:, None] - [30, 50]).min(axis=1)
+    assert near.max() < 5
+    best, weakest = picture[28:33, 17:24].reshape(-1, 3).max(0), picture[48:53, 67:74].reshape(-1, 3).max(0)
+    assert best[1] > best[0], 'the best is yellow'
+    assert weakest[0] > weakest[1], 'the weakest is violet'
+
+
+def test_nothing_is_drawn_without_keypoints():
+    image = np.full((80, 100, 3), 7, np.uint8)
+    np.testing.assert_array_equal(draw_keypoints(image, features([])), image)
+
+
+def test_matches_are_lines_between_two_images_side_by_side():
+    images = np.zeros((80, 100), np.uint8), np.zeros((60, 50), np.uint8)
+    both = features([[50, 20], [50, 50]]), features([[25, 20], [25, 50]], (50, 60))
+    matches = Matches(np.array([[0, 0], [1, 1]], np.uint32), np.ones(2, np.float32))
+    picture = draw_matches(images, both, matches, np.array([True, False]))
+    assert picture.shape == (80, 150, 3)
+    np.testing.assert_allclose(picture[20, 90], RIGHT, atol=25)
+    np.testing.assert_allclose(picture[50, 90], WRONG, atol=25)
+    assert not picture[35].any()
