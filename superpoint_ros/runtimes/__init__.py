@@ -133,7 +133,19 @@ def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Run
     if backend == 'auto':
         backend, why = _choose()
         logger.info('back end: %s (%s)', backend, why)
-    module, name, libraries, extra, also = TABLE[backend]
+    require(backend)
+    module, name, *_ = TABLE[backend]
+    runtime: Runtime = getattr(importlib.import_module(module), name)(model, config, watch or Watch())
+    return runtime
+
+
+def require(backend: str) -> None:
+    """Check that the libraries of a back end are there and new enough.
+
+    Raises:
+        ImportError: one is not installed, too old, or does not load; the message says how to install it.
+    """
+    _, _, libraries, extra, also = TABLE[backend]
     for library in libraries:
         try:
             version = getattr(importlib.import_module(library), '__version__', '')
@@ -144,8 +156,6 @@ def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Run
         if tuple(int(part) for part in re.findall(r'\d+', version)[:2]) < oldest:
             wanted = '.'.join(map(str, oldest))
             raise ImportError(f'back end {backend} needs {library} {wanted} or newer, found {version}')
-    runtime: Runtime = getattr(importlib.import_module(module), name)(model, config, watch or Watch())
-    return runtime
 
 
 def _choose() -> tuple[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from superpoint_ros import models
-from superpoint_ros.runtimes import RuntimeConfig
+from superpoint_ros.runtimes import RuntimeConfig, require
 
 
 def export(
@@ -27,6 +27,7 @@ def export(
         Which files were written.
     """
     if format == 'tensorrt':
+        require('tensorrt')
         from superpoint_ros.runtimes.tensorrt import build_engines
 
         return '\n'.join(str(path) for path in build_engines(models.resolve(model), runtime))

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,8 @@ class TensorRTRuntime:
 def build_engines(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> list[Path]:
     """Build, check and keep the engines for engine_sizes ahead of time, so that no first image waits for them.
 
+    The work is done in a thread, so that an interrupt (Ctrl-C) ends it at the next step.
+
     Args:
         model: as in TensorRTRuntime.
         config: as in TensorRTRuntime; must be the one of the later runs.
@@ -181,8 +184,19 @@ def build_engines(model: Model, config: RuntimeConfig, watch: Watch | None = Non
     """
     if not config.engine_sizes:
         raise ValueError('engine_sizes: give the sizes to build engines for, as 640x480')
-    runtime = TensorRTRuntime(model, config, watch or Watch())
-    paths = [runtime.prepare(*_padded(size)) for size in config.engine_sizes]
+    watch = watch or Watch()
+
+    def build_all() -> list[Path]:
+        runtime = TensorRTRuntime(model, config, watch)
+        return [runtime.prepare(*_padded(size)) for size in config.engine_sizes]
+
+    with ThreadPoolExecutor(1) as thread:
+        building = thread.submit(build_all)
+        try:
+            paths = building.result()
+        except KeyboardInterrupt:
+            watch.cancel.set()
+            raise
     for path in paths:
         if not path.is_file():
             raise OSError(f'{path}: the engine could not be kept')

@@ -4,8 +4,11 @@ import gc
 import importlib
 import json
 import logging
+import os
+import signal
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -241,6 +244,33 @@ def test_sizes_that_were_not_configured_are_refused(control, model, images):
         run(runtime, np.zeros((1, 72, 96), np.uint8))
     with pytest.raises(ValueError, match="engine_sizes: expected WIDTHxHEIGHT as 640x480, got '640×480'"):
         RuntimeConfig(engine_sizes=('640×480',))
+
+
+def test_an_interrupt_ends_a_build_ahead(control, model, tmp_path):
+    steps = []
+
+    def step():
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # until the main thread has noticed
+
+    control.on_step = step
+    build_engines = importlib.import_module('superpoint_ros.runtimes.tensorrt').build_engines
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(model, RuntimeConfig(backend='tensorrt', engine_sizes=('96x64', '64x64')))
+    assert len(steps) < 30
+    assert not engines(tmp_path)
+
+
+def test_the_export_command_makes_engines(control, model, tmp_path, install):
+    from superpoint_ros.runtimes.command import export as command
+
+    config = RuntimeConfig(backend='tensorrt', engine_sizes=('96x64',))
+    assert command(str(model.graph), format='tensorrt', runtime=config) == str(engines(tmp_path)[0])
+    install('8.6.1')
+    with pytest.raises(ImportError, match=r'needs tensorrt 10\.0 or newer'):
+        command(str(model.graph), format='tensorrt', runtime=config)
 
 
 def test_the_command_makes_them_ahead_or_says_why_not(control, model, tmp_path, monkeypatch):
