@@ -65,7 +65,7 @@ def picture(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.u
 def _correlation(found: Tensor, expected: Tensor) -> float:
     """Cosine of maps (B, C, H, W) less the mean of each channel: what is the same everywhere tells nothing."""
     mean = expected.mean(dim=(2, 3), keepdim=True)
-    return float(F.cosine_similarity((found - mean).flatten(), (expected - mean).flatten(), dim=0))
+    return float(F.cosine_similarity((found - mean).double().flatten(), (expected - mean).double().flatten(), dim=0))
 
 
 def _cure(precision: str) -> str:
