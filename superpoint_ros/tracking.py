@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.config import check, option
-from superpoint_ros.features import Features, Floats
+from superpoint_ros.features import Features, Floats, Matches
 from superpoint_ros.geometry import transform_points
 from superpoint_ros.matching import MatchConfig, match, verify
 
@@ -167,3 +167,19 @@ class _Known:
 def _nothing(features: Features) -> _Known:
     none = np.empty(0, np.uint32)
     return _Known(features[:0], none, none, np.empty(0, np.int32))
+
+
+def continued(tracks0: Tracks, tracks1: Tracks, features0: Features, features1: Features) -> Matches:
+    """The matches that the tracks of two images say: the features that have the same identity in both.
+
+    Args:
+        tracks0: of the first image.
+        tracks1: of the second image, by the same tracker.
+        features0: what the tracks of the first image were made from.
+        features1: the same of the second image.
+    """
+    _, index0, index1 = np.intersect1d(tracks0.ids, tracks1.ids, assume_unique=True, return_indices=True)
+    order = np.argsort(index0)
+    index0, index1 = index0[order], index1[order]
+    similarities = np.einsum('md,md->m', features0.descriptors[index0], features1.descriptors[index1])
+    return Matches(np.stack([index0, index1], axis=1).astype(np.uint32), similarities.astype(np.float32))

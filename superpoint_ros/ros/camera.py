@@ -103,7 +103,7 @@ class Camera:
         self.statistics.publish(received_at)
         self._keypoints = len(features)
         if self._annotated.get_subscription_count():
-            picture = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+            picture = (image if image.dtype == np.uint8 else image >> 8).astype(np.uint8, copy=False)
             self._annotated.publish(image_message(draw_keypoints(picture, features), header))
 
     def fail(self, error: Exception) -> None:

@@ -143,6 +143,9 @@ def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
             executor.spin()
         except ExternalShutdownException:
             pass
+        except Exception:
+            if node.context.ok():  # else a callback was using ROS while the signal ended it
+                raise
         finally:
             logging.getLogger('superpoint_ros').removeHandler(handler)
             node.destroy_node()

@@ -1,0 +1,490 @@
+"""The matcher node as a process of its own, fed over DDS."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, TimeReference  # noqa: E402
+from std_msgs.msg import Header, String  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from superpoint_ros import clouds  # noqa: E402
+from superpoint_ros.features import Features  # noqa: E402
+from superpoint_ros.ros.messages import features_message, image_message  # noqa: E402
+
+DOMAIN = os.getpid() % 100 + 100
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Scene:
+    """Points with random descriptors."""
+
+    def __init__(self, count=60, size=64, seed=0):
+        self.rng = np.random.default_rng(seed)
+        self.points = self.rng.uniform(40, 400, (count, 2)).astype(np.float32)
+        descriptors = self.rng.normal(size=(count, size))
+        self.descriptors = (descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)).astype(np.float32)
+
+    def features(self, chosen=slice(None), shift=(0, 0)):
+        points, descriptors = self.points[chosen], self.descriptors[chosen]
+        scores = np.linspace(1, 0.1, len(points), dtype=np.float32)
+        return Features(points + np.float32(shift), scores, descriptors, (480, 480))
+
+
+def header(stamp, frame_id='camera'):
+    """Of a stamp in seconds."""
+    made = Header(frame_id=frame_id)
+    made.stamp.sec, made.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
+    return made
+
+
+def seconds(stamp):
+    return stamp.sec + stamp.nanosec / 1e9
+
+
+def records(message, layout):
+    """The points of a cloud that must have this layout."""
+    wanted = [(f.name, f.offset, f.datatype, f.count) for f in clouds.point_fields(layout)]
+    assert [(f.name, f.offset, f.datatype, f.count) for f in message.fields] == wanted
+    assert (message.height, message.point_step) == (1, layout.itemsize)
+    assert len(message.data) == message.row_step == message.width * message.point_step
+    return np.frombuffer(message.data, layout)
+
+
+class Bench:
+    """A matcher process, and publishers and subscriptions beside it."""
+
+    def __init__(self, context, *parameters):
+        self.node = rclpy.create_node('bench', context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.received = {}
+        self.publishers = {}
+        arguments = [argument for parameter in parameters for argument in ('-p', parameter)]
+        program = 'from superpoint_ros.ros.matcher_node import main; main()'
+        command = [sys.executable, '-c', program, '--ros-args', *arguments]
+        environment = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)}
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        self.listen(DiagnosticArray, '/diagnostics', 10)
+
+    def listen(self, kind, topic, qos=10):
+        self.received[topic] = []
+        self.node.create_subscription(kind, topic, self.received[topic].append, qos)
+
+    def publisher(self, kind, topic, qos=10):
+        """A publisher that the matcher hears."""
+        if topic not in self.publishers:
+            self.publishers[topic] = self.node.create_publisher(kind, topic, qos)
+            assert self.wait(lambda: self.publishers[topic].get_subscription_count()), f'nobody listens to {topic}'
+        return self.publishers[topic]
+
+    def restart_publisher(self, topic):
+        self.node.destroy_publisher(self.publishers.pop(topic))
+
+    def ready(self, *topics):
+        """Wait until the matcher publishes these."""
+        for topic in topics:
+            assert self.wait(lambda topic=topic: self.node.count_publishers(topic)), f'nobody publishes {topic}'
+        time.sleep(0.3)  # the subscription is matched a little after that
+
+    def send(self, features, stamp, topic='features', frame_id='camera'):
+        message = features if isinstance(features, PointCloud2) else features_message(features, header(stamp, frame_id))
+        self.publisher(PointCloud2, topic).publish(message)
+
+    def wait(self, condition, timeout=20):
+        end = time.monotonic() + timeout
+        while not condition() and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
+        return condition()
+
+    def next(self, topic):
+        """The next message of a topic."""
+        assert self.wait(lambda: self.received[topic]), f'nothing came on {topic}'
+        return self.received[topic].pop(0)
+
+    def call(self, kind, name, request):
+        client = self.node.create_client(kind, name)
+        assert self.wait(client.service_is_ready), f'no service {name}'
+        future = client.call_async(request)
+        assert self.wait(future.done)
+        return future.result()
+
+    def diagnostics(self, topic='matches'):
+        """The newest values said of a topic, as a dictionary; waits for new ones."""
+        self.received['/diagnostics'].clear()
+
+        def statuses():
+            messages = self.received['/diagnostics']
+            return [s for m in messages for s in m.status if s.name == f'superpoint_matcher: {topic}']
+
+        assert self.wait(statuses)
+        status = statuses()[-1]
+        return {'level': status.level, 'message': status.message, **{v.key: v.value for v in status.values}}
+
+    def stop(self):
+        """SIGINT; returns the exit code and what it wrote."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            _, log = self.process.communicate(timeout=20)
+        finally:
+            self.process.kill()
+            self.executor.shutdown()
+            self.node.destroy_node()
+        return self.process.returncode, log
+
+
+@pytest.fixture(scope='module')
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def bench(context):
+    """Makes a Bench; at the end the process must have gone on SIGINT, without a traceback."""
+    benches = []
+
+    def make(*parameters):
+        benches.append(Bench(context, *parameters))
+        return benches[-1]
+
+    yield make
+    for made in benches:
+        code, log = made.stop()
+        assert code == 0, log
+        assert 'Traceback' not in log, log
+
+
+def test_tracks_and_matches_of_one_camera(bench):
+    scene, node = Scene(), bench()
+    node.listen(PointCloud2, 'tracks')
+    node.listen(PointCloud2, 'matches')
+    node.listen(TimeReference, 'matches/first')
+    node.ready('tracks', 'matches', 'matches/first')
+
+    node.send(scene.features(slice(0, 50)), 1.25)
+    tracks = records(node.next('tracks'), clouds.TRACK)
+    assert tracks['id'].tolist() == list(range(50))
+    assert (tracks['age'] == 1).all()
+
+    order = np.random.default_rng(1).permutation(np.arange(10, 60))
+    node.send(scene.features(order, shift=(3, 1)), 1.5, frame_id='camera2')
+    message = node.next('tracks')
+    assert (message.header.frame_id, seconds(message.header.stamp)) == ('camera2', 1.5)
+    tracks = records(message, clouds.TRACK)
+    assert [number for number, point in zip(tracks['id'], order, strict=True) if point < 50] == [
+        point for point in order if point < 50
+    ]
+    assert set(tracks['id'][order >= 50]) == set(range(50, 60))
+    np.testing.assert_array_equal(tracks['age'], np.where(order < 50, 2, 1))
+    np.testing.assert_allclose(np.stack([tracks['x'], tracks['y']], 1), scene.points[order] + (3, 1), atol=1e-4)
+
+    message, first = node.next('matches'), node.next('matches/first')
+    assert message.header == first.header == header(1.5, 'camera2')
+    assert (seconds(first.time_ref), first.source) == (1.25, 'camera')
+    matches = records(message, clouds.MATCH)
+    assert matches['index0'].tolist() == list(range(10, 50))
+    np.testing.assert_array_equal(order[matches['index1']], matches['index0'])
+    np.testing.assert_allclose(matches['x1'] - matches['x0'], 3, atol=1e-4)
+    np.testing.assert_allclose(matches['y1'] - matches['y0'], 1, atol=1e-4)
+    assert (matches['similarity'] > 0.99).all()
+    assert not node.received['matches'], 'the first frame has no matches'
+
+
+def test_reference_frame(bench):
+    scene, node = Scene(), bench()
+    node.listen(PointCloud2, 'matches')
+    node.listen(TimeReference, 'matches/first')
+    node.ready('matches', 'matches/first')
+    answer = node.call(Trigger, 'superpoint_matcher/set_reference', Trigger.Request())
+    assert not answer.success
+    assert 'no frame' in answer.message
+    node.send(scene.features(), 1.0)
+    node.send(scene.features(), 1.1)
+    assert seconds(node.next('matches/first').time_ref) == 1.0
+    answer = node.call(Trigger, 'superpoint_matcher/set_reference', Trigger.Request())
+    assert answer.success
+    assert '1.100000000' in answer.message
+    for stamp in (1.2, 1.3):
+        node.send(scene.features(shift=(300, 0)), stamp)
+        first = node.next('matches/first')
+        assert (seconds(first.time_ref), seconds(first.header.stamp)) == (1.1, stamp)
+    assert node.call(Trigger, 'superpoint_matcher/clear_reference', Trigger.Request()).success
+    node.send(scene.features(), 1.4)
+    assert seconds(node.next('matches/first').time_ref) == 1.3
+
+
+def info(checksum='0' * 64, size=64):
+    return String(data=clouds.features_info('superpoint', checksum, size, 'int8', (480, 480)))
+
+
+def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
+    scene, node = Scene(20), bench()
+    node.listen(PointCloud2, 'tracks')
+    node.ready('tracks')
+
+    def ids(features, stamp):
+        node.send(features, stamp)
+        return records(node.next('tracks'), clouds.TRACK)['id'].tolist()
+
+    node.publisher(String, 'features/info', LATCHED).publish(info())
+    assert ids(scene.features(), 100.0) == list(range(20))
+    assert ids(scene.features(), 100.1) == list(range(20))
+    node.send(scene.features(), 99.9)  # late: no tracks of it
+    assert ids(scene.features(), 100.2) == list(range(20))
+    assert ids(scene.features(), 50.0) == list(range(20, 40)), 'a bag that loops'
+    assert ids(scene.features(), 50.1) == list(range(20, 40))
+    assert ids(Scene(20, size=32).features(), 50.2) == list(range(40, 60)), 'another size of descriptors'
+    assert ids(scene.features(), 50.3) == list(range(60, 80))
+    node.publishers['features/info'].publish(info('1' * 64))
+    time.sleep(0.3)
+    assert ids(scene.features(), 50.4) == list(range(80, 100)), 'another model'
+    node.restart_publisher('features')
+    assert ids(scene.features(), 50.5) == list(range(100, 120)), 'another publisher'
+    said = node.diagnostics()
+    assert (said['resets'], said['out of order'], said['bad']) == ('5', '1', '0')
+    _, log = node.stop()
+    for reason in (
+        'the clock jumped back by 50.2 s',
+        'descriptors have 32 numbers and no longer 64',
+        'features/info changed',
+        'the publisher is another one',
+    ):
+        assert f'features: {reason}' in log
+
+
+def bad_clouds(good):
+    """Name → a cloud that is wrong, and what must be said of it."""
+
+    def change(**attributes):
+        message = features_message(good, header(1.0))
+        for name, value in attributes.items():
+            setattr(message, name, value)
+        return message
+
+    nan = Features(good.keypoints.copy(), good.scores, good.descriptors, good.image_size)
+    nan.keypoints[3] = np.nan
+    fields = change().fields
+    return {
+        'too short': (change(width=1000), 'bytes'),
+        'an absurd size': (change(width=2**32 - 1, height=2**32 - 1), 'bytes'),
+        'no x': (change(fields=fields[1:]), 'x'),
+        'a field beyond the point': (
+            change(fields=[*fields[:3], PointField(name='descriptor', offset=1000, datatype=1, count=64)]),
+            '',
+        ),
+        'an unknown datatype': (change(fields=[PointField(name='x', datatype=77, count=1), *fields[1:]]), '77'),
+        'no descriptors': (change(fields=fields[:3]), 'no descriptors'),
+        'big-endian': (change(is_bigendian=True), 'little-endian'),
+        'points without size': (change(point_step=0), ''),
+        'not a number': (features_message(nan, header(1.0)), 'finite'),
+    }
+
+
+def test_bad_clouds_are_counted_and_the_next_is_processed(bench):
+    scene, node = Scene(), bench()
+    node.listen(PointCloud2, 'tracks')
+    node.ready('tracks')
+    node.send(scene.features(), 1.0)
+    first = records(node.next('tracks'), clouds.TRACK)
+    bad = bad_clouds(scene.features())
+    for count, (message, words) in enumerate(bad.values(), 1):
+        node.send(message, 0)
+        while (said := node.diagnostics())['bad'] != str(count):
+            assert said['bad'] == str(count - 1)
+        assert words in said['last error'], said
+        assert said['level'] != DiagnosticStatus.OK
+        assert not node.received['tracks']
+    node.send(scene.features(), 2.0)
+    np.testing.assert_array_equal(records(node.next('tracks'), clouds.TRACK)['id'], first['id'])
+    node.send(scene.features([]), 3.0)  # nothing found is not bad
+    assert len(records(node.next('tracks'), clouds.TRACK)) == 0
+    assert node.diagnostics()['bad'] == str(len(bad))
+
+
+def test_stereo_pairs_by_stamp_and_band(bench):
+    scene = Scene()
+    node = bench('pairs:=["left:right"]', 'sync_tolerance:=0.01', 'epipolar_band:=2.0', 'depth:=3')
+    node.listen(PointCloud2, 'matches')
+    node.listen(TimeReference, 'matches/first')
+    node.ready('matches', 'matches/first')
+    half = np.arange(60) < 30
+
+    def right(stamp):
+        """Half of the points moved along their row, the others off it."""
+        features = scene.features()
+        features.keypoints[half] -= (12, 0)
+        features.keypoints[~half] -= (12, 5)
+        node.send(features, stamp, 'right/features', 'right')
+
+    def left(stamp):
+        node.send(scene.features(), stamp, 'left/features', 'left')
+
+    left(1.0)
+    right(1.004)
+    message, first = node.next('matches'), node.next('matches/first')
+    assert message.header == header(1.004, 'right')
+    assert (first.time_ref, first.source) == (header(1.0).stamp, 'left')
+    matches = records(message, clouds.MATCH)
+    assert matches['index0'].tolist() == matches['index1'].tolist() == list(range(30))
+    np.testing.assert_allclose(matches['x0'] - matches['x1'], 12, atol=1e-4)
+
+    # The right image of 1.1 is lost, and 1.3 and 1.2 come in the wrong order.
+    left(1.1)
+    for stamp in (1.2, 1.3):
+        left(stamp)
+    for stamp in (1.3, 1.2, 1.4):
+        right(stamp)
+    left(1.4)
+    assert [seconds(node.next('matches').header.stamp) for _ in range(3)] == [1.3, 1.2, 1.4]
+    for stamp in (1.5, 1.6, 1.7):
+        left(stamp)
+    assert node.wait(lambda: node.diagnostics()['unpaired'] == '1'), '1.1 is given up'
+    assert node.diagnostics()['right out of order'] == '1'
+    right(1.7)
+    assert seconds(node.next('matches').header.stamp) == 1.7
+
+
+def test_features_of_two_models_are_not_matched(bench):
+    scene, node = Scene(), bench('pairs:=["left:right"]')
+    node.listen(PointCloud2, 'matches')
+    node.ready('matches')
+    for camera, checksum in (('left', 'a'), ('right', 'b')):
+        node.publisher(String, f'{camera}/features/info', LATCHED).publish(info(checksum))
+    time.sleep(0.3)
+    for camera in ('left', 'right'):
+        node.send(scene.features(), 1.0, f'{camera}/features')
+    assert node.wait(lambda: 'two models' in node.diagnostics()['right last error'])
+    assert not node.received['matches']
+    node.publishers['right/features/info'].publish(info('a'))
+    time.sleep(0.3)
+    node.send(scene.features(), 1.1, 'right/features')
+    assert node.wait(lambda: node.diagnostics()['right resets'] == '1')
+    node.send(scene.features(), 1.1, 'left/features')
+    assert seconds(node.next('matches').header.stamp) == 1.1
+
+
+def test_many_pairs_and_cameras(bench):
+    scene, node = Scene(), bench('cameras:=[a]', 'pairs:=["a:b", "b:c"]')
+    for topic in ('a/b/matches', 'b/c/matches', 'a/tracks'):
+        node.listen(PointCloud2, topic)
+        node.ready(topic)
+    for camera, chosen in (('a', slice(0, 20)), ('b', slice(0, 40)), ('c', slice(10, 60))):
+        node.send(scene.features(chosen), 1.0, f'{camera}/features', camera)
+    assert len(records(node.next('a/tracks'), clouds.TRACK)) == 20
+    assert len(records(node.next('a/b/matches'), clouds.MATCH)) == 20
+    message = node.next('b/c/matches')
+    assert len(records(message, clouds.MATCH)) == 30
+    assert message.header.frame_id == 'c'
+
+
+def test_essential_matrix_with_distorted_images(bench):
+    """Points in space seen by a lens with distortion; some matches are wrong."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    scene, node = Scene(100), bench('geometry:=essential', 'geometry_threshold:=1.0')
+    node.listen(PointCloud2, 'matches')
+    node.ready('matches')
+    matrix, distortion = np.array([[400, 0, 320], [0, 400, 240], [0, 0, 1.0]]), np.array([-0.3, 0.1, 0, 0, 0])
+    space = rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (100, 3))
+
+    def view(position):
+        points, _ = cv2.projectPoints(space, np.zeros(3), -np.array(position, float), matrix, distortion)
+        return Features(
+            points[:, 0].astype(np.float32), scene.features().scores, scene.features().descriptors, (640, 480)
+        )
+
+    node.send(view((0, 0, 0)), 1.0)
+    node.send(view((0.3, 0, 0)), 1.1)
+    assert node.wait(lambda: 'camera_info' in node.diagnostics()['last error']), 'no calibration yet'
+    calibration = CameraInfo(width=640, height=480, distortion_model='plumb_bob')
+    calibration.k, calibration.d = matrix.ravel().tolist(), distortion.tolist()
+    node.publisher(CameraInfo, 'camera_info').publish(calibration)
+    time.sleep(0.3)
+    seen = view((0.6, 0.1, 0))
+    seen.keypoints[:30] += rng.choice([-40, 40], (30, 2))
+    node.send(seen, 1.2)
+    matches = records(node.next('matches'), clouds.MATCH)
+    right = matches['index0'] >= 30
+    assert right.sum() >= 65
+    assert (~right).sum() <= 6
+
+
+@pytest.mark.parametrize('cameras', [1, 2])
+def test_annotated_image_when_someone_looks(bench, cameras):
+    scene, node = Scene(), bench(*(['pairs:=["left:right"]'] if cameras == 2 else []))
+    node.listen(Image, 'matches/image')
+    node.ready('matches/image')
+    names = ['left/', 'right/'] if cameras == 2 else ['', '']
+    grey = np.full((480, 480), 128, np.uint8)
+    for number, name in enumerate(names):
+        stamp = 1.0 if cameras == 2 else 1.0 + number
+        node.publisher(Image, f'{name}image').publish(image_message(grey, header(stamp)))
+        time.sleep(0.3)
+        node.send(scene.features(shift=(0, 20 * number)), stamp, f'{name}features')
+    picture = node.next('matches/image')
+    assert (picture.encoding, picture.height, picture.width) == ('bgr8', 480, 480 * cameras)
+    pixels = np.frombuffer(picture.data, np.uint8).reshape(480, -1, 3)
+    drawn = (pixels.astype(int).max(2) - pixels.min(2)) > 60
+    # Seen half-way from the old to the new position of every point, or in the right image at its new position.
+    x, y = np.rint(scene.points + np.array([0, 10] if cameras == 1 else [480, 20])).astype(int).T
+    assert drawn[y, x].mean() > 0.95
+
+
+def test_parameters_while_it_runs(bench):
+    scene, node = Scene(), bench('min_similarity:=0.5')
+    node.listen(PointCloud2, 'matches')
+    node.ready('matches')
+
+    def put(name, value):
+        kinds = {
+            float: ('double_value', ParameterType.PARAMETER_DOUBLE),
+            str: ('string_value', ParameterType.PARAMETER_STRING),
+        }
+        attribute, kind = kinds[type(value)]
+        parameter = Parameter(name=name, value=ParameterValue(type=kind, **{attribute: value}))
+        request = SetParameters.Request(parameters=[parameter])
+        return node.call(SetParameters, 'superpoint_matcher/set_parameters', request).results[0]
+
+    other = Scene()
+    other.descriptors = scene.descriptors + 0.08 * other.rng.normal(size=scene.descriptors.shape).astype(np.float32)
+    other.descriptors /= np.linalg.norm(other.descriptors, axis=1, keepdims=True)
+    node.send(scene.features(), 1.0)
+    node.send(other.features(), 1.1)
+    assert len(records(node.next('matches'), clouds.MATCH)) == 60
+    assert put('min_similarity', 0.99).successful
+    node.send(scene.features(), 1.2)
+    assert len(records(node.next('matches'), clouds.MATCH)) == 0
+    assert not put('min_similarity', 2.0).successful
+    refused = put('geometry', 'homography')
+    assert not refused.successful
+    assert 'configured' in refused.reason
+
+
+@pytest.mark.parametrize(
+    ('parameter', 'words'),
+    [('pairs:=[left]', "'left' is not two names of cameras"), ('pairs:=["a:b", "a:b"]', 'pairs: a name stands twice')],
+)
+def test_wrong_parameters_are_said(bench, parameter, words):
+    node = bench(parameter)
+
+    def said():
+        return [s.message for m in node.received['/diagnostics'] for s in m.status]
+
+    assert node.wait(lambda: any(words in message for message in said())), said()

@@ -1,0 +1,54 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superpoint_ros.ros.pairing import Pairing
+
+
+def feed(pairing, messages):
+    """Adds (side, stamp) messages; returns the pairs of stamps that come out."""
+    pairs = (pairing.add(side, stamp, stamp) for side, stamp in messages)
+    return [pair for pair in pairs if pair]
+
+
+def test_equal_stamps_pair_whichever_comes_first():
+    assert feed(Pairing(0, 5), [(0, 1), (1, 1), (1, 2), (0, 2), (0, 3), (1, 4)]) == [(1, 1), (2, 2)]
+
+
+def test_out_of_order_and_missing():
+    pairing = Pairing(0, 3)
+    assert feed(pairing, [(0, 1), (0, 2), (1, 2), (1, 1)]) == [(2, 2), (1, 1)]
+    assert feed(pairing, [(0, 3), (0, 4), (0, 5), (0, 6)]) == []
+    assert pairing.unpaired == 1, '3 made room'
+    assert feed(pairing, [(1, 3), (1, 6)]) == [(6, 6)]
+    pairing.clear()
+    assert pairing.unpaired == 4
+    assert feed(pairing, [(1, 4)]) == []
+
+
+def test_nearest_within_the_tolerance():
+    pairing = Pairing(4, 5)
+    assert feed(pairing, [(0, 10), (0, 20), (1, 17)]) == [(20, 17)]
+    assert feed(pairing, [(1, 15)]) == [], '10 is 5 away'
+    assert feed(pairing, [(1, 14)]) == [(10, 14)]
+
+
+def test_the_same_stamp_twice_is_one():
+    pairing = Pairing(0, 5)
+    assert feed(pairing, [(0, 1), (0, 1), (1, 1), (1, 1)]) == [(1, 1)]
+    assert pairing.unpaired == 1
+
+
+@given(
+    delays=st.lists(st.integers(0, 3), min_size=40, max_size=40),
+    lost=st.sets(st.tuples(st.integers(0, 1), st.integers(0, 19)), max_size=8),
+)
+def test_everything_that_has_a_partner_finds_it(delays, lost):
+    """Two cameras of 100 ms with 5 ms between them, each message up to three frames late, some lost."""
+    messages = [(frame + delay, side, frame) for (side, frame), delay in zip(np.ndindex(2, 20), delays, strict=True)]
+    arriving = [(side, 100 * frame + 5 * side) for _, side, frame in sorted(messages) if (side, frame) not in lost]
+    pairing = Pairing(10, 20)
+    wanted = [(100 * f, 100 * f + 5) for f in range(20) if not {(0, f), (1, f)} & lost]
+    assert sorted(feed(pairing, arriving)) == wanted
+    pairing.clear()
+    assert pairing.unpaired == len(arriving) - 2 * len(wanted)
