@@ -169,13 +169,17 @@ def verify(
 
 
 def _essential(points: tuple[Doubles, Doubles], threshold: float, cameras: Any) -> tuple[Any, Any]:
-    """OpenCV's essential matrix wants one camera: so on the plane at distance 1, with the threshold scaled."""
-    rays0, rays1 = (
-        cv2.undistortPoints(seen, camera.astype(np.float64), None).reshape(-1, 2)
-        for seen, camera in zip(points, cameras, strict=True)
-    )
+    """OpenCV's essential matrix wants one camera: so of both images, as one of their mean focal length sees them.
+
+    In pixels, for on the plane at distance 1 OpenCV's MAGSAC finds less than half of the right matches.
+    """
     focal_length = float(np.mean([camera[i, i] for camera in cameras for i in (0, 1)]))
-    return cv2.findEssentialMat(rays0, rays1, np.eye(3), cv2.USAC_MAGSAC, 0.999, threshold / focal_length)
+    camera = np.diag([focal_length, focal_length, 1.0])
+    seen0, seen1 = (
+        cv2.undistortPoints(seen, own.astype(np.float64), None, P=camera).reshape(-1, 2)
+        for seen, own in zip(points, cameras, strict=True)
+    )
+    return cv2.findEssentialMat(seen0, seen1, camera, cv2.USAC_MAGSAC, 0.999, threshold)
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,19 @@ def test_fundamental_and_essential_matrix_of_two_different_cameras():
         assert found.inliers[:50].mean() < 0.1
 
 
+def test_an_essential_matrix_of_exact_points_keeps_them_all():
+    """Points in space between a camera's two positions, a third of the matches wrong."""
+    rng = np.random.default_rng(0)
+    camera = np.array([[400, 0, 320], [0, 400, 240], [0, 0, 1.0]])
+    space = rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (100, 3))
+    points0, points1 = (((space - (x, y, 0)) @ camera.T) for x, y in ((0.3, 0), (0.6, 0.1)))
+    points0, points1 = (points[:, :2] / points[:, 2:] for points in (points0, points1))
+    points1[:30] += rng.choice([-40, 40], (30, 2))
+    inliers = verify(points0, points1, 'essential', 1.0, (camera, camera)).inliers
+    assert inliers[30:].all()
+    assert inliers[:30].sum() <= 6
+
+
 @pytest.mark.parametrize('count', [0, 1, 3])
 @pytest.mark.parametrize('geometry', ['homography', 'fundamental', 'essential'])
 def test_too_few_points_have_no_geometry(geometry, count):
