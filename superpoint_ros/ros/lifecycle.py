@@ -151,6 +151,8 @@ def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
+        # Python restores any handler but this one when it ends, and a second Ctrl-C would then kill it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 
