@@ -70,6 +70,7 @@ setup(
     zip_safe=False,
     install_requires=[
         'backports.zstd; python_version < "3.14"',
+        'docstring-parser>=0.15',
         'filelock>=3.6',
         'jsonargparse[signatures]>=4.49',
         'lz4>=4.3',

@@ -23,7 +23,7 @@ from superpoint_ros.files import written_whole
 if TYPE_CHECKING:
     from superpoint_ros.demo.monitor import MonitorNode
 
-PATIENCE = {'images': 30.0, 'features': 600.0, 'matches': 630.0}
+PATIENCE = {'images': 30.0, 'features': 600.0, 'matches': 630.0, 'tracks': 630.0}
 """Seconds after the start by which the first of each must have arrived; some back ends prepare for minutes."""
 
 
@@ -40,7 +40,7 @@ def demo(
     Args:
         source: 'photographs' (a scene with known motion, which tells how many matches are right), the number of a
             webcam, a video file, a folder of images, or an image topic that already exists (/camera/image_raw).
-        seconds: how long, from the first matches on.
+        seconds: how long, from the first tracks on.
         output: folder for demo.png, summary.json and what the nodes print.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         backend: library that runs the network, as the detector's parameter `backend`.
@@ -99,7 +99,7 @@ def ros_arguments(namespace: str, parameters: Mapping[str, Any], remappings: Map
 
 
 def watch(node: MonitorNode, processes: Sequence[Process], seconds: float) -> None:
-    """Let a graph run for some seconds, from its first matches on, and show its figures; Ctrl-C ends it early.
+    """Let a graph run for some seconds, from its first tracks on, and show its figures; Ctrl-C ends it early.
 
     Raises:
         RuntimeError: a process ended, a node says that it cannot work, or nothing arrived.
@@ -114,13 +114,14 @@ def watch(node: MonitorNode, processes: Sequence[Process], seconds: float) -> No
             while (now := time.monotonic()) < until:
                 executor.spin_once(timeout_sec=0.1)
                 _check(node, processes, now - start)
-                if node.counts.matches and until == float('inf'):
+                missing = node.missing()
+                if not missing and until == float('inf'):
                     until = now + seconds
                 if now > shown + 0.25:
                     shown = now
-                    live.update(node.counts.line(), refresh=True)
+                    live.update(f'waiting for {missing} …' if missing else node.counts.line(), refresh=True)
         except KeyboardInterrupt:
-            if not node.counts.matches:
+            if node.missing():
                 raise
         finally:
             executor.shutdown()
@@ -130,12 +131,12 @@ def _check(node: MonitorNode, processes: Sequence[Process], waited: float) -> No
     for process in processes:
         if (code := process.popen.poll()) is not None:
             raise RuntimeError(f'the {process.name} ended with exit code {code}:\n{process.last_words()}')
-    lacking = [what for what, count in node.arrived().items() if not count]
-    if lacking and node.failure:
+    missing = node.missing()
+    if missing and node.failure:
         raise RuntimeError(node.failure)
-    if lacking and waited > PATIENCE[lacking[0]]:
+    if missing and waited > PATIENCE[missing]:
         logs = ', '.join(str(process.log) for process in processes)
-        raise RuntimeError(f'no {lacking[0]} arrived for {waited:.0f} s; what the nodes say is in {logs}')
+        raise RuntimeError(f'no {missing} arrived for {waited:.0f} s; what the nodes say is in {logs}')
 
 
 def _is_topic(source: str) -> bool:

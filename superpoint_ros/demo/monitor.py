@@ -43,6 +43,11 @@ class Frame:
     """(M,), of each match, whether it agrees with the known motion; None without one."""
     tracks: npt.NDArray[np.void] | None = None
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is enough of it for a picture."""
+        return self.image is not None and self.features is not None and self.tracks is not None
+
 
 @dataclass
 class Counts:
@@ -66,15 +71,13 @@ class Counts:
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def line(self) -> str:
-        """The figures of late, in one line."""
-        if not self.frames:
-            return 'waiting for features …' if self.images else 'waiting for images …'
+        """The figures of late, in one line; there must be some."""
         recent = [at for at in self.frames if at > time.monotonic() - WINDOW]
         words = [
             f'{self.rate(recent):5.1f} frames/s',
             f'latency {1000 * self.latencies[-1]:4.0f} ms',
             f'{self.keypoints[-1]:4d} keypoints',
-            f'{self.matches[-1] if self.matches else 0:4d} matches',
+            f'{self.matches[-1]:4d} matches',
         ]
         if self.judged:
             words.append(f'{self.right / self.judged:.1%} right')
@@ -108,10 +111,12 @@ class MonitorNode(Node):
         self.create_subscription(PointCloud2, 'tracks', self._take_tracks, 5)
         self.create_subscription(DiagnosticArray, 'diagnostics', self._take_diagnostics, 5)
 
-    def arrived(self) -> dict[str, int]:
-        """How many of each kind of message have arrived, in the order in which they are made."""
+    def missing(self) -> str:
+        """What has not arrived yet, of which all else is made; empty when all has."""
         counts = self.counts
-        return {'images': len(counts.images), 'features': len(counts.frames), 'matches': len(counts.matches)}
+        arrived = {'images': counts.images, 'features': counts.frames, 'matches': counts.matches}
+        waiting = [what for what, times in arrived.items() if not times]
+        return waiting[0] if waiting else '' if any(f.complete for f in self.frames.values()) else 'tracks'
 
     def _take_image(self, message: Image) -> None:
         self.counts.images.append(time.monotonic())
@@ -165,8 +170,9 @@ class MonitorNode(Node):
         tracked = [at for at, frame in self.frames.items() if frame.tracks is not None]
         newest = max(tracked, default=0)
         waiting = [at for at in self.frames if at > newest]
+        complete = [at for at, frame in self.frames.items() if frame.complete]
         # What is older than the newest tracks and has none was skipped, and will not get any.
-        kept = {*sorted(tracked)[-FRAMES:], *sorted(waiting)[-WAITING:]}
+        kept = {*sorted(tracked)[-FRAMES:], *sorted(waiting)[-WAITING:], *sorted(complete)[-1:]}
         self.frames = {at: frame for at, frame in self.frames.items() if at in kept}
 
 

@@ -42,7 +42,7 @@ def compose(frames: Sequence[Frame], caption: str) -> Canvas:
     Raises:
         ValueError: of no frame have image, features and tracks arrived.
     """
-    complete = [f for f in frames if f.image is not None and f.features is not None and f.tracks is not None]
+    complete = [frame for frame in frames if frame.complete]
     if not complete:
         raise ValueError('of no frame have image, features and tracks all arrived')
     best = max(reversed(complete), key=_followed)

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -9,13 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('skimage', reason='needs scikit-image, whose photographs are shown')
 pytest.importorskip('openvino', reason='needs OpenVINO')
 torch = pytest.importorskip('torch', reason='needs torch, to make a network')
-
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
 
 from superpoint_ros.demo.picture import PANEL  # noqa: E402
 
@@ -43,15 +42,23 @@ def model(tmp_path_factory):
     return str(folder / 'random.onnx')
 
 
-def start(output, **options):
-    env = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)}
-    return subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, str(output), json.dumps(options)],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """A function that starts a demo; what is still running at the end of the test is stopped."""
+    started = []
+
+    def start(output, stdout=subprocess.PIPE, **options):
+        env = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN), 'TERM': 'xterm', 'COLUMNS': '100'}
+        command = [sys.executable, '-c', PROGRAM, str(output), json.dumps(options)]
+        process = subprocess.Popen(command, env=env, stdout=stdout, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
 
 
 def nodes_of(process):
@@ -60,26 +67,18 @@ def nodes_of(process):
     return [line for line in lines if f'superpoint_demo_{process.pid}' in line]
 
 
-def wait_for_matches(topic):
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=DOMAIN)
-    try:
-        node, arrived = rclpy.create_node('waiting', context=context), []
-        node.create_subscription(PointCloud2, topic, arrived.append, 5)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        deadline = time.monotonic() + 60
-        while len(arrived) < 60 and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.1)
-            if node.count_subscribers(topic) < 2:  # the demo's own monitor shall have seen them too
-                arrived.clear()
-        assert len(arrived) == 60
-    finally:
-        executor.shutdown()
-        rclpy.shutdown(context=context)
+def read_until(pattern, terminal):
+    """Wait until a terminal shows a pattern."""
+    shown, deadline = b'', time.monotonic() + 100
+    while not re.search(pattern, shown):
+        assert select.select([terminal], [], [], max(deadline - time.monotonic(), 0))[0], shown
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # nobody writes any more
+            pytest.fail(shown.decode())
 
 
-def test_a_graph_runs_and_leaves_picture_and_summary(model, tmp_path):
+def test_a_graph_runs_and_leaves_picture_and_summary(start, model, tmp_path):
     process = start(model=model, seconds=2.0, output=tmp_path)
     text = process.communicate(timeout=120)[0]
     assert process.returncode == 0, text
@@ -95,24 +94,27 @@ def test_a_graph_runs_and_leaves_picture_and_summary(model, tmp_path):
     assert not nodes_of(process)
 
 
-def test_ctrl_c_ends_it_early_with_what_there_was(model, tmp_path):
+def test_ctrl_c_ends_it_early_with_what_there_was(start, model, tmp_path):
     images = tmp_path / 'images'
     images.mkdir()
     rng = np.random.default_rng(0)
     for number in range(3):
         cv2.imwrite(str(images / f'{number}.png'), cv2.resize(rng.integers(0, 255, (24, 32), np.uint8), (320, 240)))
-    process = start(model=model, seconds=600.0, source=str(images), output=tmp_path / 'out')
-    wait_for_matches(f'/superpoint_demo_{process.pid}/matches')
+    terminal, stdout = os.openpty()
+    process = start(tmp_path / 'out', stdout, model=model, seconds=600.0, source=str(images))
+    os.close(stdout)
+    read_until(rb'frames/s +latency +[0-9]+ ms +[0-9]+ keypoints +[1-9][0-9]* matches', terminal)
     process.send_signal(signal.SIGINT)
-    text = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, text
+    read_until(rb'See .*summary.json', terminal)
+    assert process.wait(timeout=60) == 0
+    os.close(terminal)
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     assert summary['frames'] > 0
     assert summary['matches_right'] is None, 'nothing is known of how these images move'
     assert not nodes_of(process)
 
 
-def test_what_goes_wrong_is_said_and_nothing_stays_behind(model, tmp_path):
+def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, model, tmp_path):
     process = start(model=model, source='97', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
@@ -122,14 +124,14 @@ def test_what_goes_wrong_is_said_and_nothing_stays_behind(model, tmp_path):
     assert not (tmp_path / 'summary.json').exists()
 
 
-def test_a_node_that_cannot_work_ends_it(model, tmp_path):
+def test_a_node_that_cannot_work_ends_it(start, model, tmp_path):
     process = start(model=model.replace('.onnx', '.safetensors'), backend='tensorrt', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
     assert 'superpoint_detector: cannot configure' in text
 
 
-def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path):
+def test_a_model_that_is_not_there_is_told_before_anything_starts(start, tmp_path):
     process = start(model='nowhere.onnx', output=tmp_path / 'out')
     assert 'model nowhere.onnx: no such file' in process.communicate(timeout=60)[0]
     assert not (tmp_path / 'out').exists()

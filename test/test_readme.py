@@ -1,0 +1,52 @@
+"""What README and docs say must be so."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros import clouds
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+def code(language):
+    return re.findall(rf'^```{language}\n(.*?)^```', (ROOT / 'README.md').read_text(encoding='utf-8'), re.M | re.S)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text(encoding='utf-8'))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_exist(page):
+    from superpoint_ros.cli import COMMANDS
+
+    named = set(re.findall(r'(?:^    |`)superpoint ([a-z]+)', page.read_text(encoding='utf-8'), re.M))
+    assert named <= set(COMMANDS)
+
+
+def test_the_example_for_images_runs(tmp_path, monkeypatch):
+    pytest.importorskip('openvino', reason='needs OpenVINO')
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8)
+    texture = cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / 'first.png'), texture[:, :-5])
+    cv2.imwrite(str(tmp_path / 'second.png'), texture[:, 5:])
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code('python')[0], names)
+    moved = names['points1'] - names['points0']
+    assert len(moved) > 20
+    assert np.median(moved, axis=0) == pytest.approx([-5, 0], abs=0.5)
+
+
+def test_the_example_for_messages_has_our_layout():
+    names = {'np': np}
+    exec(code('python')[1].splitlines()[0], names)
+    assert names['POINT'] == clouds.feature_dtype(256)
+    assert clouds.feature_dtype(256).fields['descriptor'][1] == 12, 'which the example in C++ adds'
