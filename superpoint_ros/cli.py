@@ -40,6 +40,7 @@ COMMANDS = {
     'label': Command('label photographs by homographic adaptation', 'training.adaptation', 'main', True),
     'evaluate': Command('compare models and classical methods', 'evaluation.commands', 'COMMANDS'),
     'export': Command('make the .onnx graph, or a TensorRT engine, of a model', 'runtimes.command', 'export'),
+    'benchmark': Command('time every stage, beside SIFT and ORB; and the node', 'benchmark.command', 'benchmark'),
     'convert': Command("make another project's checkpoint one of ours", 'runtimes.command', 'convert'),
 }
 

@@ -1,0 +1,221 @@
+"""The detector node between other processes: camera → detector → here."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+
+from superpoint_ros.benchmark.measure import spread
+from superpoint_ros.benchmark.pictures import Picture
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.features import Features
+from superpoint_ros.ros.detector_node import DetectorNode
+from superpoint_ros.ros.lifecycle import run
+from superpoint_ros.ros.messages import image_message
+
+NAMESPACE = '/superpoint_benchmark'
+PATIENCE = 120.0
+"""Seconds until the first features must have come."""
+WARM_UP, TAIL = 1.0, 2.0
+"""Seconds after the first features before it counts, and after the last image that counts for its features to come."""
+
+VERDICT = 'latency less Extractor'
+
+
+class Call(NamedTuple):
+    """A call of the Extractor in the detector's process."""
+
+    start: int
+    """In nanoseconds of the system's clock, as the stamps of the images."""
+    end: int
+    cpu: float
+    """Seconds that the process had computed by then."""
+
+
+def measure_node(
+    model: str, options: dict[str, Any], images: Sequence[Picture], rate: float, seconds: float
+) -> dict[str, Any]:
+    """Latency from publishing an image to receiving its features, drops and CPU use.
+
+    Args:
+        model: as for Extractor.
+        options: of Extractor.
+        images: grey, of one size, published in turn as mono8.
+        rate: at which they are, in Hz.
+        seconds: to count.
+
+    Raises:
+        RuntimeError: no features come.
+    """
+    parameters = [f'{name}:={value}' for name, value in {'model': model, **options}.items() if value != '']
+    arguments = ['-r', f'__ns:={NAMESPACE}', *(word for p in parameters for word in ('-p', p))]
+    with _process(_detect, arguments) as detector, _process(_publish, images, rate) as camera:
+        window, received = _receive(seconds)
+        stamps, (about, calls) = camera(), detector()
+    height, width = images[0].shape
+    return {'size': [width, height], 'rate': rate, 'about': about, **summarize(window, stamps, received, calls)}
+
+
+def summarize(
+    window: tuple[int, int], stamps: Sequence[int], received: dict[int, int], calls: Sequence[Call]
+) -> dict[str, Any]:
+    """Sum a run up; all times are nanoseconds of the system's clock.
+
+    Args:
+        window: images stamped in it count.
+        stamps: of all images published.
+        received: stamp → when its features came.
+        calls: of the Extractor, in order.
+    """
+    published = [stamp for stamp in stamps if window[0] <= stamp < window[1]]
+    arrived = np.array([(stamp, received[stamp]) for stamp in published if stamp in received]).reshape(-1, 2)
+    if not len(arrived):
+        raise RuntimeError('the node published no features while it was measured')
+    # The call behind a message is the last one that had ended when it came.
+    behind = np.searchsorted([call.end for call in calls], arrived[:, 1], side='right') - 1
+    start, end = (np.array([getattr(calls[i], name) for i in behind]) for name in ('start', 'end'))
+    latency, extractor = arrived[:, 1] - arrived[:, 0], end - start
+    times = {
+        'latency': latency,
+        'Extractor': extractor,
+        VERDICT: latency - extractor,
+        'image to Extractor (waiting for the frame before it, too)': start - arrived[:, 0],
+        'Extractor to receiver': arrived[:, 1] - end,
+    }
+    first, last = calls[behind[0]], calls[behind[-1]]
+    cpu, frames = last.cpu - first.cpu, max(behind[-1] - behind[0], 1)
+    return {
+        'verdict': VERDICT,
+        'published': len(published),
+        'received': len(arrived),
+        'dropped': len(published) - len(arrived),
+        'milliseconds': {name: spread((values / 1e6).tolist()) for name, values in times.items()},
+        'cpu': cpu / max((last.end - first.end) / 1e9, 1e-9),
+        'cpu_ms_per_frame': 1000 * cpu / float(frames),
+        'samples': {name: (values / 1e6).tolist() for name, values in times.items()},
+    }
+
+
+def _receive(seconds: float) -> tuple[tuple[int, int], dict[int, int]]:
+    """Count features; gives the window of stamps, and when the features of each stamp came."""
+    received: dict[int, int] = {}
+
+    def take(message: PointCloud2) -> None:
+        stamp = message.header.stamp
+        received[stamp.sec * 10**9 + stamp.nanosec] = time.time_ns()
+
+    context = rclpy.Context()  # type: ignore[attr-defined]
+    rclpy.init(context=context)
+    try:
+        node = Node('receiver', context=context, namespace=NAMESPACE)
+        node.create_subscription(PointCloud2, 'features', take, QoSProfile(depth=5))
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        _spin(executor, PATIENCE, until=lambda: bool(received))
+        if not received:
+            raise RuntimeError(f'no features came within {PATIENCE:g} s; the log of the detector above may say why')
+        _spin(executor, WARM_UP)
+        start = time.time_ns()
+        _spin(executor, seconds)
+        end = time.time_ns()
+        _spin(executor, TAIL)
+    finally:
+        rclpy.shutdown(context=context)
+    return (start, end), received
+
+
+def _spin(executor: SingleThreadedExecutor, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    end = time.monotonic() + seconds
+    while not until() and (left := end - time.monotonic()) > 0:
+        executor.spin_once(timeout_sec=left)
+
+
+@contextmanager
+def _process(function: Callable[..., None], *arguments: Any) -> Iterator[Callable[[], Any]]:
+    """Run a function in a process of its own; gives a function that ends it and returns what it sends at its end."""
+    context = get_context('spawn')
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=function, args=(theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+
+    def end() -> Any:
+        if process.pid:
+            os.kill(process.pid, signal.SIGINT)
+        try:
+            return ours.recv()
+        except EOFError:
+            process.join()
+            raise RuntimeError(f'a process of the node ended with exit code {process.exitcode}') from None
+
+    try:
+        yield end
+    finally:
+        process.join(1)
+        if process.is_alive():
+            process.kill()
+        process.join()
+        ours.close()
+
+
+def _publish(results: Connection, images: Sequence[Picture], rate: float) -> None:
+    """The camera's process."""
+    rclpy.init()
+    node = Node('camera', namespace=NAMESPACE)
+    # Reliable, so that a message over 0.5 MB would arrive on stock settings too.
+    publisher = node.create_publisher(Image, 'image', QoSProfile(depth=1))
+    messages = [image_message(image, Header(frame_id='camera')) for image in images]
+    stamps: list[int] = []
+
+    def publish() -> None:
+        message, stamp = messages[len(stamps) % len(messages)], node.get_clock().now()
+        message.header.stamp = stamp.to_msg()
+        stamps.append(stamp.nanoseconds)
+        publisher.publish(message)
+
+    node.create_timer(1 / rate, publish)
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
+    results.send(stamps)
+
+
+def _detect(results: Connection, arguments: Sequence[str]) -> None:
+    """The detector's process: the node itself, with an Extractor that takes down when it is called."""
+    calls: list[Call] = []
+    about = ''
+
+    class Timed(Extractor):
+        def batch(self, *args: Any, **kwargs: Any) -> list[Features]:
+            start = time.time_ns()
+            features = super().batch(*args, **kwargs)
+            calls.append(Call(start, time.time_ns(), _cpu()))
+            return features
+
+    def make(*args: Any, **kwargs: Any) -> Extractor:
+        nonlocal about
+        extractor = Timed(*args, **kwargs)
+        about = f'{extractor.model.name}, {extractor.runtime.name} {extractor.runtime.precision}'
+        return extractor
+
+    run(lambda: DetectorNode(make), ['--ros-args', *arguments])
+    results.send((about, calls))
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

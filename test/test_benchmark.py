@@ -1,0 +1,192 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros.benchmark import measure, report
+from superpoint_ros.benchmark.command import benchmark, parse_size
+from superpoint_ros.benchmark.pictures import fit, pictures
+from superpoint_ros.benchmark.subjects import EXTRACTION, KEYPOINTS, REST, STAGES
+
+
+@pytest.fixture(scope='module')
+def graph(tmp_path_factory):
+    """A small network of random weights; its score map has peaks."""
+    torch = pytest.importorskip('torch', reason='needs torch to make a model')
+    pytest.importorskip('openvino', reason='needs OpenVINO to run a model')
+    from superpoint_ros.networks import checkpoint
+    from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+    from superpoint_ros.runtimes.export import export
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_size=32)).eval()
+        with torch.no_grad():
+            network.state_dict()['detector.1.weight'].mul_(30)
+    path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
+    checkpoint.save(path, network)
+    export(path, path.with_suffix('.onnx'))
+    return path.with_suffix('.onnx')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for name in 'ab':
+        coarse = rng.integers(0, 256, (30, 40)).astype(np.uint8)
+        cv2.imwrite(str(folder / f'{name}.png'), np.kron(coarse, np.ones((8, 8), np.uint8)))
+    return folder
+
+
+def test_every_stage_of_every_back_end_is_timed_beside_sift_and_orb(graph, folder, tmp_path):
+    output = tmp_path / 'out'
+    markdown = benchmark(
+        str(graph), output, ['160x120', '320x240'], ('openvino', 'torch'), ('fp32',), images=folder, repetitions=4
+    )
+    assert (output / 'benchmark.md').read_text() == markdown
+    assert cv2.imread(str(output / 'benchmark.png')) is not None
+    data = json.loads((output / 'benchmark.json').read_text())
+    assert data['machine']['cores'] >= 1
+    assert str(folder) in data['images']
+    for size in ([160, 120], [320, 240]):
+        rows = {row['method']: row for row in data['results'] if row['size'] == size}
+        assert list(rows) == ['tiny openvino fp32', 'tiny torch fp32', 'SIFT', 'ORB']
+        # The same pictures went through all: the two back ends found the same.
+        assert rows['tiny openvino fp32']['keypoints'] == pytest.approx(rows['tiny torch fp32']['keypoints'], abs=3)
+        for name, row in rows.items():
+            assert row['repetitions'] == 4
+            assert row['peak_memory_mb'] > 20
+            assert 0 < row['keypoints'] <= 1024
+            samples, model = row['samples'], name.startswith('tiny')
+            assert set(samples) == {*(STAGES if model else ('convert',)), EXTRACTION, measure.TOTAL} | (
+                {REST} if model else set()
+            )
+            assert all(len(values) == 4 for values in samples.values())
+            parts = np.sum([samples[part] for part in (STAGES if model else ('convert', EXTRACTION))], axis=0)
+            assert samples[measure.TOTAL] == pytest.approx(parts.tolist())
+            assert row['images_per_second'] == pytest.approx(4000 / sum(samples[measure.TOTAL]))
+            for stage, values in samples.items():
+                assert row['milliseconds'][stage]['median'] == pytest.approx(np.median(values))
+        inside = rows['tiny openvino fp32']['samples']
+        assert all(0 < rest < whole for rest, whole in zip(inside[REST], inside[EXTRACTION], strict=True))
+        assert f'## {size[0]}×{size[1]}' in markdown
+
+
+def test_methods_take_turns(monkeypatch, folder):
+    from contextlib import contextmanager
+
+    order = []
+
+    class Fake(measure.Running):
+        def __init__(self, name):
+            self.ready = type('Ready', (), {'name': name, 'about': '', 'start': 0.0})
+
+        def measure(self, index):
+            order.append((self.ready.name, index))
+            return {'convert': 1.0, EXTRACTION: 2.0, KEYPOINTS: 5}
+
+        def peak_memory(self):
+            return 1.0
+
+    @contextmanager
+    def started(subject, messages):
+        yield 'has no wheels' if subject == 'bicycle' else Fake(subject)
+
+    monkeypatch.setattr(measure, 'started', started)
+    # Time is up at once, and yet there are some repetitions; the second 'a' is the same as the first.
+    rows, failed = measure.measure(['a', 'b', 'a', 'bicycle'], ['x', 'y'], 10, 0.0)
+    assert order == [('a', 0), ('b', 0), ('a', 1), ('b', 1), ('a', 0), ('b', 0)]
+    assert failed == ['has no wheels']
+    assert [row['method'] for row in rows] == ['a', 'b']
+    assert rows[0]['milliseconds'][measure.TOTAL] == {'median': 3.0, 'p99': 3.0}
+    assert rows[0]['images_per_second'] == pytest.approx(1000 / 3)
+
+
+def test_what_a_back_end_has_not_got_is_left_out_with_the_reason(graph, folder, tmp_path):
+    markdown = benchmark(
+        str(graph), tmp_path, ['160x120'], ('openvino',), ('fp32', 'tf32'), False, images=folder, repetitions=1
+    )
+    assert 'precision tf32' in markdown.partition('Left out: ')[2]
+    data = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert [row['method'] for row in data['results']] == ['tiny openvino fp32']
+
+
+def test_a_busy_machine_is_told():
+    machine = {'processor': 'P', 'cores': 2, 'python': '3', 'versions': {}, 'load_before': 0.1}
+    assert 'busy' not in report.preamble({'machine': machine, 'images': 'I'})
+    assert 'busy: 3.0' in report.preamble({'machine': machine | {'load_before': 3.0}, 'images': 'I'})
+
+
+@pytest.mark.parametrize('size', ['640', '640x', '8x8', '9000x9000', '640×480'])
+def test_a_wrong_size_is_refused(size):
+    with pytest.raises(ValueError, match='WIDTHxHEIGHT'):
+        parse_size(size)
+
+
+def test_wrong_input_is_refused_before_anything_is_timed(graph, tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        benchmark('nowhere.onnx', tmp_path)
+    with pytest.raises(ValueError, match='nothing'):
+        benchmark(str(graph), tmp_path, [])
+    with pytest.raises(ValueError, match='repetition'):
+        benchmark(str(graph), tmp_path, repetitions=0)
+    with pytest.raises(ValueError, match='nothing'):
+        pictures(tmp_path / 'nothing')
+    (tmp_path / 'text.png').write_text('text')
+    with pytest.raises(ValueError, match=r'text\.png'):
+        pictures(tmp_path)
+
+
+def test_pictures_are_cut_or_continued_but_never_enlarged():
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert fit(picture, (2, 2)).shape == (2, 2)
+    assert fit(picture, (6, 3)).tolist() == [[*row, row[3], row[2]] for row in picture.tolist()]
+    assert fit(np.zeros((600, 100), np.uint8), (50, 40)).shape == (40, 50)
+
+
+def test_the_node_is_measured_between_processes(graph, folder, tmp_path, monkeypatch):
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    import os
+
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(os.getpid() % 100 + 100))
+    markdown = benchmark(
+        str(graph), tmp_path, [], ('openvino',), ('fp32',), keypoints=200, images=folder, node=True, seconds=3, rate=10
+    )
+    node = json.loads((tmp_path / 'benchmark.json').read_text())['node']
+    assert 20 <= node['published'] <= 32
+    assert node['received'] + node['dropped'] == node['published']
+    assert node['received'] > 0
+    samples = node['samples']
+    assert all(len(values) == node['received'] for values in samples.values())
+    first, last = (values for name, values in samples.items() if name.endswith(('before it, too)', 'to receiver')))
+    for latency, extractor, less, before, after in zip(
+        samples['latency'], samples['Extractor'], samples[node['verdict']], first, last, strict=True
+    ):
+        assert latency == pytest.approx(before + extractor + after)
+        assert less == pytest.approx(before + after)
+        assert extractor > 0
+        assert before > 0  # else the call would be another image's
+    assert node['cpu'] > 0
+    assert 'tiny, openvino fp32' in markdown
+
+
+def test_node_figures_of_a_run_worked_out_by_hand():
+    from superpoint_ros.benchmark.node import Call, summarize
+
+    ms = 10**6
+    # Published every 10 ms from 100 on; the one at 110 is dropped, the one at 130 is after the window.
+    stamps = [100 * ms, 110 * ms, 120 * ms, 130 * ms]
+    calls = [Call(101 * ms, 115 * ms, 1.0), Call(121 * ms, 125 * ms, 1.007), Call(131 * ms, 135 * ms, 1.014)]
+    received = {100 * ms: 118 * ms, 120 * ms: 126 * ms, 130 * ms: 137 * ms}
+    figures = summarize((100 * ms, 130 * ms), stamps, received, calls)
+    assert (figures['published'], figures['received'], figures['dropped']) == (3, 2, 1)
+    samples = list(figures['samples'].values())
+    assert samples == [[18.0, 6.0], [14.0, 4.0], [4.0, 2.0], [1.0, 1.0], [3.0, 1.0]]
+    assert figures['milliseconds']['latency']['median'] == 12.0
+    assert figures['cpu'] == pytest.approx(0.7)
+    assert figures['cpu_ms_per_frame'] == pytest.approx(7)
+    with pytest.raises(RuntimeError, match='no features'):
+        summarize((0, 1), stamps, received, calls)
