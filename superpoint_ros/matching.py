@@ -30,22 +30,22 @@ class MatchConfig:
     """What makes two features a match."""
 
     min_similarity: float = option(
-        0.7, 'smallest cosine similarity of the two descriptors', minimum=-1.0, maximum=1.0, live=True
+        0.7, 'Smallest cosine similarity of the two descriptors.', minimum=-1.0, maximum=1.0, live=True
     )
     max_ratio: float = option(
         1.0,
-        'ratio test: largest distance to the best candidate divided by the distance to the second best; 1 is off',
+        'Ratio test: largest distance to the best candidate divided by the distance to the second best; 1 is off.',
         minimum=0.0,
         maximum=1.0,
         live=True,
     )
     window: float = option(
-        0.0, 'largest |dx| and |dy| from the predicted position; 0 is no limit', unit='px', minimum=0.0, live=True
+        0.0, 'Largest |dx| and |dy| from the predicted position; 0 is no limit.', unit='px', minimum=0.0, live=True
     )
     epipolar_band: float = option(
         0.0,
-        'for rectified stereo with the left image first: largest |dy|; the right point lies to the left of the left '
-        'one, or at most this far to its right; 0 is off',
+        'For rectified stereo with the left image first: largest |dy|; the right point lies to the left of the left '
+        'one, or at most this far to its right; 0 is off.',
         unit='px',
         minimum=0.0,
         live=True,

@@ -25,14 +25,14 @@ class TrackerConfig:
 
     max_lost_frames: int = option(
         5,
-        'frames for which a point that is not seen is kept, to be picked up again',
+        'Frames for which a point that is not seen is kept, to be picked up again.',
         minimum=0,
         maximum=1000,
         live=True,
     )
     prediction: str = option(
         'homography',
-        'around what the window of tracks is: where a homography between the images takes the point, or where it was',
+        'Around what the window of tracks is: where a homography between the images takes the point, or where it was.',
         choices=('homography', 'none'),
         live=True,
     )

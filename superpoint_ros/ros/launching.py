@@ -16,7 +16,7 @@ from superpoint_ros import resources
 from superpoint_ros.config import Option, field_types, options
 
 COMMON = {
-    'namespace': 'Namespace of the node and of its topics.',
+    'namespace': 'Namespace of everything started here, and of its topics.',
     'params_file': 'YAML file of parameters; arguments given here come before it.',
     'fastdds_profile': 'true for a 16 MB shared-memory segment, so that large best-effort images arrive; '
     'the publishers need it too.',
@@ -32,38 +32,71 @@ def node_description(executable: str, configurations: Sequence[type], topics: Ma
         configurations: dataclasses made with config.option, whose fields are the node's parameters.
         topics: those that can be remapped: the name in the node, and what it is.
     """
+    return nodes_description({executable: configurations}, topics, {}, {})
+
+
+def nodes_description(
+    nodes: Mapping[str, Sequence[type]],
+    topics: Mapping[str, str],
+    arguments: Mapping[str, tuple[str, str]],
+    filled: Mapping[str, Mapping[str, str]],
+) -> LaunchDescription:
+    """A launch description that starts some nodes of this package; a parameter that several have is given to all.
+
+    Args:
+        nodes: for each executable the configurations whose fields are the node's parameters.
+        topics: those that can be remapped: the name in the nodes, and what it is.
+        arguments: further arguments: default, and what it is.
+        filled: for each executable the parameters that are no arguments: their text, with {argument} in it.
+    """
+    own = {
+        executable: {
+            name: (cls, what)
+            for cls in configurations
+            for name, what in options(cls).items()
+            if name not in filled.get(executable, {})
+        }
+        for executable, configurations in nodes.items()
+    }
     described = {
         **{name: f'Topic: {what}' for name, what in topics.items()},
-        **{name: _describe(cls, name, what) for cls in configurations for name, what in options(cls).items()},
+        **{name: f'{what} Left empty: {default}.' for name, (default, what) in arguments.items()},
+        **{name: _describe(cls, name, what) for each in own.values() for name, (cls, what) in each.items()},
         **COMMON,
     }
 
     def start(context: LaunchContext) -> list[Any]:
         given = {name: context.launch_configurations[name] for name in described}
         given = {name: value for name, value in given.items() if value}
-        types = {name: kind for cls in configurations for name, kind in field_types(cls).items() if name in given}
-        parameters: list[Any] = [given['params_file']] if 'params_file' in given else []
-        if types:
-            parameters.append({name: parse(name, given[name], kind) for name, kind in types.items()})
+        filling = {name: given.get(name, default) for name, (default, _) in arguments.items()}
         actions: list[Any] = []
         if parse('fastdds_profile', given.get('fastdds_profile', 'false'), bool).value:
             profile = str(resources.find('config/fastdds.xml'))
             # The second is its name up to Jazzy.
             for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
                 actions.append(SetEnvironmentVariable(variable, profile))
-        node = Node(
-            package='superpoint_ros',
-            executable=executable,
-            namespace=given.get('namespace', ''),
-            parameters=parameters,
-            remappings=[(name, given[name]) for name in topics if name in given],
-            ros_arguments=['--log-level', given['log_level']] if 'log_level' in given else [],
-            output='screen',
-        )
-        return [*actions, node]
+        for executable, configurations in nodes.items():
+            values = {name: given[name] for name in own[executable] if name in given}
+            values |= {name: text.format(**filling) for name, text in filled.get(executable, {}).items()}
+            types = {name: kind for cls in configurations for name, kind in field_types(cls).items() if name in values}
+            parameters: list[Any] = [given['params_file']] if 'params_file' in given else []
+            if types:
+                parameters.append({name: parse(name, values[name], kind) for name, kind in types.items()})
+            actions.append(
+                Node(
+                    package='superpoint_ros',
+                    executable=executable,
+                    namespace=given.get('namespace', ''),
+                    parameters=parameters,
+                    remappings=[(name, given[name]) for name in topics if name in given],
+                    ros_arguments=['--log-level', given['log_level']] if 'log_level' in given else [],
+                    output='screen',
+                )
+            )
+        return actions
 
-    arguments = [DeclareLaunchArgument(name, default_value='', description=text) for name, text in described.items()]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    declared = [DeclareLaunchArgument(name, default_value='', description=text) for name, text in described.items()]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
 
 
 def parse(name: str, text: str, kind: Any) -> ParameterValue:

@@ -1,0 +1,30 @@
+"""Start a detector and a matcher for two cameras: left/image and right/image in, matches between them out.
+
+    ros2 launch superpoint_ros stereo.launch.py
+    ros2 launch superpoint_ros stereo.launch.py left:=infra1 right:=infra2 epipolar_band:=2.0 cameras:=infra1
+
+The detector takes both images as one batch. `cameras` names those that the matcher shall follow in time as well, and
+tracks. Every other parameter of the two nodes is an argument too; those not given keep the nodes' defaults. All:
+
+    ros2 launch superpoint_ros stereo.launch.py --show-args
+"""
+
+from launch import LaunchDescription
+
+from superpoint_ros.ros import detector_config, matcher_config
+from superpoint_ros.ros.launching import nodes_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    return nodes_description(
+        {
+            'superpoint_detector': detector_config.CONFIGURATIONS,
+            'superpoint_matcher': matcher_config.CONFIGURATIONS,
+        },
+        {'matches': 'where the matches go to.'},
+        {
+            'left': ('left', 'Namespace of the left camera: left/image gives left/features.'),
+            'right': ('right', 'Namespace of the right camera.'),
+        },
+        {'superpoint_detector': {'cameras': '{left},{right}'}, 'superpoint_matcher': {'pairs': '{left}:{right}'}},
+    )
