@@ -115,11 +115,6 @@ class Camera:
             trace = '' if expected else '\n' + ''.join(traceback.format_exception(error))
             self._node.get_logger().error(what + trace, throttle_duration_sec=2)
 
-    def watch(self) -> None:
-        """Log what is wrong with the publishers; call it now and then."""
-        if self._subscription and (trouble := self._subscription.trouble()):
-            self._node.get_logger().warning(trouble, throttle_duration_sec=10)
-
     def report(self, facts: dict[str, str]) -> DiagnosticStatus:
         """What to tell on /diagnostics."""
         subscription, statistics = self._subscription, self.statistics

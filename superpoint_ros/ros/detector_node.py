@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
@@ -45,7 +44,6 @@ class DetectorNode(ManagedNode):
         self._facts: dict[str, str] = {}
         self._preparing = ''
         self._cancel = threading.Event()
-        self.create_timer(0.5, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
         config = read(self, DetectorConfig)
@@ -99,10 +97,6 @@ class DetectorNode(ManagedNode):
             for status in statuses:
                 status.level, status.message = DiagnosticStatus.WARN, preparing
         return statuses
-
-    def _watch(self) -> None:
-        for camera in self._cameras.values():
-            camera.watch()
 
     def _prepare(self, what: str, fraction: float) -> None:
         """Called, from any thread, while the first image of a size waits for its engine."""

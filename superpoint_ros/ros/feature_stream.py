@@ -137,13 +137,7 @@ class FeatureStream:
         self._stop_images()
 
     def watch(self, drawing: bool) -> None:
-        """Follow the publishers, log what is wrong with them; subscribe to images while someone wants to see them."""
-        if self._subscription:
-            self._subscription.check()
-            if trouble := self._subscription.trouble():
-                self._node.get_logger().warning(trouble, throttle_duration_sec=10)
-        if self._image_subscription:
-            self._image_subscription.check()
+        """Subscribe to images while someone wants to see them."""
         if drawing and not self._image_subscription:
             # As image_transport does it: remapping the plain topic moves the compressed one with it.
             topic = self._node.resolve_topic_name(f'{self._prefix}image')

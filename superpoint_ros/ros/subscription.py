@@ -12,8 +12,16 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from superpoint_ros import resources
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef]
+
 SILENCE = 2.0
 """Seconds without a message, although there is a publisher, after which something is wrong."""
+
+REPEAT = 10.0
+"""Seconds after which the log says again what is still wrong."""
 
 RELIABILITIES = ('auto', 'reliable', 'best_effort')
 
@@ -46,10 +54,11 @@ class MatchedSubscription:
         self._reliability = reliability
         self._subscription: Any = None
         self._reliable = self._offered_reliable = False
-        self._last = time.monotonic()
+        self._last = self._told_at = time.monotonic()
+        self._told = ''
         self._profile = resources.find('config/fastdds.xml')
-        self._timer = node.create_timer(0.1, self.check, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.check()
+        self._timer = node.create_timer(0.1, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._check()
 
     def destroy(self) -> None:
         """End the subscription."""
@@ -58,11 +67,10 @@ class MatchedSubscription:
 
     def trouble(self) -> str:
         """One sentence on why messages are missing or mixed, and what helps; empty if they are not."""
-        silent = time.monotonic() - self._last
         if not self.publishers:
             return ''
-        if silent > SILENCE:
-            what = f'{self.topic} has a publisher, but nothing has arrived for {silent:.0f} s'
+        if time.monotonic() - self._last > SILENCE:
+            what = f'{self.topic} has a publisher, but nothing has arrived for over {SILENCE:.0f} s'
             if self._reliable and not self._offered_reliable:
                 return f'{what}; it publishes best-effort, and a reliable subscription cannot hear that: use auto'
             if self._reliable:
@@ -75,8 +83,8 @@ class MatchedSubscription:
             return f'{self.topic} has {self.publishers} publishers, and their messages mix'
         return ''
 
-    def check(self) -> None:
-        """Look at the publishers and follow their reliability; done ten times a second anyway."""
+    def _check(self) -> None:
+        """Ten times a second: look at the publishers, follow their reliability, log what is wrong."""
         publishers = self._node.get_publishers_info_by_topic(self._name)
         if not self.publishers:
             self._last = time.monotonic()
@@ -88,7 +96,14 @@ class MatchedSubscription:
             self._reliable = reliable
             reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
             qos = QoSProfile(depth=5, reliability=reliability)
-            self._subscription = self._node.create_subscription(self._kind, self._name, self._receive, qos)
+            # Without a callback of ours, rclpy would warn that nothing will be received, which we are about to mend.
+            events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._check())
+            self._subscription = self._node.create_subscription(
+                self._kind, self._name, self._receive, qos, event_callbacks=events
+            )
+        if (trouble := self.trouble()) and (trouble != self._told or time.monotonic() - self._told_at > REPEAT):
+            self._told, self._told_at = trouble, time.monotonic()
+            self._node.get_logger().warning(trouble)
 
     def _unsubscribe(self) -> None:
         if self._subscription:

@@ -2,8 +2,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from superpoint_ros.ros import diagnostics  # noqa: E402
-from superpoint_ros.ros.diagnostics import Statistics  # noqa: E402
+from superpoint_ros.ros import diagnostics
+from superpoint_ros.ros.diagnostics import Statistics
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from sensor_msgs.msg import Image, PointField  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from sensor_msgs.msg import Image, PointField
+from std_msgs.msg import Header
 
-from superpoint_ros.features import Features  # noqa: E402
-from superpoint_ros.ros import images  # noqa: E402
-from superpoint_ros.ros.messages import features_from_message, features_message, image_message  # noqa: E402
+from superpoint_ros.features import Features
+from superpoint_ros.ros import images
+from superpoint_ros.ros.messages import features_from_message, features_message, image_message
 
 
 def features(count=5, size=8, seed=0):
@@ -42,7 +42,7 @@ def test_the_bytes_are_those_of_the_documented_layout():
     assert (message.is_bigendian, message.is_dense) == (False, True)
     expected = b''.join(
         struct.pack('<fff3b', *point, score, *(round(127 * float(d)) for d in descriptor))
-        for point, score, descriptor in zip(given.keypoints, given.scores, given.descriptors)
+        for point, score, descriptor in zip(given.keypoints, given.scores, given.descriptors, strict=True)
     )
     assert message.data.tobytes() == expected
 

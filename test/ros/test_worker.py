@@ -34,7 +34,7 @@ def test_only_the_newest_waits_and_the_others_are_counted():
 
 def test_after_stop_nothing_runs():
     slow = Slow()
-    worker = Worker(slow, lambda key: None)
+    worker = Worker(slow, [].append)
     worker.put('left', 0)
     assert slow.busy.acquire(timeout=10)
     worker.put('left', 1)

@@ -1,0 +1,510 @@
+"""The detector as a process of its own, over DDS."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header, String
+
+from superpoint_ros.ros.messages import features_from_message, image_message
+
+STAMPS = itertools.count(1)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+CHANGES = {'configure': 1, 'cleanup': 2, 'activate': 3, 'deactivate': 4}
+
+HELD = """
+import sys, time
+from pathlib import Path
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.ros.detector_node import DetectorNode
+from superpoint_ros.ros.lifecycle import run
+
+class Held(Extractor):
+    def batch(self, images, masks=None):
+        while Path({path!r}).exists():
+            time.sleep(0.01)
+        print('batch of', len(images), flush=True)
+        return super().batch(images, masks)
+
+sys.exit(run(lambda: DetectorNode(Held)))
+"""
+"""A detector whose network takes as long as there is a file of this path."""
+
+
+def header():
+    """Of a stamp that no other message has."""
+    made = Header(frame_id='camera')
+    made.stamp.sec, made.stamp.nanosec = 1_700_000_000, next(STAMPS)
+    return made
+
+
+def encoded(pixels, encoding, **changed):
+    """An image message with these bytes; fields can be changed."""
+    message = image_message(np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1), header())
+    message.encoding, message.width = encoding, pixels.shape[1]
+    for name, value in changed.items():
+        setattr(message, name, value)
+    return message
+
+
+class Bench:
+    """A detector process, and publishers and subscriptions beside it."""
+
+    def __init__(self, context, *parameters, program='from superpoint_ros.ros.detector_node import main; main()'):
+        self.node = rclpy.create_node('bench', context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.received = {}
+        self.publishers = {}
+        self.clients = {}
+        arguments = [argument for parameter in parameters for argument in ('-p', parameter)]
+        environment = {**os.environ, 'ROS_DOMAIN_ID': str(context.get_domain_id())}
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', program, '--ros-args', *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.listen(DiagnosticArray, '/diagnostics')
+
+    def wait(self, condition, timeout=30):
+        end = time.monotonic() + timeout
+        while not (result := condition()) and time.monotonic() < end:
+            assert self.process.poll() is None, self.process.stdout.read()
+            self.executor.spin_once(timeout_sec=0.05)
+        return result
+
+    def listen(self, kind, topic, qos=10):
+        self.received[topic] = []
+        return self.node.create_subscription(kind, topic, self.received[topic].append, qos)
+
+    def publisher(self, kind, topic, qos=10):
+        """A publisher that the detector has subscribed to; with its features' topic listened to."""
+        if topic not in self.publishers:
+            features = topic.removesuffix('/compressed').removesuffix('image') + 'features'
+            if features not in self.received:
+                self.listen(PointCloud2, features)
+            self.publishers[topic] = self.node.create_publisher(kind, topic, qos)
+        publisher = self.publishers[topic]
+        assert self.wait(publisher.get_subscription_count), f'the detector does not listen to {topic}'
+        assert self.wait(lambda: self.node.count_publishers(features_topic(topic)))
+        return publisher
+
+    def send(self, message, topic='image', qos=10):
+        self.publisher(type(message), topic, qos).publish(message)
+
+    def answer(self, message, topic='image', qos=10):
+        """The features of an image message, published until they come: the first may be lost in discovery."""
+
+        def mine():
+            return [m for m in self.received[features_topic(topic)] if m.header == message.header]
+
+        self.publisher(type(message), topic, qos)
+        for _ in range(5):
+            self.publishers[topic].publish(message)
+            if self.wait(mine, timeout=5):
+                return features_from_message(mine()[0])
+        pytest.fail(f'no features of {topic}')
+
+    def status(self, condition=bool, name='superpoint_detector'):
+        """The first status from now on that fulfils a condition: its values, level and message, as one dictionary."""
+        self.received['/diagnostics'].clear()
+
+        def found():
+            statuses = (s for m in self.received['/diagnostics'] for s in m.status if s.name == name)
+            told = ({**{v.key: v.value for v in s.values}, 'level': s.level, 'message': s.message} for s in statuses)
+            return next(filter(condition, told), None)
+
+        result = self.wait(found)
+        assert result, f'not told on /diagnostics: {self.received["/diagnostics"][-1:]}'
+        return result
+
+    def call(self, kind, name, request):
+        if name not in self.clients:
+            self.clients[name] = self.node.create_client(kind, f'/superpoint_detector/{name}')
+            assert self.wait(self.clients[name].service_is_ready), f'no service {name}'
+            self.wait(lambda: False, timeout=0.5)  # an answer before both ends have found each other would be lost
+        future = self.clients[name].call_async(request)
+        assert self.wait(future.done), f'no answer of {name}'
+        return future.result()
+
+    def change(self, transition):
+        request = ChangeState.Request()
+        request.transition.id = CHANGES[transition]
+        return self.call(ChangeState, 'change_state', request).success
+
+    def state(self):
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+    def set(self, name, value):
+        kind = Parameter.Type.STRING_ARRAY if isinstance(value, list) else None
+        request = SetParameters.Request(parameters=[Parameter(name, kind, value).to_parameter_msg()])
+        return self.call(SetParameters, 'set_parameters', request).results[0]
+
+    def stop(self, *signals):
+        """Signal the detector; its exit code and all that it wrote."""
+        for number in signals or (signal.SIGINT,):
+            self.process.send_signal(number)
+            time.sleep(0.02)
+        output = self.process.communicate(timeout=20)[0]
+        return self.process.returncode, output
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        self.node.destroy_node()
+        self.executor.shutdown()
+
+
+def features_topic(image_topic):
+    return image_topic.removesuffix('/compressed').removesuffix('image') + 'features'
+
+
+@pytest.fixture
+def start(context):
+    """Starts detectors that end with the test."""
+    benches = []
+
+    def starter(*parameters, **options):
+        benches.append(Bench(context, *parameters, **options))
+        return benches[-1]
+
+    yield starter
+    for bench in benches:
+        bench.close()
+
+
+@pytest.fixture(scope='module')
+def bench(context, tiny_model):
+    """A detector with one camera, which several tests share."""
+    made = Bench(context, f'model:={tiny_model}')
+    yield made
+    made.close()
+
+
+def encodings(photo):
+    grey, four = photo, np.dstack([photo] * 3 + [np.full_like(photo, 9)])
+    chroma = np.full_like(photo, 77)
+    half = np.full((len(photo) // 2, photo.shape[1]), 77, np.uint8)
+    same = {
+        'mono8': grey,
+        '8UC1': grey,
+        'rgb8': four[..., :3],
+        'bgr8': four[..., :3],
+        'rgba8': four,
+        'bgra8': four,
+        'mono16': grey.astype('<u2') * 257,
+        'uyvy': np.dstack([chroma, grey]),
+        'yuv422': np.dstack([chroma, grey]),
+        'yuv422_yuy2': np.dstack([grey, chroma]),
+        'nv12': np.vstack([grey, half]),
+        'nv21': np.vstack([grey, half]),
+    }
+    near = {
+        **{f'bayer_{pattern}8': grey for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+        **{f'bayer_{pattern}16': grey.astype('<u2') * 257 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+        '16UC1': grey.astype('<u2') * 4,
+        '32FC1': grey.astype('<f4') / 1000,
+    }
+    return same, near
+
+
+def test_every_encoding_gives_features_with_the_header_of_its_image(bench, photo):
+    same, near = encodings(photo)
+    expected = bench.answer(image_message(photo, header()))
+    assert len(expected) > 50
+    assert expected.descriptors.shape[1] == 32
+    for encoding, pixels in same.items():
+        found = bench.answer(encoded(pixels, encoding, height=len(photo)))
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints, err_msg=encoding)
+        np.testing.assert_array_equal(found.descriptors, expected.descriptors, err_msg=encoding)
+    for encoding, pixels in near.items():
+        assert len(bench.answer(encoded(pixels, encoding))) > 50, encoding
+
+
+def test_bad_images_are_counted_and_said_and_the_next_good_one_is_processed(bench, photo):
+    good = image_message(photo, header())
+    expected = len(bench.answer(good))
+    broken = {
+        'empty': encoded(photo, 'mono8', height=0),
+        'step is 319 bytes': encoded(photo, 'mono8', step=319),
+        'data has 76799 bytes': encoded(photo, 'mono8', data=good.data[:-1]),
+        "encoding 'mono7' is not known": encoded(photo, 'mono7'),
+        'no pixel is a finite number': encoded(np.full(photo.shape, np.nan, '<f4'), '32FC1'),
+        'too many': encoded(photo, 'mono8', height=2**31, width=2**31, step=2**31),
+        'expected each side 16 to 8192': encoded(photo[:8, :8], 'mono8'),
+    }
+    before = bench.status()
+    for number, (sentence, message) in enumerate(broken.items(), int(before['bad']) + 1):
+        bench.send(message)
+        status = bench.status(lambda s, number=number: s['bad'] == str(number))
+        assert sentence in status['last error']
+        assert sentence in status['message']
+        assert status['level'] in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+        assert len(bench.answer(image_message(photo, header()))) == expected
+
+
+def test_the_size_may_change_in_mid_stream_and_the_info_follows(bench, photo):
+    bench.listen(String, 'features/info', LATCHED)
+    for size in ((320, 240), (200, 150), (1000, 100)):
+        found = bench.answer(image_message(cv2.resize(photo, size), header()))
+        assert np.all(found.keypoints < size)
+        assert bench.wait(lambda: bench.received['features/info'])
+        assert bench.wait(
+            lambda size=size: json.loads(bench.received['features/info'][-1].data)['image_size'] == list(size)
+        )
+    info = json.loads(bench.received['features/info'][-1].data)
+    assert info['model'] == 'tiny'
+    assert len(info['checksum']) == 64
+    assert (info['descriptor_size'], info['descriptor_type'], info['descriptor_scale']) == (32, 'int8', 127)
+
+
+def test_diagnostics_tell_how_it_goes(bench, photo):
+    for _ in range(5):
+        bench.answer(image_message(photo, header()))
+    values = bench.status(lambda s: float(s['rate out [Hz]']) > 0)
+    assert float(values['latency p99 [ms]']) >= float(values['latency p50 [ms]']) > 0
+    assert int(values['received']) >= int(values['published']) + int(values['dropped']) + int(values['bad'])
+    assert int(values['keypoints']) > 50
+    assert (values['model'], values['back end']) == ('tiny', 'openvino')
+    assert values['device']
+    assert values['precision'] in ('fp32', 'bf16')
+
+
+def test_the_annotated_image_comes_when_someone_wants_it(bench, photo):
+    subscription = bench.listen(Image, 'features/image')
+    bench.wait(lambda: False, timeout=0.5)
+    message = image_message(photo, header())
+    bench.answer(message)
+    assert bench.wait(lambda: bench.received['features/image'])
+    drawn = bench.received['features/image'][-1]
+    assert (drawn.header, drawn.encoding, drawn.width, drawn.height) == (message.header, 'bgr8', 320, 240)
+    pixels = np.frombuffer(drawn.data, np.uint8).reshape(240, 320, 3)
+    assert (pixels != photo[..., None]).any(axis=2).sum() > 100
+    bench.node.destroy_subscription(subscription)
+
+
+def test_two_publishers_are_told_of_and_both_are_heard(bench, photo):
+    bench.answer(image_message(photo, header()))
+    second = bench.node.create_publisher(Image, 'image', 10)
+    status = bench.status(lambda s: '2 publishers' in s['message'])
+    assert status['level'] == DiagnosticStatus.WARN
+    assert len(bench.answer(image_message(photo, header())))
+    bench.node.destroy_publisher(second)
+
+
+def test_large_colour_images_arrive_from_a_reliable_publisher_and_best_effort_ones_are_heard(bench, photo):
+    bench.node.destroy_publisher(bench.publishers.pop('image'))
+    large = cv2.cvtColor(cv2.resize(photo, (640, 480)), cv2.COLOR_GRAY2BGR)
+    assert large.nbytes > 512 * 1024
+    for qos, image in ((qos_profile_sensor_data, photo), (10, large), (qos_profile_sensor_data, photo)):
+        assert len(bench.answer(image_message(image, header()), qos=qos))
+        bench.node.destroy_publisher(bench.publishers.pop('image'))
+    status = bench.status(lambda s: s['level'] == DiagnosticStatus.STALE)
+    assert status['message'] == 'nobody publishes /image'
+
+
+def test_a_publisher_of_which_nothing_arrives_is_told_of_with_the_cure(bench, photo):
+    publisher = bench.node.create_publisher(Image, 'image', qos_profile_sensor_data)
+    status = bench.status(lambda s: 'nothing has arrived' in s['message'])
+    assert status['level'] == DiagnosticStatus.WARN
+    profile = status['message'].split('FASTDDS_DEFAULT_PROFILES_FILE=')[1].split()[0]
+    assert '<segment_size>' in open(profile).read()  # noqa: PTH123, SIM115
+    bench.node.destroy_publisher(publisher)
+
+
+def test_the_shared_detector_ends_well(bench):
+    code, output = bench.stop()
+    assert code == 0
+    assert 'Traceback' not in output
+    assert 'image: the image is empty' in output
+    assert 'incompatible QoS' not in output
+    assert '/image has a publisher, but nothing has arrived' in output
+
+
+def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_batch(
+    start, tiny_model, photo, tmp_path
+):
+    hold = tmp_path / 'hold'
+    mask = np.zeros_like(photo)
+    mask[:, 160:] = 255
+    cv2.imwrite(str(tmp_path / 'left.png'), mask)
+    cv2.imwrite(str(tmp_path / 'right.png'), 255 - mask)
+    masks = f"['{tmp_path}/left.png','{tmp_path}/right.png']"
+    bench = start(
+        f'model:={tiny_model}',
+        "cameras:=['left','right']",
+        f'mask:={masks}',
+        'image_transport:=compressed',
+        'treshold:=0.1',
+        program=HELD.format(path=str(hold)),
+    )
+
+    def jpeg(image):
+        data = cv2.imencode('.jpg', image)[1].tobytes()
+        return CompressedImage(header=header(), format='jpeg', data=data)
+
+    left, right = (bench.answer(jpeg(photo), f'{side}/image/compressed') for side in ('left', 'right'))
+    assert len(left) > 20
+    assert len(right) > 20
+    assert left.keypoints[:, 0].min() >= 155
+    assert right.keypoints[:, 0].max() <= 165
+
+    # While the first is processed, one of each camera comes to wait.
+    counts = {side: int(bench.status(name=f'superpoint_detector: {side}')['received']) for side in ('left', 'right')}
+    hold.touch()
+    for side in ('left', 'left', 'right'):
+        bench.send(jpeg(photo), f'{side}/image/compressed')
+        counts[side] += 1
+        bench.status(lambda s, side=side: s['received'] == str(counts[side]), f'superpoint_detector: {side}')
+    bench.received['left/features'].clear()
+    hold.unlink()
+    assert bench.wait(lambda: len(bench.received['left/features']) == 2)
+
+    bad = jpeg(photo)
+    bad.data = bad.data[: len(bad.data) // 2]
+    other = jpeg(photo[:200])
+    for number, (message, sentence) in enumerate(((bad, 'cut off'), (other, 'the mask 320×240')), 1):
+        bench.send(message, 'left/image/compressed')
+        bench.status(
+            lambda s, n=number, sentence=sentence: s['bad'] == str(n) and sentence in s['last error'],
+            'superpoint_detector: left',
+        )
+    assert len(bench.answer(jpeg(photo), 'left/image/compressed')) == len(left)
+    values = bench.status(name='superpoint_detector: right')
+    assert values['bad'] == '0'
+    code, output = bench.stop(signal.SIGTERM)
+    assert code == 0
+    assert 'batch of 2' in output
+    assert "parameter 'treshold' is not known, did you mean threshold?" in output
+
+
+def test_while_the_network_works_old_images_are_dropped_and_parameters_answer(start, tiny_model, photo, tmp_path):
+    hold = tmp_path / 'hold'
+    bench = start(f'model:={tiny_model}', program=HELD.format(path=str(hold)))
+    assert len(bench.answer(image_message(photo, header()))) > 50
+    received = int(bench.status()['received'])
+    bench.received['features'].clear()
+    hold.touch()
+    sent = [image_message(photo, header()) for _ in range(4)]
+    for number, message in enumerate(sent, 1):
+        bench.send(message)
+        bench.status(lambda s, number=number: s['received'] == str(received + number))
+    assert bench.set('max_keypoints', 10).successful
+    for name, value, reason in (
+        ('threshold', 2.0, 'out of range'),
+        ('nms_radius', -1, 'out of range'),
+        ('interpolation', 'cubic', "'cubic' is not one of bilinear, bicubic"),
+        ('threshold', 'high', 'Wrong parameter type'),
+        ('resize', 320, 'resize: cannot change while the node is configured'),
+        ('autostart', False, 'read-only'),
+    ):
+        result = bench.set(name, value)
+        assert not result.successful
+        assert reason in result.reason
+    assert bench.received['features'] == []
+    hold.unlink()
+    assert bench.wait(lambda: len(bench.received['features']) == 2)
+    assert [m.header for m in bench.received['features']] == [sent[0].header, sent[-1].header]
+    assert bench.received['features'][1].width == 10
+    assert bench.status()['dropped'] == '2'
+    code, output = bench.stop(signal.SIGINT, signal.SIGINT, signal.SIGINT)
+    assert code == 0
+    assert 'Traceback' not in output
+
+
+def test_a_lifecycle_manager_has_the_say_and_a_failure_can_be_mended(start, tiny_model, photo, tmp_path):
+    truncated, other = tmp_path / 'truncated.onnx', tmp_path / 'other.onnx'
+    truncated.write_bytes(tiny_model.read_bytes()[:5000])
+    other.write_bytes(b'this is no model')
+    bench = start('autostart:=false', 'model:=/nowhere/model.onnx')
+    assert bench.state() == 'unconfigured'
+    status = bench.status()
+    assert (status['level'], status['message']) == (DiagnosticStatus.STALE, 'not configured')
+    for model, reason in (
+        (None, 'model /nowhere/model.onnx: no such file'),
+        (truncated, 'truncated.onnx'),
+        (other, 'other.onnx'),
+        ('superpint', "model 'superpint' is neither one of"),
+    ):
+        if model:
+            assert bench.set('model', str(model)).successful
+        assert not bench.change('configure')
+        assert bench.state() == 'unconfigured'
+        status = bench.status(lambda s: s['level'] == DiagnosticStatus.ERROR)
+        assert 'cannot configure' in status['message']
+        assert reason in status['message']
+    assert bench.set('model', str(tiny_model)).successful
+    assert bench.set('mask', ['/nowhere/mask.png']).successful
+    assert not bench.change('configure')
+    assert bench.set('mask', [str(other)]).successful
+    assert not bench.change('configure')
+    assert bench.set('mask', []).successful
+
+    assert bench.change('configure')
+    assert bench.state() == 'inactive'
+    publisher = bench.node.create_publisher(Image, 'image', 10)
+    bench.wait(lambda: False, timeout=1)
+    assert publisher.get_subscription_count() == 0
+    for _ in range(2):
+        assert bench.change('activate')
+        expected = bench.answer(image_message(photo, header()))
+        assert len(expected) > 50
+        assert bench.change('deactivate')
+        assert bench.wait(lambda: publisher.get_subscription_count() == 0)
+        bench.received['features'].clear()
+        publisher.publish(image_message(photo, header()))
+        bench.wait(lambda: False, timeout=0.5)
+        assert bench.received['features'] == []
+    assert bench.change('cleanup')
+    assert bench.wait(lambda: bench.node.count_publishers('features') == 0)
+    assert bench.set('resize', 160).successful
+    assert bench.change('configure')
+    assert bench.change('activate')
+    assert len(bench.answer(image_message(photo, header()))) != len(expected)
+    code, output = bench.stop()
+    assert code == 0
+    assert 'Traceback' not in output
+
+
+def test_a_missing_back_end_says_how_to_install_it(start, tiny_model):
+    program = "import sys; sys.modules['openvino'] = None; from superpoint_ros.ros.detector_node import main; main()"
+    bench = start(f'model:={tiny_model}', 'backend:=openvino', program=program)
+    status = bench.status(lambda s: s['level'] == DiagnosticStatus.ERROR)
+    assert 'pip install superpoint_ros[cpu]' in status['message']
+    assert bench.state() == 'unconfigured'
+    assert bench.stop()[0] == 0
+
+
+def test_a_wrong_value_at_the_start_ends_the_node_with_one_sentence(start):
+    wrong = {
+        'threshold:=2.0': 'threshold out of range',
+        'threshold:=1': "'threshold' to '1' of type 'INTEGER', expecting type 'DOUBLE'",
+        'backend:=cuda': "'cuda' is not one of",
+    }
+    benches = [start(parameter) for parameter in wrong]
+    for bench, reason in zip(benches, wrong.values(), strict=True):
+        output = bench.process.communicate(timeout=30)[0]
+        assert bench.process.returncode == 1
+        assert reason in output
+        assert len(output.strip().splitlines()) == 1

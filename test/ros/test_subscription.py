@@ -1,0 +1,129 @@
+import time
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String
+
+from superpoint_ros.ros import subscription
+from superpoint_ros.ros.subscription import MatchedSubscription
+
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Bench:
+    """A node that subscribes and one that publishes, spun together."""
+
+    def __init__(self, context, *remaps):
+        arguments = [argument for remap in remaps for argument in ('-r', remap)]
+        cli = ['--ros-args', *arguments] if arguments else None
+        self.listener = rclpy.create_node('listener', context=context, cli_args=cli)
+        self.talker = rclpy.create_node('talker', context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.listener)
+        self.executor.add_node(self.talker)
+        self.heard = []
+
+    def subscribe(self, topic, reliability='auto'):
+        return MatchedSubscription(self.listener, String, topic, lambda m: self.heard.append(m.data), reliability)
+
+    def wait(self, condition, timeout=15):
+        end = time.monotonic() + timeout
+        while not (result := condition()) and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+        return result
+
+    def reliabilities(self, topic):
+        return [s.qos_profile.reliability for s in self.talker.get_subscriptions_info_by_topic(topic)]
+
+    def close(self):
+        self.executor.shutdown()
+        self.listener.destroy_node()
+        self.talker.destroy_node()
+
+
+@pytest.fixture
+def start(context):
+    benches = []
+
+    def starter(*remaps):
+        benches.append(Bench(context, *remaps))
+        return benches[-1]
+
+    yield starter
+    for bench in benches:
+        bench.close()
+
+
+def test_it_follows_the_reliability_of_the_publishers(start):
+    bench = start()
+    bench.subscribe('follow')
+    assert bench.reliabilities('follow') == []
+    reliable = bench.talker.create_publisher(String, 'follow', RELIABLE)
+    assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.RELIABLE])
+    second = bench.talker.create_publisher(String, 'follow', BEST_EFFORT)
+    assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.BEST_EFFORT])
+    for number, publisher in enumerate((reliable, second)):
+        assert bench.wait(publisher.get_subscription_count)
+        bench.wait(lambda: False, timeout=0.2)
+        publisher.publish(String(data=str(number)))
+        assert bench.wait(lambda number=number: str(number) in bench.heard)
+    bench.talker.destroy_publisher(second)
+    assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.RELIABLE])
+
+
+def test_a_first_message_is_not_lost(start):
+    bench = start()
+    bench.subscribe('first')
+    publisher = bench.talker.create_publisher(String, 'first', RELIABLE)
+    assert bench.wait(publisher.get_subscription_count)
+    publisher.publish(String(data='only'))
+    assert bench.wait(lambda: bench.heard == ['only'])
+
+
+def test_names_that_are_swapped_stay_swapped(start):
+    bench = start('left:=right', 'right:=left')
+    subscribed = bench.subscribe('left')
+    assert subscribed.topic == '/right'
+    publisher = bench.talker.create_publisher(String, 'right', RELIABLE)
+    assert bench.wait(publisher.get_subscription_count)
+    assert subscribed.publishers == 1
+
+
+def test_a_reliability_that_cannot_hear_the_publisher_is_told_of(start, monkeypatch):
+    monkeypatch.setattr(subscription, 'SILENCE', 0.2)
+    bench = start()
+    subscribed = bench.subscribe('fixed', 'reliable')
+    bench.talker.create_publisher(String, 'fixed', BEST_EFFORT)
+    assert bench.wait(subscribed.trouble)
+    assert 'a reliable subscription cannot hear that: use auto' in subscribed.trouble()
+
+
+def test_what_is_wrong_is_logged_once_and_no_longer_told_when_it_is_mended(start, monkeypatch, capfd):
+    monkeypatch.setattr(subscription, 'SILENCE', 0.3)
+    bench = start()
+    subscribed = bench.subscribe('quiet')
+    assert subscribed.trouble() == ''
+    publisher = bench.talker.create_publisher(String, 'quiet', RELIABLE)
+    assert bench.wait(subscribed.trouble)
+    bench.wait(lambda: False, timeout=0.5)
+    assert subscribed.trouble().endswith('is it running?')
+    publisher.publish(String(data='here'))
+    assert bench.wait(lambda: not subscribed.trouble())
+    assert capfd.readouterr().err.count('/quiet has a publisher, but nothing has arrived') == 1
+
+
+def test_after_destroy_nothing_is_subscribed(start):
+    bench = start()
+    publisher = bench.talker.create_publisher(String, 'ended', RELIABLE)
+    subscribed = bench.subscribe('ended')
+    assert bench.wait(publisher.get_subscription_count)
+    subscribed.destroy()
+    assert bench.wait(lambda: publisher.get_subscription_count() == 0)
+    bench.wait(lambda: False, timeout=0.3)
+    assert publisher.get_subscription_count() == 0
