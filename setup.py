@@ -44,6 +44,7 @@ TEST = [
     'mypy>=1.15',
     'pytest>=8',
     'pytest-timeout>=2.3',
+    'ros-nav-msgs',
     'ruff>=0.9',
     'setuptools>=59.6',
 ]

@@ -5,10 +5,10 @@ import yaml
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from superpoint_ros import resources
-from superpoint_ros.config import options
-from superpoint_ros.ros import parameters
-from superpoint_ros.ros.matcher_config import CONFIGURATIONS
+from superpoint_ros import resources  # noqa: E402
+from superpoint_ros.config import options  # noqa: E402
+from superpoint_ros.ros import parameters  # noqa: E402
+from superpoint_ros.ros.matcher_config import CONFIGURATIONS  # noqa: E402
 
 
 def test_the_file_has_every_parameter_of_the_node_with_its_default_and_no_other(context):
