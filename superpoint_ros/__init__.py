@@ -1,3 +1,1 @@
 """SuperPoint local features for robots: extract, match and track keypoints, live in ROS 2 or offline."""
-
-__version__ = '0.1.0'
