@@ -44,7 +44,7 @@ class Field(NamedTuple):
     name: str
     offset: int
     datatype: int
-    count: int
+    count: int  # type: ignore[assignment]  # the message's own name, which hides tuple.count
 
 
 def feature_dtype(descriptor_size: int, descriptor_type: str = 'int8') -> np.dtype[Any]:
@@ -98,6 +98,8 @@ def decode_features(
             raise ValueError(f'features: expected a FLOAT32 field {name}, got {cloud.dtype}')
     keypoints = np.stack([cloud['x'], cloud['y']], axis=1)
     if 'descriptor' in names:
+        if cloud.dtype['descriptor'].base not in (np.int8, np.dtype('<f4')):
+            raise ValueError(f'features: expected a field descriptor of INT8 or FLOAT32, got {cloud.dtype}')
         size = int(np.prod(cloud.dtype['descriptor'].shape, dtype=int))  # 1 if the field is no array
         descriptors = cloud['descriptor'].reshape(len(cloud), size).astype(np.float32)
         if cloud.dtype['descriptor'].base == np.int8:
@@ -114,21 +116,23 @@ def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) ->
     Raises:
         ValueError: the data is shorter than the message says, or a field does not fit in a point.
     """
-    kinds = {number: kind for kind, number in DATATYPES.items()}
-    names, formats, offsets = [], [], []
+    kinds = {number: np.dtype(f'<{kind}') for kind, number in DATATYPES.items()}
+    layout: dict[str, list[Any]] = {'names': [], 'formats': [], 'offsets': []}
     for field in fields:
         if field.datatype not in kinds:
             raise ValueError(f'point cloud: field {field.name} has the unknown datatype {field.datatype}')
-        names.append(field.name)
-        formats.append(
-            (f'<{kinds[field.datatype]}', (field.count,)) if field.count != 1 else f'<{kinds[field.datatype]}'
-        )
-        offsets.append(field.offset)
-    dtype = np.dtype({'names': names, 'formats': formats, 'offsets': offsets, 'itemsize': point_step})
+        kind = kinds[field.datatype]
+        if field.offset < 0 or field.count < 0 or field.offset + field.count * kind.itemsize > point_step:
+            raise ValueError(f'point cloud: field {field.name} does not fit in a point of {point_step} bytes')
+        if field.name in layout['names']:
+            raise ValueError(f'point cloud: there are two fields {field.name}')
+        layout['names'].append(field.name)
+        layout['formats'].append(kind if field.count == 1 else (kind, (field.count,)))
+        layout['offsets'].append(field.offset)
     buffer = memoryview(data)
-    if width * point_step > buffer.nbytes:
+    if width < 0 or width * point_step > buffer.nbytes:
         raise ValueError(f'point cloud: {width} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
-    return np.frombuffer(buffer, dtype, count=width)
+    return np.frombuffer(buffer, np.dtype(layout | {'itemsize': point_step}), count=width)
 
 
 def features_info(

@@ -55,6 +55,20 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     return cls(**values)
 
 
+def split(values: dict[str, Any], *classes: type) -> list[dict[str, Any]]:
+    """The part of a mapping that belongs to each of some configuration dataclasses.
+
+    Raises:
+        TypeError: a key is a field of none of them.
+    """
+    fields = [[field.name for field in dataclasses.fields(cls)] for cls in classes]
+    unknown = sorted(set(values).difference(*fields))
+    if unknown:
+        known = ', '.join(name for names in fields for name in names)
+        raise TypeError(f'unknown option {", ".join(unknown)}; known are {known}')
+    return [{name: values[name] for name in names if name in values} for names in fields]
+
+
 def check(config: Any) -> None:
     """Check a configuration's values against its options; call it in __post_init__.
 

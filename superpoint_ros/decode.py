@@ -142,35 +142,37 @@ def find_peaks(
     (width, height), radius = size, config.nms_radius
     _, picture = cv2.threshold(scores[:height, :width], config.threshold, 0, cv2.THRESH_TOZERO)
     cv2.patchNaNs(picture, 0)
-    picture = cv2.copyMakeBorder(picture, *[radius] * 4, cv2.BORDER_CONSTANT, value=0)
+    picture = cv2.copyMakeBorder(picture, radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
     values, stride = picture.ravel(), picture.shape[1]
     steps = np.arange(-radius, radius + 1)
     square = (steps[:, None] * stride + steps).ravel()
     before = square[: square.size // 2]
+    kernel = np.ones((steps.size, steps.size), np.uint8)
 
-    def allowed(where: Indices) -> npt.NDArray[np.bool_]:
+    def allowed(where: Indices) -> Mask:
         y, x = where // stride - radius, where % stride - radius
         inside = (x >= config.border) & (x < width - config.border)
         inside &= (y >= config.border) & (y < height - config.border)
         return inside if mask is None else inside & mask[y, x]
 
     found, found_scores = np.empty(0, np.intp), np.empty(0, np.float32)
-    left = np.flatnonzero(values)
-    while left.size:
-        if left.size * square.size < values.size:
-            highest = values[left[:, None] + square].max(axis=1)
-        else:
-            highest = cv2.dilate(picture, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)).ravel()[left]
-        peaks = left[values[left] == highest]
+    least = np.finfo(np.float32).smallest_subnormal
+    left: Indices | None = None  # all of the picture
+    peaks = np.flatnonzero((picture == cv2.dilate(picture, kernel)) & (picture > 0))
+    while peaks.size:
         peaks = peaks[(values[peaks[:, None] + before] < values[peaks, None]).all(axis=1)]
         eligible = peaks[allowed(peaks)]
         found = np.concatenate([found, eligible])
         found_scores = np.concatenate([found_scores, values[eligible]])
         values[peaks[:, None] + square] = 0
-        left = left[values[left] > 0]
         if found.size >= config.max_keypoints:
             least = np.partition(found_scores, -config.max_keypoints)[-config.max_keypoints]
-            left = left[values[left] >= least]
+        left = np.flatnonzero(values >= least) if left is None else left[values[left] >= least]
+        if left.size * square.size < values.size:
+            highest = values[left[:, None] + square].max(axis=1)
+        else:
+            highest = cv2.dilate(picture, kernel).ravel()[left]
+        peaks = left[values[left] == highest]
     best = np.lexsort((found, -found_scores))[: config.max_keypoints]
     return found[best] // stride - radius, found[best] % stride - radius
 
@@ -209,7 +211,7 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
     depth, rows, columns = descriptors.shape
     cells = np.ascontiguousarray(descriptors.transpose(1, 2, 0)).reshape(rows * columns, depth)
     kernel = _bilinear if interpolation == 'bilinear' else _bicubic
-    position = (keypoints - (CELL - 1) / 2) / CELL
+    position: Floats = (keypoints - np.float32((CELL - 1) / 2)) / np.float32(CELL)
     first = np.floor(position)
     taps, weights = kernel(position - first)
     near = first.astype(np.intp)[:, :, None] + taps

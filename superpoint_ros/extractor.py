@@ -13,14 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros import models, runtimes
-from superpoint_ros.config import check, option
+from superpoint_ros.config import check, option, split
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, resize_transform, transform_points
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 Image = npt.NDArray[Any]
+
 SMALLEST, LARGEST = 16, 8192
+"""Least and greatest side of an image, in pixels."""
+
+OVERSHOOT = 0.01
+"""Floats may be so far outside 0 to 1, as interpolation leaves them; they are clipped."""
+
+GREY_CODES = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
+"""How OpenCV makes grey of so many channels."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +83,11 @@ class Extractor:
     """
 
     def __init__(self, model: str = 'superpoint', watch: Watch | None = None, **options: Any) -> None:
-        configs = []
-        known = []
-        for kind in (ExtractorConfig, RuntimeConfig, DecodeConfig):
-            names = [field.name for field in dataclasses.fields(kind)]
-            configs.append(kind(**{name: options.pop(name) for name in names if name in options}))
-            known += names
-        if options:
-            raise TypeError(f'unknown option {", ".join(sorted(options))}; known are {", ".join(known)}')
-        self.config, runtime_config, self.decode_config = configs
+        own, runtime, decode = split(options, ExtractorConfig, RuntimeConfig, DecodeConfig)
+        self.config = ExtractorConfig(**own)
+        self.decode_config = DecodeConfig(**decode)
         self.model = models.resolve(model)
-        self.runtime = runtimes.load(self.model, runtime_config, watch)
+        self.runtime = runtimes.load(self.model, RuntimeConfig(**runtime), watch)
 
     def __call__(self, image: Image, mask: Image | None = None) -> Features:
         """Extract the features of one image.
@@ -125,20 +127,17 @@ class Extractor:
                 [small_masks[i] for i in members],
             )
             decoded.update(zip(members, results, strict=True))
-        return [finish(decoded[i], image) for i, image in enumerate(prepared)]
+        return [finish(decoded[i], image, mask) for i, (image, mask) in enumerate(zip(prepared, masks, strict=True))]
 
     def configure(self, **options: Any) -> None:
         """Change options of DecodeConfig; the next call uses them.
 
         Raises:
-            TypeError: an option is unknown or cannot be changed.
+            TypeError: an option is not of DecodeConfig.
             ValueError: a value is out of range; nothing is changed.
         """
-        known = [field.name for field in dataclasses.fields(DecodeConfig)]
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise TypeError(f'{", ".join(unknown)} cannot be changed; what can is {", ".join(known)}')
-        self.decode_config = dataclasses.replace(self.decode_config, **options)
+        (changed,) = split(options, DecodeConfig)
+        self.decode_config = dataclasses.replace(self.decode_config, **changed)
 
 
 def prepare(image: Image, resize: int) -> Prepared:
@@ -157,10 +156,10 @@ def prepare(image: Image, resize: int) -> Prepared:
     if resize and max(size) > resize:
         scale = resize / max(size)
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
     right, bottom = -size[0] % CELL, -size[1] % CELL
     if right or bottom:
-        grey = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        grey = np.asarray(cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
     return Prepared(grey, size, resize_transform(width / size[0], height / size[1]), (width, height))
 
 
@@ -175,9 +174,11 @@ def prepare_mask(mask: Image, prepared: Prepared) -> Mask:
         raise ValueError(
             f'mask: expected bool or uint8 of shape {(height, width)} as the image, got {mask.dtype} of {mask.shape}'
         )
-    y, x = np.indices(prepared.pixels.shape)
-    rounded = np.rint(transform_points(prepared.transform, np.stack([x, y], -1).astype(np.float32))).astype(int)
-    return mask[rounded[..., 1].clip(0, height - 1), rounded[..., 0].clip(0, width - 1)] != 0
+    rows, columns = prepared.pixels.shape
+    diagonal = np.arange(max(rows, columns), dtype=np.float32)
+    x, y = transform_points(prepared.transform, np.stack([diagonal, diagonal], axis=1)).T
+    nearest = np.ix_(_pixels(y[:rows], height), _pixels(x[:columns], width))
+    return np.asarray(mask[nearest] != 0)
 
 
 def to_grey(image: Image) -> npt.NDArray[np.uint8]:
@@ -186,26 +187,39 @@ def to_grey(image: Image) -> npt.NDArray[np.uint8]:
     Raises:
         ValueError: as in Extractor.__call__.
     """
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f'image: expected a NumPy array, got {image!r:.100}')
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in GREY_CODES):
         raise ValueError(f'image: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}')
     if not all(SMALLEST <= side <= LARGEST for side in image.shape[:2]):
         raise ValueError(f'image: {image.shape[1]}×{image.shape[0]} pixels, expected each side {SMALLEST} to {LARGEST}')
     if image.dtype.kind == 'f':
         image = image.astype(np.float32, copy=False)
-        low, high = float(image.min()), float(image.max())
-        if not (low >= -0.01 and high <= 1.01):
-            raise ValueError(f'image: expected floats from 0 to 1, got {low:g} to {high:g}')
     elif image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f'image: expected uint8, uint16 or float, got {image.dtype}')
     if image.ndim == 3:
-        code = {3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}.get(image.shape[2])
-        image = image[..., 0] if code is None else cv2.cvtColor(image, code)
+        code = GREY_CODES[image.shape[2]]
+        image = image[..., 0] if code is None else np.asarray(cv2.cvtColor(image, code))
     if image.dtype == np.uint8:
         return image
-    return cv2.convertScaleAbs(np.maximum(image, 0), alpha=1 / 257 if image.dtype == np.uint16 else 255)
+    if image.dtype == np.uint16:
+        return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257), np.uint8)
+    low, high = float(image.min()), float(image.max())
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # also if they are NaN
+        raise ValueError(f'image: expected floats from 0 to 1, got {low:g} to {high:g}')
+    return np.asarray(cv2.convertScaleAbs(np.maximum(image, 0), alpha=255), np.uint8)
 
 
-def finish(decoded: Decoded, prepared: Prepared) -> Features:
-    """Features in the pixels of the image that came in."""
+def finish(decoded: Decoded, prepared: Prepared, mask: Image | None = None) -> Features:
+    """Features in the pixels of the image that came in, none where its mask is 0."""
     keypoints = transform_points(prepared.transform, decoded.keypoints)
-    return Features(keypoints.astype(np.float32), decoded.scores, decoded.descriptors, prepared.image_size)
+    features = Features(keypoints, decoded.scores, decoded.descriptors, prepared.image_size)
+    if mask is None:
+        return features
+    width, height = prepared.image_size
+    return features[mask[_pixels(keypoints[:, 1], height), _pixels(keypoints[:, 0], width)] != 0]
+
+
+def _pixels(positions: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.intp]:
+    """The nearest pixels, inside a side of this size."""
+    return np.rint(positions).astype(np.intp).clip(0, size - 1)

@@ -70,7 +70,7 @@ class Matches:
         count = len(self.similarities)
         if self.indices.shape != (count, 2) or self.indices.dtype != np.uint32:
             raise ValueError(
-                f'indices: expected uint32 of shape ({count}, 2), got {self.indices.dtype} of shape {self.indices.shape}'
+                f'indices: expected uint32 of shape {(count, 2)}, got {self.indices.dtype} of {self.indices.shape}'
             )
         if self.similarities.shape != (count,) or self.similarities.dtype != np.float32:
             raise ValueError(f'similarities: expected float32 of shape ({count},), got {self.similarities.dtype}')

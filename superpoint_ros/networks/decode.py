@@ -128,13 +128,24 @@ def find_peaks(
 
 def _window_maxima(values: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     """Of non-negative maps (B, H, W): the maximum in the square around each pixel, and in its part before the pixel."""
-    height, width = values.shape[1:]
-    side = 2 * radius + 1
-    rows = F.max_pool2d(F.pad(values, (radius, radius)), (1, side), 1)
-    square = F.max_pool2d(F.pad(rows, (0, 0, radius, radius)), (side, 1), 1)
-    above = F.max_pool2d(F.pad(rows, (0, 0, radius, 0)), (radius, 1), 1)[:, :height]
-    before = F.max_pool2d(F.pad(values, (radius, 0)), (1, radius), 1)[:, :, :width]
+    runs = _running_maximum(F.pad(values, (radius, radius)), radius, dim=2)
+    before = runs[:, :, : values.shape[2]]
+    rows = torch.maximum(torch.maximum(before, values), runs[:, :, radius + 1 :])
+    runs = _running_maximum(F.pad(rows, (0, 0, radius, radius)), radius, dim=1)
+    above = runs[:, : values.shape[1]]
+    square = torch.maximum(torch.maximum(above, rows), runs[:, radius + 1 :])
     return square, torch.maximum(above, before)
+
+
+def _running_maximum(values: Tensor, count: int, dim: int) -> Tensor:
+    """The maximum of each `count` successive values: in few passes, as each doubles the length of the runs."""
+    length = 1
+    while length < count:
+        step = min(length, count - length)
+        rest = values.shape[dim] - step
+        values = torch.maximum(values.narrow(dim, 0, rest), values.narrow(dim, step, rest))
+        length += step
+    return values
 
 
 def refinement(scores: Tensor, y: Tensor, x: Tensor) -> Tensor:

@@ -45,8 +45,11 @@ PORT_EPSILON = 1e-3
 
 OUR_EPSILON = 1e-5
 
+BROKEN = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+"""What torch.load raises when a file is not what it should be."""
 
-def read(path: Path) -> SuperPoint:
+
+def read(path: Path | str) -> SuperPoint:
     """Read a checkpoint of ours (.safetensors) or of one of the known other projects (any other ending).
 
     Raises:
@@ -70,15 +73,7 @@ def read(path: Path) -> SuperPoint:
 def _read_state(path: Path) -> State:
     try:
         state: Any = torch.load(path, map_location='cpu', weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'{path}: not a checkpoint that torch can read without running code ({reason})') from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
@@ -102,8 +97,9 @@ def _port_state(path: Path, state: State) -> State:
     """The port's tensors under our names; the batch norm of the last layers folded into their convolutions."""
     ours = {}
     for name, tensor in state.items():
-        block, layer, kind = ('', *name.rsplit('.', 2))[-3:]
-        ours[f'{PORT.get(block, block)}.{ {"conv": "conv", "bn": "norm"}.get(layer, layer) }.{kind}'] = tensor
+        block, _, rest = name.partition('.conv.' if '.conv.' in name else '.bn.')
+        layer = 'conv' if '.conv.' in name else 'norm'
+        ours[f'{PORT.get(block, block)}.{layer}.{rest}'] = tensor
     for last in ('detector.1', 'descriptor.1'):
         parts = {name: ours.pop(name) for name in list(ours) if name.startswith(f'{last}.')}
         if not parts:
@@ -130,7 +126,7 @@ def _network(path: Path, state: State, after_relu: bool) -> SuperPoint:
         return state[name].shape[0]
 
     config = SuperPointConfig(
-        channels=tuple(outputs(f'encoder.{layer}.conv.weight') for layer in ENCODER_LAYERS[::2]),
+        channels=tuple(outputs(f'encoder.{layer}.conv.weight') for layer in ENCODER_LAYERS[::2]),  # type: ignore[arg-type]
         head_channels=outputs('detector.0.conv.weight'),
         descriptor_size=outputs('descriptor.1.weight') if 'descriptor.1.weight' in state else 0,
         norm='after_relu' if after_relu else 'none',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from openvino.preprocess import PrePostProcessor
 
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decoder_for
 from superpoint_ros.features import Floats
-from superpoint_ros.models import Model, checksum
+from superpoint_ros.models import QUANTISED, Model, checksum
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 logger = logging.getLogger(__name__)
@@ -38,9 +38,8 @@ class OpenVINORuntime:
     name = 'openvino'
 
     def __init__(self, model: Model, config: RuntimeConfig, watch: Watch | None = None) -> None:  # noqa: ARG002
-        path = model.file('graph')
         self._core = ov.Core()
-        self._graph = _read(self._core, path)
+        path, self._graph = self._choose_graph(model, config.precision)
         self._outputs = {output.any_name: output.partial_shape[1].get_length() for output in self._graph.outputs}
         self._decode = decoder_for(self._outputs)
         self.descriptor_size = self._outputs.get('descriptors', 0)
@@ -51,10 +50,11 @@ class OpenVINORuntime:
         except RuntimeError as error:
             there = ', '.join(self._core.available_devices)
             raise ValueError(f'device {self._device!r}: OpenVINO does not know it; it sees {there}') from error
-        self.precision = self._choose_precision(config.precision)
+        # In a quantised graph only what is not quantised is left to choose, and in float32 that is as fast.
+        self.precision = 'int8' if _is_quantised(self._graph) else self._choose_precision(config.precision)
         self._settings: dict[Any, Any] = {
             properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
-            properties.hint.inference_precision: TYPES[self.precision],
+            properties.hint.inference_precision: TYPES.get(self.precision, ov.Type.f32),
         }
         if config.threads:
             self._settings[properties.inference_num_threads] = config.threads
@@ -72,7 +72,7 @@ class OpenVINORuntime:
                 self._decode(heads, size, config, mask) for heads, size, mask in zip(outputs, sizes, masks, strict=True)
             ]
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Iterator[dict[str, Floats]]:
+    def infer(self, images: npt.NDArray[np.uint8]) -> Generator[dict[str, Floats], None, None]:
         """The network alone: for each of (B, H, W) images its outputs by name, valid until the next are asked for."""
         requests = self._requests(*images.shape[1:])
         try:
@@ -102,6 +102,30 @@ class OpenVINORuntime:
             steps.output('descriptors').tensor().set_layout(ov.Layout('NHWC'))
         compiled = self._core.compile_model(steps.build(), self._device, self._settings)
         return [compiled.create_infer_request() for _ in range(2)]
+
+    def _choose_graph(self, model: Model, asked: str) -> tuple[Path, ov.Model]:
+        """The graph to run: for int8, or auto, the quantised one, if there is one made from the same weights."""
+        if asked == 'int8' and model.quantised is None and model.graph is not None:
+            raise FileNotFoundError(
+                f'precision int8: model {model.name} has no {model.graph.stem}{QUANTISED}.onnx beside it; make it with: '
+                f'superpoint quantise {model.graph}'
+            )
+        if asked in ('int8', 'auto') and model.quantised is not None:
+            quantised = _read(self._core, model.quantised)
+            if model.graph is None or model.graph == model.quantised:
+                return model.quantised, quantised
+            graph = _read(self._core, model.graph)
+            if _checksum_of_weights(graph) == _checksum_of_weights(quantised):
+                if asked == 'auto':
+                    logger.info('precision: int8 (%s is there)', model.quantised.name)
+                return model.quantised, quantised
+            reason = f'{model.quantised}: made from other weights than {model.graph.name}; make it anew'
+            if asked == 'int8':
+                raise ValueError(reason)
+            logger.warning('%s; going on without int8', reason)
+            return model.graph, graph
+        path = model.file('graph')
+        return path, _read(self._core, path)
 
     def _choose_precision(self, asked: str) -> str:
         # What OpenVINO takes by itself is what the device computes natively: bf16 on a CPU only where it has the
@@ -143,6 +167,10 @@ def _read(core: ov.Core, path: Path) -> ov.Model:
         if len(shape) != 4 or shape[1].is_dynamic or not channels.compatible(shape[1]):
             raise ValueError(f'{path}: output {name}: expected shape [?,{channels},?,?], found {shape}')
     return graph
+
+
+def _is_quantised(graph: ov.Model) -> bool:
+    return any(node.get_type_name() == 'FakeQuantize' for node in graph.get_ops())
 
 
 def _checksum_of_weights(graph: ov.Model) -> str:

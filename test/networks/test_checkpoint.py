@@ -1,0 +1,126 @@
+"""Checkpoints: what was saved is loaded, what is broken is refused before memory is taken."""
+
+import json
+import stat
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+
+SMALL = SuperPointConfig((8, 8, 16, 16), head_channels=16, descriptor_size=24)
+
+
+def trained(config):
+    """A network whose batch norm has seen data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SuperPoint(config).train()
+        for _ in range(3):
+            network(torch.rand(2, 1, 32, 32) * 3 - 1)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.normal_(module.weight)
+                torch.nn.init.normal_(module.bias)
+    return network.eval()
+
+
+@pytest.mark.parametrize('norm', ['before_relu', 'after_relu', 'none'])
+@pytest.mark.parametrize('depth', [24, 0])
+def test_saved_loaded_and_folded_networks_compute_the_same(norm, depth, tmp_path):
+    network = trained(SuperPointConfig((8, 8, 16, 16), head_channels=16, descriptor_size=depth, norm=norm))
+    path = tmp_path / 'new folder' / 'network.safetensors'
+    checkpoint.save(path, network)
+    loaded = checkpoint.load(path)
+    folded = checkpoint.fold(loaded)
+    assert loaded.config == network.config
+    assert not loaded.training
+    assert not folded.training
+    image = torch.rand(2, 1, 24, 40)
+    with torch.no_grad():
+        for expected, same, close in zip(network(image), loaded(image), folded(image), strict=True):
+            assert torch.equal(expected, same)
+            torch.testing.assert_close(close, expected, rtol=1e-4, atol=1e-4)
+    norms = [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert bool(norms) == (norm == 'after_relu')
+
+
+def test_everyone_may_read_the_file(tmp_path):
+    path = tmp_path / 'network.safetensors'
+    checkpoint.save(path, SuperPoint(SMALL))
+    ordinary = tmp_path / 'ordinary'
+    ordinary.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, ordinary.name}
+
+
+def test_folding_leaves_the_network_alone():
+    network = trained(SMALL).train()
+    checkpoint.fold(network)
+    assert network.training
+    assert isinstance(network.encoder[0].norm, torch.nn.BatchNorm2d)
+
+
+def refused(path, match):
+    with pytest.raises(ValueError, match=match) as error:
+        checkpoint.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_truncated_files(tmp_path):
+    path = tmp_path / 'network.safetensors'
+    checkpoint.save(path, SuperPoint(SMALL))
+    whole = path.read_bytes()
+    for content in (b'', b'hello', whole[:7], whole[:500], whole[: len(whole) // 2], whole[:-1]):
+        path.write_bytes(content)
+        refused(path, 'not a complete')
+
+
+def test_headers_that_lie(tmp_path):
+    path = tmp_path / 'network.safetensors'
+    huge = {'encoder.0.conv.weight': {'dtype': 'F32', 'shape': [1 << 40], 'data_offsets': [0, 1 << 42]}}
+    header = json.dumps(huge).encode()
+    path.write_bytes(struct.pack('<Q', len(header)) + header)
+    refused(path, 'not a complete')
+    path.write_bytes(struct.pack('<Q', 1 << 60) + header)
+    refused(path, 'not a complete')
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        '{',
+        '[]',
+        '{"colour": 3}',
+        '{"channels": [8, 8, 16]}',
+        '{"channels": [8, 8, 16, 1000000000]}',
+        '{"channels": 5}',
+        '{"head_channels": "16"}',
+        '{"descriptor_size": -1}',
+        '{"norm": "sideways"}',
+    ],
+)
+def test_configs_that_are_none(config, tmp_path):
+    path = tmp_path / 'network.safetensors'
+    save_file(SuperPoint(SMALL).state_dict(), path, {'model': 'superpoint', 'config': config})
+    refused(path, 'the config in its metadata is missing or wrong')
+
+
+def test_tensors_that_do_not_fit_the_config(tmp_path):
+    path = tmp_path / 'network.safetensors'
+    metadata = {'model': 'superpoint', 'config': json.dumps({'channels': [8, 8, 16, 16]})}
+    save_file(SuperPoint(SMALL).state_dict(), path, metadata)
+    refused(path, r'detector\.0\.conv\.weight: expected \(256, 16, 3, 3\), found \(16, 16, 3, 3\)')
+    save_file({'a': torch.zeros(1)}, path, metadata)
+    refused(path, r'encoder\.0\.conv\.weight: expected \(8, 1, 3, 3\), found no such tensor')
+
+
+def test_files_of_others(tmp_path):
+    path = tmp_path / 'network.safetensors'
+    save_file({'a': torch.zeros(1)}, path)
+    refused(path, 'expected a checkpoint of superpoint_ros')
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        checkpoint.load(tmp_path / 'none.safetensors')

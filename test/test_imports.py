@@ -1,0 +1,128 @@
+"""Which part may import which: dependencies point one way, and the core needs neither torch nor ROS."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import superpoint_ros
+
+PACKAGE = Path(superpoint_ros.__file__).parent
+
+CORE = [
+    'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'matching', 'models',
+    'resources', 'runtimes', 'tracking',
+]  # fmt: skip
+
+PARTS = ['benchmark', 'bags', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']
+
+ALLOWED = {
+    'networks': [],
+    'runtimes': ['networks'],  # torch and TensorRT back ends, and export: imported when chosen
+    'training': ['networks'],
+    'evaluation': ['networks', 'runtimes', 'training'],
+    'bags': ['runtimes', 'ros'],
+    'ros': ['runtimes'],
+    'demo': ['runtimes', 'ros'],
+    'benchmark': ['networks', 'runtimes', 'ros', 'demo'],
+}
+"""Beside the core, the parts that each part may import."""
+
+HEAVY = [
+    'torch',
+    'lightning',
+    'kornia',
+    'rclpy',
+    'sensor_msgs',
+    'rosbags',
+    'openvino',
+    'tensorrt',
+    'onnx',
+    'nncf',
+    'ray',
+]
+
+
+def imports(path, at_import_only=False):
+    """The modules that a file imports, as dotted names; of `from a import b` both a and a.b."""
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree))
+    if at_import_only:
+        inside = {id(n) for f in nodes if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for n in ast.walk(f)}
+        nodes = [node for node in nodes if id(node) not in inside]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            yield node.module
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def parts_of(path):
+    """Parts of the package that a file imports."""
+    names = [name.split('.') for name in imports(path)]
+    return {name[1] for name in names if name[0] == 'superpoint_ros' and len(name) > 1}
+
+
+def files(part):
+    folder = PACKAGE / part
+    return sorted(folder.rglob('*.py')) if folder.is_dir() else [folder.with_suffix('.py')]
+
+
+@pytest.mark.parametrize('part', sorted(ALLOWED))
+def test_a_part_imports_the_core_and_what_it_may(part):
+    allowed = {*CORE, *ALLOWED[part], part, '__version__'}
+    wrong = {f'{path.name} → {other}' for path in files(part) for other in parts_of(path) - allowed}
+    assert not wrong
+
+
+@pytest.mark.parametrize('module', [name for name in CORE if name != 'runtimes'])
+def test_the_core_imports_the_core_alone(module):
+    (path,) = files(module)
+    assert parts_of(path) <= {*CORE, '__version__'}
+    assert not {name.split('.')[0] for name in imports(path)} & set(HEAVY)
+
+
+def test_every_module_is_listed():
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
+    assert found == {*CORE, *PARTS, '__init__', 'cli', 'detect'}
+
+
+BLOCK = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {blocked!r}:
+            raise ImportError(f'{{name}} is blocked')
+sys.meta_path.insert(0, Blocker())
+{statement}
+"""
+
+
+def python(statement, blocked):
+    code = BLOCK.format(blocked=blocked, statement=statement)
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+
+
+def test_the_core_works_without_torch_ros_and_back_ends():
+    modules = ', '.join(f'superpoint_ros.{name}' for name in [*CORE, 'cli', 'detect'])
+    result = python(f'import superpoint_ros, {modules}', HEAVY)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(('backend', 'library', 'extra'), [('openvino', 'openvino', 'cpu'), ('torch', 'torch', 'gpu')])
+def test_a_back_end_that_is_not_installed_says_how_to_install_it(backend, library, extra, tmp_path):
+    (tmp_path / 'model.onnx').touch()
+    statement = f"""
+from superpoint_ros.extractor import Extractor
+try:
+    Extractor({str(tmp_path / 'model.onnx')!r}, backend={backend!r})
+except ImportError as error:
+    print(error)
+"""
+    result = python(statement, [library])
+    assert f'back end {backend} needs {library}' in result.stdout, result.stderr
+    assert f'pip install superpoint_ros[{extra}]' in result.stdout
