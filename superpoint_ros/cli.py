@@ -41,6 +41,7 @@ COMMANDS = {
     'evaluate': Command('compare models and classical methods', 'evaluation.commands', 'COMMANDS'),
     'export': Command('make the .onnx graph, or a TensorRT engine, of a model', 'runtimes.command', 'export'),
     'benchmark': Command('time every stage, beside SIFT and ORB; and the node', 'benchmark.command', 'benchmark'),
+    'quantise': Command('a graph with 8-bit convolutions, for CPUs', 'evaluation.quantised', 'quantise'),
     'convert': Command("make another project's checkpoint one of ours", 'runtimes.command', 'convert'),
 }
 
@@ -80,7 +81,7 @@ def run(target: Callable[..., Any] | dict[str, Callable[..., Any]], words: list[
     for name, function in target.items():
         choices.add_subcommand(name, parser_of(function, f'{program} {name}'))
     arguments = _namespace(parser, words)
-    return target[arguments['what']](**arguments[arguments['what']])
+    return target[arguments['what']](**_options(arguments[arguments['what']]))
 
 
 def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
@@ -119,8 +120,12 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
 
 
 def _namespace(parser: ArgumentParser, words: list[str]) -> dict[str, Any]:
-    arguments = parser.instantiate(parser.parse_args(words))
-    return {name: value for name, value in vars(arguments).items() if name not in ('config', '__path__')}
+    return _options(parser.instantiate(parser.parse_args(words)))
+
+
+def _options(namespace: Any) -> dict[str, Any]:
+    """What goes to the function: all but what jsonargparse keeps for itself."""
+    return {name: value for name, value in vars(namespace).items() if name not in ('config', '__path__')}
 
 
 def _help(asked: str) -> int:

@@ -107,3 +107,7 @@ def test_what_is_missing_is_one_sentence(tmp_path):
     done = command('evaluate', 'sequence', str(tmp_path / 'none'))
     assert done.returncode == 1
     assert done.stderr.strip().endswith(f'superpoint evaluate: {tmp_path / "none"}: no such folder')
+
+
+def test_one_of_several_functions_gets_its_own_arguments_alone():
+    assert cli.run({'one': run, 'other': lambda: None}, ['other'], 'test') is None

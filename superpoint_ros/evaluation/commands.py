@@ -42,7 +42,7 @@ def evaluate_homography(
     Raises:
         ValueError: the folder has no scenes, or some pair could not be read (the others are measured all the same).
     """
-    loaders = _spread(datasets.hpatches(folder), count)
+    loaders = datasets.spread(datasets.hpatches(folder), count)
     images = f'{folder}, HPatches layout, {len(loaders)} pairs'
     return _measure_pairs('homography', images, loaders, methods(**compared), PROTOCOLS[preset], output)
 
@@ -67,7 +67,7 @@ def evaluate_pairs(
         ValueError: the folder has no images, or some could not be read (the others are measured all the same).
     """
     protocol = PROTOCOLS[preset]
-    loaders = _spread(datasets.random_pairs(folder, seed, protocol.description.size), count)
+    loaders = datasets.spread(datasets.random_pairs(folder, seed, protocol.description.size), count)
     images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
     return _measure_pairs('pairs', images, loaders, methods(**compared), protocol, output)
 
@@ -243,12 +243,6 @@ def _plot_pairs(name: str, results: homography.Results, output: Path) -> None:
     report.plot(output / f'{name}_precision_recall.png', matches, 'recall of the right matches', 'precision', (0, 1))
     for pair, drawn in results.examples:
         report.draw_matches(output / f'{name}_matches' / f'{pair.name}.png', pair, drawn)
-
-
-def _spread(loaders: list[PairLoader], count: int) -> list[PairLoader]:
-    if count <= 0 or count >= len(loaders):
-        return loaders
-    return [loaders[i] for i in np.linspace(0, len(loaders) - 1, count).round().astype(int)]
 
 
 def _about(compared: Sequence[Method]) -> dict[str, str]:

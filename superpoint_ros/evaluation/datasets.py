@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from superpoint_ros.evaluation.noise import CAMERA, photometric
 from superpoint_ros.geometry import Transform, adapt_homography, crop_transform, resize_transform, transform_points
 
 Image = npt.NDArray[np.uint8]
+T = TypeVar('T')
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
@@ -77,6 +79,13 @@ def read_image(path: Path) -> Image:
     if image is None:
         raise ValueError(f'{path}: not an image that OpenCV can read')
     return np.asarray(image, np.uint8)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """So many items, evenly spread; all of them if `count` is 0 or there are no more."""
+    if count <= 0 or count >= len(items):
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -42,7 +42,7 @@ know of installing them."""
 OLDEST = {'tensorrt': (10, 0)}
 """Older ones lack what the back end needs. TensorRT 10.3 comes with JetPack 6.1."""
 
-PRECISIONS = ('auto', 'fp32', 'tf32', 'bf16', 'fp16')
+PRECISIONS = ('auto', 'fp32', 'tf32', 'bf16', 'fp16', 'int8')
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,8 @@ class OpenVINORuntime:
         """The graph to run: for int8, or auto, the quantised one, if there is one made from the same weights."""
         if asked == 'int8' and model.quantised is None and model.graph is not None:
             raise FileNotFoundError(
-                f'precision int8: model {model.name} has no {model.graph.stem}{QUANTISED}.onnx beside it; make it with: '
-                f'superpoint quantise {model.graph}'
+                f'precision int8: model {model.name} has no {model.graph.stem}{QUANTISED}.onnx beside it; make it '
+                f'with: superpoint quantise {model.graph}'
             )
         if asked in ('int8', 'auto') and model.quantised is not None:
             quantised = _read(self._core, model.quantised)

@@ -38,6 +38,8 @@ class TorchRuntime:
         if config.precision == 'auto':
             self.precision = 'fp16' if on_gpu else 'fp32'
             logger.info('precision: %s (on %s)', self.precision, self.device)
+        if self.precision not in TYPES:
+            raise ValueError(f'precision {self.precision}: back end torch has {", ".join(TYPES)}')
         if config.threads:
             torch.set_num_threads(config.threads)
         network = checkpoint.fold(checkpoint.load(path))

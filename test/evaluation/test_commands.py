@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.evaluation import commands
+from superpoint_ros.evaluation import commands, datasets
 from superpoint_ros.evaluation.methods import methods
 
 
@@ -102,8 +102,8 @@ def test_shapes_and_sequence_write_their_reports(weights, photographs, tmp_path)
 
 def test_count_takes_pairs_evenly():
     loaders = list(range(10))
-    assert commands._spread(loaders, 3) == [0, 4, 9]
-    assert commands._spread(loaders, 0) == commands._spread(loaders, 99) == loaders
+    assert datasets.spread(loaders, 3) == [0, 4, 9]
+    assert datasets.spread(loaders, 0) == datasets.spread(loaders, 99) == loaders
 
 
 def test_nothing_to_measure_and_two_of_one_name_are_errors(weights):

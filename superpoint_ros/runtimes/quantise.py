@@ -1,0 +1,70 @@
+"""From an .onnx graph to one whose convolutions compute in 8 bits: NNCF's post-training quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from superpoint_ros.extractor import prepare
+from superpoint_ros.features import Floats
+from superpoint_ros.files import written_whole
+from superpoint_ros.runtimes.onnx_graph import precision_of
+
+LONGEST = 320
+"""Longest side in pixels of the photographs that are run to see the range of each activation."""
+
+
+def quantise(graph: Path, output: Path, photographs: Sequence[Path], keep: Sequence[str] = ()) -> None:
+    """Write a graph with 8-bit convolutions: QuantizeLinear and DequantizeLinear around them, as any back end reads.
+
+    Inputs, outputs and metadata (the checksum of the weights, too) are those of the graph.
+
+    Args:
+        graph: .onnx file of `superpoint export`.
+        output: .onnx file to write.
+        photographs: image files; a hundred or so, like those that the network will see.
+        keep: names of convolutions that stay as they are.
+
+    Raises:
+        ImportError: NNCF or ONNX Runtime, which it runs the graph with, is not installed.
+        ValueError: the graph is quantised already, has no such convolution, or a photograph cannot be read.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError(f'quantisation needs nncf ({error}); pip install superpoint_ros[train]') from error
+    model = onnx.load(graph)
+    if precision_of(model) == 'int8':
+        raise ValueError(f'{graph}: quantised already')
+    if wrong := sorted(set(keep) - set(convolutions(model))):
+        raise ValueError(f'{graph}: no convolution {", ".join(wrong)}; it has {", ".join(convolutions(model))}')
+    images = list(_images(photographs))
+    name = model.graph.input[0].name
+    dataset = nncf.Dataset(images, lambda image: {name: image})
+    result: Any = nncf.quantize(
+        model, dataset, subset_size=len(images), ignored_scope=nncf.IgnoredScope(names=list(keep)) if keep else None
+    )
+    onnx.checker.check_model(result)
+    with written_whole(output) as partial:
+        onnx.save(result, partial)
+
+
+def convolutions(model: onnx.ModelProto) -> list[str]:
+    """The names of a graph's convolutions, from input to outputs."""
+    return [node.name for node in model.graph.node if node.op_type == 'Conv']
+
+
+def _images(paths: Sequence[Path]) -> Iterator[Floats]:
+    if not paths:
+        raise ValueError('quantisation needs photographs to see what the network sees, and there are none')
+    for path in paths:
+        image: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise ValueError(f'{path}: not a picture that OpenCV can read')
+        yield prepare(image, LONGEST).pixels[None, None].astype(np.float32) / np.float32(255)
