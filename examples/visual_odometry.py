@@ -116,7 +116,7 @@ class VisualOdometry(Node):
             return
         points = np.stack([tracks['x'], tracks['y']], axis=1).astype(np.float64)
         pixels = cv2.undistortPoints(points[:, None], self._camera, self._distortion, P=self._camera)[:, 0]
-        if self._odometry.update(tracks['id'].copy(), pixels):
+        if self._odometry.update(tracks['id'].copy(), pixels.astype(np.float64)):
             self._publish(message, self._odometry)
 
     def _publish(self, message: PointCloud2, odometry: Odometry) -> None:
