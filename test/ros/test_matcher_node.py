@@ -24,7 +24,6 @@ from superpoint_ros import clouds  # noqa: E402
 from superpoint_ros.features import Features  # noqa: E402
 from superpoint_ros.ros.messages import features_message, image_message  # noqa: E402
 
-DOMAIN = os.getpid() % 100 + 100
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -75,7 +74,7 @@ class Bench:
         arguments = [argument for parameter in parameters for argument in ('-p', parameter)]
         program = 'from superpoint_ros.ros.matcher_node import main; main()'
         command = [sys.executable, '-c', program, '--ros-args', *arguments]
-        environment = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)}
+        environment = {**os.environ, 'ROS_DOMAIN_ID': str(context.get_domain_id())}
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         self.listen(DiagnosticArray, '/diagnostics', 10)
 
@@ -144,14 +143,6 @@ class Bench:
             self.executor.shutdown()
             self.node.destroy_node()
         return self.process.returncode, log
-
-
-@pytest.fixture(scope='module')
-def context():
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=DOMAIN)
-    yield context
-    rclpy.try_shutdown(context=context)
 
 
 @pytest.fixture
