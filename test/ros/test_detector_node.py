@@ -24,6 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 
+from superpoint_ros import resources
 from superpoint_ros.ros.messages import features_from_message, image_message
 
 STAMPS = itertools.count(1)
@@ -49,6 +50,26 @@ sys.exit(run(lambda: DetectorNode(Held)))
 """A detector whose network takes as long as there is a file of this path."""
 
 
+CAMERA = """
+import time
+import numpy as np
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from superpoint_ros.ros.messages import image_message
+
+rclpy.init()
+node = rclpy.create_node('camera')
+publisher = node.create_publisher(Image, 'image', qos_profile_sensor_data)
+noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+while True:
+    publisher.publish(image_message(noise, Header()))
+    time.sleep(0.2)
+"""
+"""Publishes images of 6 MB best-effort; without the profile none arrives."""
+
+
 def header():
     """Of a stamp that no other message has."""
     made = Header(frame_id='camera')
@@ -68,7 +89,13 @@ def encoded(pixels, encoding, **changed):
 class Bench:
     """A detector process, and publishers and subscriptions beside it."""
 
-    def __init__(self, context, *parameters, program='from superpoint_ros.ros.detector_node import main; main()'):
+    def __init__(
+        self,
+        context,
+        *parameters,
+        program='from superpoint_ros.ros.detector_node import main; main()',
+        environment=None,
+    ):
         self.node = rclpy.create_node('bench', context=context)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
@@ -76,10 +103,10 @@ class Bench:
         self.publishers = {}
         self.clients = {}
         arguments = [argument for parameter in parameters for argument in ('-p', parameter)]
-        environment = {**os.environ, 'ROS_DOMAIN_ID': str(context.get_domain_id())}
+        self.environment = {**os.environ, 'ROS_DOMAIN_ID': str(context.get_domain_id()), **(environment or {})}
         self.process = subprocess.Popen(
             [sys.executable, '-c', program, '--ros-args', *arguments],
-            env=environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -108,6 +135,11 @@ class Bench:
         assert self.wait(publisher.get_subscription_count), f'the detector does not listen to {topic}'
         assert self.wait(lambda: self.node.count_publishers(features_topic(topic)))
         return publisher
+
+    def forget(self, topic):
+        """End the publisher of a topic, if there is one."""
+        if topic in self.publishers:
+            self.node.destroy_publisher(self.publishers.pop(topic))
 
     def send(self, message, topic='image', qos=10):
         self.publisher(type(message), topic, qos).publish(message)
@@ -194,12 +226,16 @@ def start(context):
         bench.close()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='class')
 def bench(context, tiny_model):
-    """A detector with one camera, which several tests share."""
+    """A detector with one camera, which several tests share; it must end well after all of them."""
     made = Bench(context, f'model:={tiny_model}')
     yield made
+    code, output = made.stop()
     made.close()
+    assert code == 0
+    assert 'Traceback' not in output
+    assert 'incompatible QoS' not in output
 
 
 def encodings(photo):
@@ -229,117 +265,115 @@ def encodings(photo):
     return same, near
 
 
-def test_every_encoding_gives_features_with_the_header_of_its_image(bench, photo):
-    same, near = encodings(photo)
-    expected = bench.answer(image_message(photo, header()))
-    assert len(expected) > 50
-    assert expected.descriptors.shape[1] == 32
-    for encoding, pixels in same.items():
-        found = bench.answer(encoded(pixels, encoding, height=len(photo)))
-        np.testing.assert_array_equal(found.keypoints, expected.keypoints, err_msg=encoding)
-        np.testing.assert_array_equal(found.descriptors, expected.descriptors, err_msg=encoding)
-    for encoding, pixels in near.items():
-        assert len(bench.answer(encoded(pixels, encoding))) > 50, encoding
+class TestOneCamera:
+    def test_every_encoding_gives_features_with_the_header_of_its_image(self, bench, photo):
+        same, near = encodings(photo)
+        expected = bench.answer(image_message(photo, header()))
+        assert len(expected) > 50
+        assert expected.descriptors.shape[1] == 32
+        for encoding, pixels in same.items():
+            found = bench.answer(encoded(pixels, encoding, height=len(photo)))
+            np.testing.assert_array_equal(found.keypoints, expected.keypoints, err_msg=encoding)
+            np.testing.assert_array_equal(found.descriptors, expected.descriptors, err_msg=encoding)
+        for encoding, pixels in near.items():
+            assert len(bench.answer(encoded(pixels, encoding))) > 50, encoding
 
+    def test_bad_images_are_counted_and_said_and_the_next_good_one_is_processed(self, bench, photo):
+        good = image_message(photo, header())
+        expected = len(bench.answer(good))
+        broken = {
+            'empty': encoded(photo, 'mono8', height=0),
+            'step is 319 bytes': encoded(photo, 'mono8', step=319),
+            'data has 76799 bytes': encoded(photo, 'mono8', data=good.data[:-1]),
+            "encoding 'mono7' is not known": encoded(photo, 'mono7'),
+            'no pixel is a finite number': encoded(np.full(photo.shape, np.nan, '<f4'), '32FC1'),
+            'too many': encoded(photo, 'mono8', height=2**31, width=2**31, step=2**31),
+            'expected each side 16 to 8192': encoded(photo[:8, :8], 'mono8'),
+        }
+        before = bench.status()
+        for number, (sentence, message) in enumerate(broken.items(), int(before['bad']) + 1):
+            bench.send(message)
+            status = bench.status(lambda s, number=number: s['bad'] == str(number))
+            assert sentence in status['last error']
+            assert sentence in status['message']
+            assert status['level'] in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+            assert len(bench.answer(image_message(photo, header()))) == expected
 
-def test_bad_images_are_counted_and_said_and_the_next_good_one_is_processed(bench, photo):
-    good = image_message(photo, header())
-    expected = len(bench.answer(good))
-    broken = {
-        'empty': encoded(photo, 'mono8', height=0),
-        'step is 319 bytes': encoded(photo, 'mono8', step=319),
-        'data has 76799 bytes': encoded(photo, 'mono8', data=good.data[:-1]),
-        "encoding 'mono7' is not known": encoded(photo, 'mono7'),
-        'no pixel is a finite number': encoded(np.full(photo.shape, np.nan, '<f4'), '32FC1'),
-        'too many': encoded(photo, 'mono8', height=2**31, width=2**31, step=2**31),
-        'expected each side 16 to 8192': encoded(photo[:8, :8], 'mono8'),
-    }
-    before = bench.status()
-    for number, (sentence, message) in enumerate(broken.items(), int(before['bad']) + 1):
-        bench.send(message)
-        status = bench.status(lambda s, number=number: s['bad'] == str(number))
-        assert sentence in status['last error']
-        assert sentence in status['message']
-        assert status['level'] in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
-        assert len(bench.answer(image_message(photo, header()))) == expected
+    def test_the_size_may_change_in_mid_stream_and_the_info_follows(self, bench, photo):
+        bench.listen(String, 'features/info', LATCHED)
+        for size in ((320, 240), (200, 150), (1000, 100)):
+            found = bench.answer(image_message(cv2.resize(photo, size), header()))
+            assert np.all(found.keypoints < size)
+            assert bench.wait(lambda: bench.received['features/info'])
+            assert bench.wait(
+                lambda size=size: json.loads(bench.received['features/info'][-1].data)['image_size'] == list(size)
+            )
+        info = json.loads(bench.received['features/info'][-1].data)
+        assert info['model'] == 'tiny'
+        assert len(info['checksum']) == 64
+        assert (info['descriptor_size'], info['descriptor_type'], info['descriptor_scale']) == (32, 'int8', 127)
 
+    def test_diagnostics_tell_how_it_goes(self, bench, photo):
+        for _ in range(5):
+            bench.answer(image_message(photo, header()))
+        values = bench.status(lambda s: float(s['rate out [Hz]']) > 0)
+        assert float(values['latency p99 [ms]']) >= float(values['latency p50 [ms]']) > 0
+        assert int(values['received']) >= int(values['published']) + int(values['dropped']) + int(values['bad'])
+        assert int(values['keypoints']) > 50
+        assert (values['model'], values['back end']) == ('tiny', 'openvino')
+        assert values['device']
+        assert values['precision'] in ('fp32', 'bf16')
 
-def test_the_size_may_change_in_mid_stream_and_the_info_follows(bench, photo):
-    bench.listen(String, 'features/info', LATCHED)
-    for size in ((320, 240), (200, 150), (1000, 100)):
-        found = bench.answer(image_message(cv2.resize(photo, size), header()))
-        assert np.all(found.keypoints < size)
-        assert bench.wait(lambda: bench.received['features/info'])
-        assert bench.wait(
-            lambda size=size: json.loads(bench.received['features/info'][-1].data)['image_size'] == list(size)
-        )
-    info = json.loads(bench.received['features/info'][-1].data)
-    assert info['model'] == 'tiny'
-    assert len(info['checksum']) == 64
-    assert (info['descriptor_size'], info['descriptor_type'], info['descriptor_scale']) == (32, 'int8', 127)
+    def test_the_annotated_image_comes_when_someone_wants_it(self, bench, photo):
+        subscription = bench.listen(Image, 'features/image')
+        bench.wait(lambda: False, timeout=0.5)
+        message = image_message(photo, header())
+        bench.answer(message)
+        assert bench.wait(lambda: bench.received['features/image'])
+        drawn = bench.received['features/image'][-1]
+        assert (drawn.header, drawn.encoding, drawn.width, drawn.height) == (message.header, 'bgr8', 320, 240)
+        pixels = np.frombuffer(drawn.data, np.uint8).reshape(240, 320, 3)
+        assert (pixels != photo[..., None]).any(axis=2).sum() > 100
+        bench.node.destroy_subscription(subscription)
 
-
-def test_diagnostics_tell_how_it_goes(bench, photo):
-    for _ in range(5):
+    def test_two_publishers_are_told_of_and_both_are_heard(self, bench, photo):
         bench.answer(image_message(photo, header()))
-    values = bench.status(lambda s: float(s['rate out [Hz]']) > 0)
-    assert float(values['latency p99 [ms]']) >= float(values['latency p50 [ms]']) > 0
-    assert int(values['received']) >= int(values['published']) + int(values['dropped']) + int(values['bad'])
-    assert int(values['keypoints']) > 50
-    assert (values['model'], values['back end']) == ('tiny', 'openvino')
-    assert values['device']
-    assert values['precision'] in ('fp32', 'bf16')
+        second = bench.node.create_publisher(Image, 'image', 10)
+        status = bench.status(lambda s: '2 publishers' in s['message'])
+        assert status['level'] == DiagnosticStatus.WARN
+        assert len(bench.answer(image_message(photo, header())))
+        bench.node.destroy_publisher(second)
+
+    def test_large_colour_images_arrive_from_a_reliable_publisher_and_best_effort_ones_are_heard(self, bench, photo):
+        bench.forget('image')
+        large = cv2.cvtColor(cv2.resize(photo, (640, 480)), cv2.COLOR_GRAY2BGR)
+        assert large.nbytes > 512 * 1024
+        for qos, image in ((qos_profile_sensor_data, photo), (10, large), (qos_profile_sensor_data, photo)):
+            assert len(bench.answer(image_message(image, header()), qos=qos))
+            bench.forget('image')
+        status = bench.status(lambda s: s['level'] == DiagnosticStatus.STALE)
+        assert status['message'] == 'nobody publishes /image'
+
+    def test_a_publisher_of_which_nothing_arrives_is_told_of_with_the_cure(self, bench):
+        bench.forget('image')
+        publisher = bench.node.create_publisher(Image, 'image', qos_profile_sensor_data)
+        status = bench.status(lambda s: 'nothing has arrived' in s['message'])
+        assert status['level'] == DiagnosticStatus.WARN
+        profile = status['message'].split('FASTDDS_DEFAULT_PROFILES_FILE=')[1].split()[0]
+        assert '<segment_size>' in open(profile).read()  # noqa: PTH123, SIM115
+        bench.node.destroy_publisher(publisher)
 
 
-def test_the_annotated_image_comes_when_someone_wants_it(bench, photo):
-    subscription = bench.listen(Image, 'features/image')
-    bench.wait(lambda: False, timeout=0.5)
-    message = image_message(photo, header())
-    bench.answer(message)
-    assert bench.wait(lambda: bench.received['features/image'])
-    drawn = bench.received['features/image'][-1]
-    assert (drawn.header, drawn.encoding, drawn.width, drawn.height) == (message.header, 'bgr8', 320, 240)
-    pixels = np.frombuffer(drawn.data, np.uint8).reshape(240, 320, 3)
-    assert (pixels != photo[..., None]).any(axis=2).sum() > 100
-    bench.node.destroy_subscription(subscription)
-
-
-def test_two_publishers_are_told_of_and_both_are_heard(bench, photo):
-    bench.answer(image_message(photo, header()))
-    second = bench.node.create_publisher(Image, 'image', 10)
-    status = bench.status(lambda s: '2 publishers' in s['message'])
-    assert status['level'] == DiagnosticStatus.WARN
-    assert len(bench.answer(image_message(photo, header())))
-    bench.node.destroy_publisher(second)
-
-
-def test_large_colour_images_arrive_from_a_reliable_publisher_and_best_effort_ones_are_heard(bench, photo):
-    bench.node.destroy_publisher(bench.publishers.pop('image'))
-    large = cv2.cvtColor(cv2.resize(photo, (640, 480)), cv2.COLOR_GRAY2BGR)
-    assert large.nbytes > 512 * 1024
-    for qos, image in ((qos_profile_sensor_data, photo), (10, large), (qos_profile_sensor_data, photo)):
-        assert len(bench.answer(image_message(image, header()), qos=qos))
-        bench.node.destroy_publisher(bench.publishers.pop('image'))
-    status = bench.status(lambda s: s['level'] == DiagnosticStatus.STALE)
-    assert status['message'] == 'nobody publishes /image'
-
-
-def test_a_publisher_of_which_nothing_arrives_is_told_of_with_the_cure(bench, photo):
-    publisher = bench.node.create_publisher(Image, 'image', qos_profile_sensor_data)
-    status = bench.status(lambda s: 'nothing has arrived' in s['message'])
-    assert status['level'] == DiagnosticStatus.WARN
-    profile = status['message'].split('FASTDDS_DEFAULT_PROFILES_FILE=')[1].split()[0]
-    assert '<segment_size>' in open(profile).read()  # noqa: PTH123, SIM115
-    bench.node.destroy_publisher(publisher)
-
-
-def test_the_shared_detector_ends_well(bench):
-    code, output = bench.stop()
-    assert code == 0
-    assert 'Traceback' not in output
-    assert 'image: the image is empty' in output
-    assert 'incompatible QoS' not in output
-    assert '/image has a publisher, but nothing has arrived' in output
+def test_with_the_shipped_profile_large_best_effort_images_arrive(start, tiny_model):
+    profile = str(resources.find('config/fastdds.xml'))
+    bench = start(f'model:={tiny_model}', environment={'FASTDDS_DEFAULT_PROFILES_FILE': profile})
+    camera = subprocess.Popen([sys.executable, '-c', CAMERA], env=bench.environment)
+    try:
+        bench.listen(PointCloud2, 'features')
+        assert bench.wait(lambda: len(bench.received['features']) >= 3)
+    finally:
+        camera.kill()
+        camera.wait()
 
 
 def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_batch(
@@ -396,6 +430,7 @@ def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_b
     code, output = bench.stop(signal.SIGTERM)
     assert code == 0
     assert 'batch of 2' in output
+    assert 'left/image: the JPEG of 320×240 pixels is cut off' in output
     assert "parameter 'treshold' is not known, did you mean threshold?" in output
 
 
