@@ -117,22 +117,23 @@ def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) ->
         ValueError: the data is shorter than the message says, or a field does not fit in a point.
     """
     kinds = {number: np.dtype(f'<{kind}') for kind, number in DATATYPES.items()}
-    layout: dict[str, list[Any]] = {'names': [], 'formats': [], 'offsets': []}
+    names, formats, offsets = [], [], []
     for field in fields:
         if field.datatype not in kinds:
             raise ValueError(f'point cloud: field {field.name} has the unknown datatype {field.datatype}')
         kind = kinds[field.datatype]
         if field.offset < 0 or field.count < 0 or field.offset + field.count * kind.itemsize > point_step:
             raise ValueError(f'point cloud: field {field.name} does not fit in a point of {point_step} bytes')
-        if field.name in layout['names']:
+        if field.name in names:
             raise ValueError(f'point cloud: there are two fields {field.name}')
-        layout['names'].append(field.name)
-        layout['formats'].append(kind if field.count == 1 else (kind, (field.count,)))
-        layout['offsets'].append(field.offset)
+        names.append(field.name)
+        formats.append(kind if field.count == 1 else (kind, (field.count,)))
+        offsets.append(field.offset)
+    layout = np.dtype({'names': names, 'formats': formats, 'offsets': offsets, 'itemsize': point_step})
     buffer = memoryview(data)
     if width < 0 or width * point_step > buffer.nbytes:
         raise ValueError(f'point cloud: {width} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
-    return np.frombuffer(buffer, np.dtype(layout | {'itemsize': point_step}), count=width)
+    return np.frombuffer(buffer, layout, count=width)
 
 
 def features_info(

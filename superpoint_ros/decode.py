@@ -75,6 +75,7 @@ def decode_superpoint(
     keypoints = np.stack([x, y], axis=1).astype(np.float32)
     if config.subpixel:
         keypoints += refinement(scores, y, x)
+        np.clip(keypoints, 0, np.array(size, np.float32) - 1, out=keypoints)  # beyond the edge is no picture
     if 'descriptors' in outputs:
         descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
     else:

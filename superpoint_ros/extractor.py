@@ -170,10 +170,9 @@ def prepare_mask(mask: Image, prepared: Prepared) -> Mask:
         ValueError: the mask is not (H, W) bool or uint8 of the image's size.
     """
     width, height = prepared.image_size
-    if mask.shape != (height, width) or mask.dtype not in (np.uint8, np.bool_):
-        raise ValueError(
-            f'mask: expected bool or uint8 of shape {(height, width)} as the image, got {mask.dtype} of {mask.shape}'
-        )
+    if getattr(mask, 'shape', None) != (height, width) or mask.dtype not in (np.uint8, np.bool_):
+        found = f'{mask.dtype} of {mask.shape}' if isinstance(mask, np.ndarray) else f'{mask!r:.100}'
+        raise ValueError(f'mask: expected bool or uint8 of shape {(height, width)} as the image, got {found}')
     rows, columns = prepared.pixels.shape
     diagonal = np.arange(max(rows, columns), dtype=np.float32)
     x, y = transform_points(prepared.transform, np.stack([diagonal, diagonal], axis=1)).T

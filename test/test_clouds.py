@@ -25,7 +25,8 @@ def test_layouts_are_as_documented():
     assert clouds.point_fields(clouds.feature_dtype(64, 'float32'))[3] == ('descriptor', 12, 7, 64)
     assert clouds.point_fields(clouds.feature_dtype(0)) == [('x', 0, 7, 1), ('y', 4, 7, 1), ('score', 8, 7, 1)]
     assert [(f.name, f.offset, f.datatype) for f in clouds.point_fields(clouds.MATCH)] == [
-        ('x0', 0, 7), ('y0', 4, 7), ('x1', 8, 7), ('y1', 12, 7), ('similarity', 16, 7), ('index0', 20, 6), ('index1', 24, 6),
+        ('x0', 0, 7), ('y0', 4, 7), ('x1', 8, 7), ('y1', 12, 7), ('similarity', 16, 7),
+        ('index0', 20, 6), ('index1', 24, 6),
     ]  # fmt: skip
     assert [(f.name, f.offset, f.datatype) for f in clouds.point_fields(clouds.TRACK)] == [
         ('id', 0, 6), ('age', 4, 6), ('x', 8, 7), ('y', 12, 7), ('score', 16, 7),

@@ -52,7 +52,7 @@ def decode_superpoint(
     y, x = index // width, index % width
     keypoints = torch.stack([x, y], dim=-1).float()
     if config.subpixel:
-        keypoints = keypoints + refinement(scores, y, x)
+        keypoints = (keypoints + refinement(scores, y, x)).clamp(min=0).minimum(sizes[:, None] - 1.0)
     if 'descriptors' in outputs:
         descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
     else:

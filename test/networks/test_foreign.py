@@ -1,6 +1,7 @@
 """Foreign checkpoints: built with random values here, and compared with a forward pass written for each layout."""
 
 import pickle
+from itertools import pairwise
 
 import pytest
 import torch
@@ -20,9 +21,7 @@ def original():
     """A state dictionary of the original release's layout."""
     generator = torch.Generator().manual_seed(0)
     widths = [1, *(w for w in CHANNELS for _ in range(2))]
-    layers = {
-        f'conv{1 + i // 2}{"ab"[i % 2]}': (b, a, 3) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
-    }
+    layers = {f'conv{1 + i // 2}{"ab"[i % 2]}': (b, a, 3) for i, (a, b) in enumerate(pairwise(widths))}
     layers |= {'convPa': (HEAD, CHANNELS[-1], 3), 'convPb': (65, HEAD, 1)}
     layers |= {'convDa': (HEAD, CHANNELS[-1], 3), 'convDb': (DEPTH, HEAD, 1)}
     state = {}

@@ -1,0 +1,186 @@
+"""All back ends give the same keypoints; what they cannot run is refused."""
+
+import logging
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from superpoint_ros.decode import DecodeConfig, decode_superpoint
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.models import resolve
+from superpoint_ros.networks.decode import find_peaks, score_map
+from superpoint_ros.runtimes import RuntimeConfig, load
+from superpoint_ros.runtimes.pipeline import ROUNDS, Pipeline
+
+
+@pytest.fixture(scope='module')
+def picture():
+    """Rectangles on noise, 200 × 150 pixels: both sides need padding."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(100, 130, (150, 200), np.uint8)
+    for _ in range(80):
+        x, y, w, h = (int(v) for v in rng.integers([0, 0, 4, 4], [196, 146, 30, 30]))
+        cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
+    return picture
+
+
+def runtime(model, backend, precision='fp32', **options):
+    return load(model, RuntimeConfig(backend=backend, precision=precision, **options))
+
+
+def pairs(first, second, tolerance):
+    """Rows of two sets of keypoints that lie within a tolerance in pixels of each other, the nearest."""
+    distance = np.abs(first.keypoints[:, None] - second.keypoints).max(axis=2)
+    nearest = distance.argmin(axis=1)
+    rows = np.flatnonzero(distance.min(axis=1) <= tolerance)
+    return rows, nearest[rows]
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('limit', [40, 1000])
+def test_the_same_keypoints_on_all_back_ends(model, picture, interpolation, limit):
+    mask = np.ones_like(picture)
+    mask[40:80, 60:120] = 0
+    options = {'interpolation': interpolation, 'max_keypoints': limit, 'precision': 'fp32'}
+    backends = ('openvino', 'torch')
+    images, masks = [picture, picture[::-1].copy(), picture[:100, :160]], [mask, None, None]
+    results = [Extractor(str(model.graph), backend=name, **options).batch(images, masks) for name in backends]
+    for first, second in zip(*results, strict=True):
+        rows, others = pairs(first, second, 0.02)
+        assert len(first) > 25
+        assert len(rows) >= 0.97 * max(len(first), len(second))  # the rest: scores that rounding puts in another order
+        np.testing.assert_allclose(first.scores[rows], second.scores[others], rtol=1e-3)
+        cosines = (first.descriptors[rows] * second.descriptors[others]).sum(axis=1)
+        assert np.quantile(cosines, 0.02) > 0.9999
+
+
+def test_bf16_hardly_changes_the_keypoints(model, picture):
+    try:
+        rough = Extractor(str(model.graph), backend='openvino', precision='bf16')(picture)
+    except ValueError as error:
+        pytest.skip(str(error))
+    exact = Extractor(str(model.graph), backend='openvino', precision='fp32')(picture)
+    rows, others = pairs(exact, rough, 1)
+    assert len(rows) > 0.85 * len(exact)
+    assert np.median((exact.descriptors[rows] * rough.descriptors[others]).sum(axis=1)) > 0.99
+
+
+@pytest.mark.parametrize('backend', ['openvino', 'torch'])
+def test_what_a_back_end_says_of_itself(model, backend):
+    loaded = runtime(model, backend, threads=1)
+    assert (loaded.name, loaded.precision, loaded.descriptor_size) == (backend, 'fp32', 32)
+    assert loaded.device
+    assert loaded.checksum == runtime(model, 'torch').checksum  # of the graph, and of the weights that it is made from
+
+
+@pytest.mark.parametrize('backend', ['openvino', 'torch'])
+def test_a_batch_is_as_its_images_alone(model, picture, backend):
+    extract = Extractor(str(model.graph), backend=backend, precision='fp32')
+    images = [picture, picture[:, ::-1], picture.T, picture, picture[:64, :64]]
+    for together, image in zip(extract.batch(images), images, strict=True):
+        alone = extract(image)
+        rows, others = pairs(together, alone, 0.02)
+        assert len(rows) >= 0.97 * len(alone)
+        np.testing.assert_allclose(together.scores[rows], alone.scores[others], rtol=1e-3)
+    assert extract.batch([]) == []
+
+
+def test_torch_goes_on_until_suppression_is_settled():
+    """A chain of ever higher pixels takes more rounds than torch does at first."""
+    slope = torch.linspace(-3, 3, 64 * 64).reshape(1, 1, 64, 64)
+    logits = torch.cat([torch.nn.functional.pixel_unshuffle(slope, 8), torch.full((1, 1, 8, 8), 5.0)], dim=1)
+    config = DecodeConfig(threshold=0.0, border=0, subpixel=False)
+    arguments = np.zeros((1, 64, 64), np.uint8), [(64, 64)], config, [None]
+    (found,) = Pipeline(torch.device('cpu'))(lambda _: lambda _: {'logits': logits}, *arguments)
+    _, _, settled = find_peaks(score_map(logits), torch.tensor([[64, 64]]), config, rounds=ROUNDS)
+    assert not settled.any()
+    expected = decode_superpoint({'logits': logits[0].numpy()}, (64, 64), config)
+    np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+
+
+def test_auto_says_what_it_chose(model, caplog):
+    with caplog.at_level(logging.INFO):
+        chosen = load(model, RuntimeConfig())
+    assert f'back end: {chosen.name}' in caplog.text
+    assert f'precision: {chosen.precision}' in caplog.text
+
+
+@pytest.mark.parametrize('backend', ['openvino', 'torch'])
+def test_a_device_that_is_not_there(model, backend):
+    with pytest.raises(ValueError, match="device 'cuda:7'"):
+        runtime(model, backend, device='cuda:7')
+
+
+def test_a_precision_that_is_not_there(model):
+    with pytest.raises(ValueError, match=r'precision tf32: .* has not got it'):
+        runtime(model, 'openvino', precision='tf32')
+
+
+@pytest.mark.parametrize(
+    ('backend', 'there', 'missing'), [('openvino', 'safetensors', 'graph'), ('torch', 'onnx', 'weights')]
+)
+def test_the_wrong_kind_of_file(model, backend, there, missing, tmp_path):
+    path = tmp_path / f'alone.{there}'
+    path.write_bytes((model.graph if there == 'onnx' else model.weights).read_bytes())
+    with pytest.raises(FileNotFoundError, match=f'model alone: this back end needs the {missing}'):
+        runtime(resolve(str(path)), backend)
+
+
+def test_truncated_graphs(model, tmp_path):
+    whole = model.graph.read_bytes()
+    path = tmp_path / 'broken.onnx'
+    for content in (b'', b'hello', whole[:100], whole[: len(whole) // 2], whole[:-5]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r'broken\.onnx: not a complete \.onnx file'):
+            runtime(resolve(str(path)), 'openvino')
+
+
+def graph_of(path, inputs, outputs):
+    """A graph of one convolution with zero weights for each output."""
+    given = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()]
+    wanted = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()]
+    weights = [
+        helper.make_tensor(f'w{i}', TensorProto.FLOAT, [s[1], 1, 8, 8], np.zeros(s[1] * 64, np.float32))
+        for i, s in enumerate(outputs.values())
+    ]
+    first = next(iter(inputs))
+    nodes = [helper.make_node('Conv', [first, f'w{i}'], [n], strides=[8, 8]) for i, n in enumerate(outputs)]
+    graph = helper.make_graph(nodes, 'other', given, wanted, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'outputs', 'message'),
+    [
+        ({'image': [1, 1, 64, 64]}, {'logits': [1, 65, 8, 8]}, 'expected one input of shape'),
+        (
+            {'image': ['b', 1, 'h', 'w'], 'more': ['b', 1, 'h', 'w']},
+            {'logits': ['b', 65, 'r', 'c']},
+            'expected one input of shape',
+        ),
+        ({'image': ['b', 1, 'h', 'w']}, {'boxes': ['b', 65, 'r', 'c']}, r'expected the outputs .*, found boxes'),
+        (
+            {'image': ['b', 1, 'h', 'w']},
+            {'logits': ['b', 64, 'r', 'c']},
+            r'output logits: expected shape \[\?,65,\?,\?\]',
+        ),
+    ],
+)
+def test_graphs_of_other_networks(inputs, outputs, message, tmp_path):
+    path = tmp_path / 'other.onnx'
+    graph_of(path, inputs, outputs)
+    with pytest.raises(ValueError, match=message) as error:
+        runtime(resolve(str(path)), 'openvino')
+    assert str(path) in str(error.value)
+
+
+def test_a_graph_of_others_with_our_outputs_runs(tmp_path, picture):
+    path = tmp_path / 'other.onnx'
+    graph_of(path, {'image': ['b', 1, 'h', 'w']}, {'logits': ['b', 65, 'r', 'c'], 'descriptors': ['b', 5, 'r', 'c']})
+    features = Extractor(str(path), backend='openvino', threshold=0.01)(picture)
+    assert features.descriptors.shape[1] == 5
+    np.testing.assert_allclose(features.scores, 1 / 65, rtol=1e-5)

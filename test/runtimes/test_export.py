@@ -1,0 +1,73 @@
+"""Graphs made from weights."""
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+
+from superpoint_ros.models import checksum
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superpoint_ros.runtimes import export
+
+from .conftest import lively
+
+
+@pytest.mark.parametrize('norm', ['before_relu', 'after_relu', 'none'])
+@pytest.mark.parametrize('depth', [16, 0])
+def test_a_graph_computes_what_the_network_computes_at_any_size(norm, depth, tmp_path):
+    network = lively(SuperPointConfig((8, 8, 12, 16), head_channels=16, descriptor_size=depth, norm=norm))
+    checkpoint.save(tmp_path / 'model.safetensors', network)
+    export.export(tmp_path / 'model.safetensors', tmp_path / 'model.onnx')
+    graph = openvino.compile_model(
+        tmp_path / 'model.onnx', 'CPU', {openvino.properties.hint.inference_precision: openvino.Type.f32}
+    )
+    for shape in ((1, 1, 32, 48), (3, 1, 8, 16)):
+        image = torch.rand(shape)
+        with torch.no_grad():
+            expected = network(image)
+        found = {output.any_name: value for output, value in graph(image.numpy()).to_dict().items()}
+        assert found.keys() == ({'logits', 'descriptors'} if depth else {'logits'})
+        np.testing.assert_allclose(found['logits'], expected[0], atol=2e-4 * float(expected[0].abs().max()))
+        if depth:
+            np.testing.assert_allclose(found['descriptors'], expected[1], atol=2e-4 * float(expected[1].abs().max()))
+
+
+def test_what_the_graph_says_of_itself(model):
+    graph = onnx.load(model.graph)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [(domain.domain, domain.version) for domain in graph.opset_import] == [('', 17)]
+    said = {entry.key: entry.value for entry in graph.metadata_props}
+    assert said['model'] == 'superpoint'
+    assert '"norm": "none"' in said['config']
+    assert said['checksum'] == checksum(model.weights)
+    assert 'BatchNormalization' not in {node.op_type for node in graph.graph.node}
+
+
+def test_a_foreign_checkpoint_becomes_a_graph(tmp_path):
+    ours = SuperPoint(SuperPointConfig((8, 8, 8, 8), head_channels=8, descriptor_size=8, norm='none')).state_dict()
+    names = ['1a', '1b', '2a', '2b', '3a', '3b', '4a', '4b', 'Pa', 'Pb', 'Da', 'Db']
+    foreign = [f'conv{name}.{kind}' for name in names for kind in ('weight', 'bias')]
+    torch.save(dict(zip(foreign, ours.values(), strict=True)), tmp_path / 'foreign.pth')
+    export.export(tmp_path / 'foreign.pth', tmp_path / 'foreign.onnx')
+    assert (tmp_path / 'foreign.onnx').stat().st_size > 1000
+
+
+def test_a_graph_that_differs_from_the_network_never_appears(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.onnx.helper, 'set_model_props', wrong_weights)
+    with pytest.raises(RuntimeError, match='differs from the network'):
+        export.export(model.weights, tmp_path / 'wrong.onnx')
+    assert list(tmp_path.iterdir()) == []
+
+
+def wrong_weights(graph, _):
+    """Stands in for what puts the metadata into a graph, and spoils its first weights."""
+    graph.graph.initializer[0].raw_data = bytes(len(graph.graph.initializer[0].raw_data))
+
+
+def test_no_graph_of_broken_weights(tmp_path):
+    (tmp_path / 'broken.safetensors').write_bytes(b'hello')
+    with pytest.raises(ValueError, match=r'broken\.safetensors'):
+        export.export(tmp_path / 'broken.safetensors', tmp_path / 'broken.onnx')
+    assert not (tmp_path / 'broken.onnx').exists()

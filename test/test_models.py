@@ -1,0 +1,41 @@
+"""Names and paths of models."""
+
+import hashlib
+
+import pytest
+
+from superpoint_ros.models import checksum, resolve
+
+
+def test_twins_are_found(tmp_path):
+    weights, graph = tmp_path / 'mine.safetensors', tmp_path / 'mine.onnx'
+    weights.touch()
+    model = resolve(str(weights))
+    assert (model.name, model.weights, model.graph) == ('mine', weights, None)
+    with pytest.raises(FileNotFoundError, match=r'model mine: .*superpoint export .*mine\.safetensors'):
+        model.file('graph')
+    graph.touch()
+    for path in (weights, graph):
+        model = resolve(str(path))
+        assert (model.file('weights'), model.file('graph')) == (weights, graph)
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.onnx').touch()
+    assert resolve('~/mine.onnx').graph == tmp_path / 'mine.onnx'
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match=r"'superglue' is neither one of superpoint, magicpoint nor the path of"):
+        resolve('superglue')
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        resolve(str(tmp_path / 'none.onnx'))
+    (tmp_path / 'folder.onnx').mkdir()
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        resolve(str(tmp_path / 'folder.onnx'))
+
+
+def test_the_checksum_is_sha256(tmp_path):
+    (tmp_path / 'file').write_bytes(b'superpoint')
+    assert checksum(tmp_path / 'file') == hashlib.sha256(b'superpoint').hexdigest()
