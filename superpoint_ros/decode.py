@@ -141,9 +141,8 @@ def find_peaks(
         rows and columns, each (K,), by descending score, equal ones in row-major order.
     """
     (width, height), radius = size, config.nms_radius
-    _, picture = cv2.threshold(scores[:height, :width], config.threshold, 0, cv2.THRESH_TOZERO)
+    picture = cv2.copyMakeBorder(scores[:height, :width], radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
     cv2.patchNaNs(picture, 0)
-    picture = cv2.copyMakeBorder(picture, radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
     values, stride = picture.ravel(), picture.shape[1]
     steps = np.arange(-radius, radius + 1)
     square = (steps[:, None] * stride + steps).ravel()
@@ -157,9 +156,10 @@ def find_peaks(
         return inside if mask is None else inside & mask[y, x]
 
     found, found_scores = np.empty(0, np.intp), np.empty(0, np.float32)
-    least = np.finfo(np.float32).smallest_subnormal
+    least = np.nextafter(np.float32(config.threshold), np.float32(np.inf))
     left: Indices | None = None  # all of the picture
-    peaks = np.flatnonzero((picture == cv2.dilate(picture, kernel)) & (picture > 0))
+    peaks = np.flatnonzero(picture == cv2.dilate(picture, kernel))
+    peaks = peaks[values[peaks] >= least]
     while peaks.size:
         peaks = peaks[(values[peaks[:, None] + before] < values[peaks, None]).all(axis=1)]
         eligible = peaks[allowed(peaks)]
