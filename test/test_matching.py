@@ -241,6 +241,15 @@ def test_degenerate_points_do_not_raise(geometry):
     assert found.inliers.shape == (20,)
 
 
+def test_points_that_opencv_fails_on_have_no_geometry():
+    """Six points that did not move and two that did: OpenCV 5 ends in a failed assertion, !model.empty()."""
+    points0 = np.array([[23, 16], [10, 7], [24, 25], [25, 18], [6, 3], [9, 0], [16, 11], [1, 23]], np.float32)
+    points1 = points0.copy()
+    points1[:2] = (279, 243), (71, 76)
+    found = verify(points0, points1, 'fundamental')
+    assert found.inliers.shape == (8,)
+
+
 def test_verification_refuses_what_it_cannot_do():
     points = np.zeros((8, 2))
     with pytest.raises(ValueError, match="'affine' is not one of homography, fundamental, essential"):
