@@ -155,13 +155,21 @@ def find_peaks(
         inside &= (y >= config.border) & (y < height - config.border)
         return inside if mask is None else inside & mask[y, x]
 
+    def first_of_equals(where: Indices) -> Mask:
+        if where.size * before.size <= values.size:
+            return np.asarray((values[where[:, None] + before] < values[where, None]).all(axis=1))
+        # On a plateau nearly every pixel is a candidate: their windows would fill the memory.
+        above = cv2.dilate(picture, np.ones((radius, steps.size), np.uint8), anchor=(radius, radius - 1)).ravel()
+        beside = cv2.dilate(picture, np.ones((1, radius), np.uint8), anchor=(radius - 1, 0)).ravel()
+        return np.asarray(np.maximum(above[where - stride], beside[where - 1]) < values[where])
+
     found, found_scores = np.empty(0, np.intp), np.empty(0, np.float32)
     least = np.nextafter(np.float32(config.threshold), np.float32(np.inf))
     left: Indices | None = None  # all of the picture
     peaks = np.flatnonzero(picture == cv2.dilate(picture, kernel))
     peaks = peaks[values[peaks] >= least]
     while peaks.size:
-        peaks = peaks[(values[peaks[:, None] + before] < values[peaks, None]).all(axis=1)]
+        peaks = peaks[first_of_equals(peaks)]
         eligible = peaks[allowed(peaks)]
         found = np.concatenate([found, eligible])
         found_scores = np.concatenate([found_scores, values[eligible]])
