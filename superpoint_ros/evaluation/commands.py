@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from superpoint_ros.evaluation import datasets, homography, metrics, report, sequence, shapes
+from superpoint_ros.evaluation import datasets, homography, metrics, report, sequence, shapes, tracking
 from superpoint_ros.evaluation.datasets import PairLoader
 from superpoint_ros.evaluation.methods import Method, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS, SYNTHETIC, Protocol
+from superpoint_ros.matching import MatchConfig
+from superpoint_ros.tracking import TrackerConfig
 from superpoint_ros.training.synthetic_shapes import SHAPES
 
 Preset = Literal['paper', 'rpautrat']
 OUTPUT = Path('evaluation')
+SIMILARITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds at which tracking is measured."""
 _MEANS = (
     'mAP and localisation error are means over the shapes that have corners; pooled AP is of all images together, '
     'those of ellipses and noise, which have none, included.'
@@ -174,11 +179,87 @@ def evaluate_sequence(folder: Path, output: Path = OUTPUT, **compared: Any) -> s
     return _finish('sequence', sections, data, output, results.failed)
 
 
+def evaluate_tracking(
+    photographs: Path,
+    frames: Path | None = None,
+    output: Path = OUTPUT,
+    count: int = 6,
+    seed: int = 0,
+    matching: MatchConfig = MatchConfig(),
+    tracker: TrackerConfig = TrackerConfig(),
+    **compared: Any,
+) -> str:
+    """Follow keypoints through moving pictures with our tracker and with OpenCV's Lucas–Kanade.
+
+    Args:
+        photographs: a camera is moved before each of them, so that it is known where every point goes.
+        frames: frames of a real camera too, in the order of their names.
+        output: folder for tracking.md, tracking.json and the plot.
+        count: use only so many photographs, spread evenly; 0 for all.
+        seed: of the camera's motion; the same seed and photographs give the same frames.
+        matching: what makes two features a match; thresholds beside its min_similarity are measured too.
+        tracker: how points are followed.
+        compared: the models, see methods.methods; Lucas–Kanade follows the keypoints of each.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: a folder has no images, or some could not be read (the others are measured all the same).
+    """
+    setting = PROTOCOLS['paper'].description
+    models = [method for method in methods(baselines=False, **compared) if method.describes]
+    pictures, failed = datasets.read_images(datasets.spread(datasets.images_in(photographs), count))
+    clips = {
+        f'moved before photographs, {rate} Hz': [
+            tracking.moving_camera(picture, np.random.default_rng([seed, number]), 26, rate, setting.size)
+            for number, picture in enumerate(pictures)
+        ]
+        for rate in (30, 6)
+    }
+    if frames:
+        real, unread = datasets.read_images(datasets.images_in(frames))
+        failed += unread
+        clips[frames.name] = [tracking.Clip(real)]
+    similarities = sorted({*SIMILARITIES, matching.min_similarity})
+    rows: list[dict[str, float | str]] = []
+    panels: dict[str, dict[str, report.Curve]] = {name: {} for name in clips}
+    for (name, group), model in itertools.product(clips.items(), models):
+        flow, *ours = tracking.compare(group, model.at(setting), similarities, matching, tracker)
+        followers = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
+        rows += [{'variant': name, 'method': f, **r} for f, r in zip(followers, (flow, *ours), strict=True)]
+        for key, what in (('right', 'right, of those found'), ('right_length', f'right, of {tracking.HORIZON} frames')):
+            share = 1 if key == 'right' else tracking.HORIZON
+            panels[name][f'{model.name}: {what}'] = (np.array(similarities), np.array([r[key] / share for r in ours]))
+            panels[name][f'Lucas–Kanade: {what}'] = (np.array(similarities), np.full(len(ours), flow[key] / share))
+    columns = {
+        'variant': 'frames',
+        'method': 'keypoints of, followed by',
+        'points': 'points#',
+        'length': 'track length (frames)',
+        'right': 'right',
+        'right_length': 'right length (frames)',
+        'recall': 'right, of visible',
+    }
+    images = f'{photographs}, {len(pictures)} photographs, seed {seed}' + (f'; {frames}' if frames else '')
+    protocol = (
+        f'Protocol: {setting.points()}; the points of every {tracking.STEP}th frame are followed for '
+        f'{tracking.HORIZON} frames; right is within {tracking.EPSILON:g} px of the truth, in real frames within '
+        f'{tracking.EPIPOLAR:g} px of the fundamental matrix that most agree on. {matching}. {tracker}. Lucas–Kanade '
+        f"with OpenCV's defaults; what does not come back to within {tracking.FORTH_AND_BACK:g} px is lost."
+    )
+    sections = ['# Tracks', _preamble(images, models), report.table(columns, rows), protocol]
+    report.plot(output / 'tracking.png', panels, 'min_similarity', 'share', (similarities[0], similarities[-1]))
+    data = {'images': images, 'methods': _about(models), 'protocol': protocol, 'summary': rows}
+    return _finish('tracking', sections, data, output, failed)
+
+
 COMMANDS: dict[str, Callable[..., str]] = {
     'homography': evaluate_homography,
     'pairs': evaluate_pairs,
     'shapes': evaluate_shapes,
     'sequence': evaluate_sequence,
+    'tracking': evaluate_tracking,
 }
 
 

@@ -81,6 +81,17 @@ def read_image(path: Path) -> Image:
     return np.asarray(image, np.uint8)
 
 
+def read_images(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
+    """Read image files as grey; those that are not images become a sentence each in the second list."""
+    images, failed = [], []
+    for path in paths:
+        try:
+            images.append(read_image(path))
+        except ValueError as error:
+            failed.append(str(error))
+    return images, failed
+
+
 def spread(items: Sequence[T], count: int) -> list[T]:
     """So many items, evenly spread; all of them if `count` is 0 or there are no more."""
     if count <= 0 or count >= len(items):

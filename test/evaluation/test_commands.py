@@ -122,3 +122,22 @@ def test_the_command_line_offers_every_step_with_its_options():
     options = run('pairs', '--help').stdout
     assert all(f'--{name}' in options for name in ('preset', 'seed', 'models', 'baselines', 'backend', 'subpixel'))
     assert run('pairs', 'nowhere', '--models', '[]').returncode != 0
+
+
+def test_tracking_beside_lucas_kanade(photographs, weights, tmp_path):
+    (photographs / 'c.png').write_bytes(b'broken')
+    output = tmp_path / 'out'
+    with pytest.raises(ValueError, match=r'c\.png'):
+        commands.evaluate_tracking(photographs, photographs, output, count=2, models=[str(weights)], backend='openvino')
+    data = json.loads((output / 'tracking.json').read_text())
+    rows = data['summary']
+    assert {row['variant'] for row in rows} == {
+        'moved before photographs, 30 Hz',
+        'moved before photographs, 6 Hz',
+        'photographs',
+    }
+    assert {row['method'] for row in rows} >= {'tiny, Lucas–Kanade', 'tiny, similarity ≥ 0.7'}
+    slow = next(row for row in rows if '30 Hz' in row['variant'] and row['method'] == 'tiny, Lucas–Kanade')
+    assert slow['right'] > 0.8
+    assert (output / 'tracking.md').read_text().count('similarity ≥') == 18
+    assert cv2.imread(str(output / 'tracking.png')) is not None

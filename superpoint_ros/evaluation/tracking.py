@@ -1,0 +1,229 @@
+"""Tracks of our matcher beside OpenCV's pyramidal Lucas–Kanade, on the same keypoints of the same frames.
+
+From every few frames on, the keypoints of that frame are followed by both for some frames. Where the homographies
+between the frames are known, a point that is found is right if it is near to where it should be; where they are not, if
+it agrees with the fundamental matrix that most points of the same method agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+from superpoint_ros.evaluation.baselines import Extract, Image
+from superpoint_ros.evaluation.datasets import fit
+from superpoint_ros.features import Features
+from superpoint_ros.geometry import Transform, transform_points
+from superpoint_ros.matching import MatchConfig, verify
+from superpoint_ros.tracking import Tracker, TrackerConfig
+
+EPSILON = 3.0
+"""How far a right point may be from where it should be, in pixels."""
+EPIPOLAR = 2.0
+"""How far a right point may be from its epipolar line, where nothing better is known, in pixels."""
+HORIZON = 10
+"""For how many frames points are followed."""
+STEP = 5
+"""From every how many frames on points are followed."""
+FORTH_AND_BACK = 1.0
+"""Lucas–Kanade gives up a point that, followed back, ends farther than this from where it was, in pixels."""
+NOISE = 4.0
+"""Standard deviation of the noise in the frames that are made, in grey levels."""
+
+Found = npt.NDArray[np.float32]
+"""(N, T, 2) float32, where each of N points was found in the T frames after; NaN where it was not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames of a camera.
+
+    Args:
+        frames: grey images of one size.
+        homographies: from pixels of any one plane to each frame's pixels; None where they are not known.
+    """
+
+    frames: Sequence[Image]
+    homographies: Sequence[Transform] | None = None
+
+
+def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate: float, size: tuple[int, int]) -> Clip:
+    """A camera that sways before a photograph: it turns, comes nearer, goes aside and tilts.
+
+    Rotation goes up to ±10°, scale to ±15 %, shift to ±12 % of width and height, in sines of 2 to 4 s; the exposure
+    sways by ±15 %, and every frame has its own noise. Beyond the photograph the camera sees its mirror image.
+
+    Args:
+        photograph: (H, W) uint8.
+        rng: of phases, periods and noise.
+        frames: how many.
+        rate: of the frames, in Hz.
+        size: (width, height) of the frames.
+    """
+    plane, _ = fit(photograph, size)
+    width, height = size
+    phases, periods = rng.uniform(0, 2 * np.pi, 7), rate * rng.uniform(2, 4, 7)
+    images, homographies = [], []
+    for frame in range(frames):
+        angle, zoom, right, down, tilt_x, tilt_y, light = np.sin(2 * np.pi * frame / periods + phases)
+        turn = np.deg2rad(10 * angle)
+        scale = 1.15**zoom
+        cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+        centred = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
+        moved = np.array([[cos, -sin, 0.12 * width * right], [sin, cos, 0.12 * height * down], [0, 0, 1]])
+        tilted = np.array([[1, 0, 0], [0, 1, 0], [0.15 * tilt_x / width, 0.15 * tilt_y / height, 1]])
+        homography = np.linalg.inv(centred) @ tilted @ moved @ centred
+        view = cv2.warpPerspective(plane, homography, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        seen = view * (1 + 0.15 * light) + NOISE * rng.standard_normal((height, width), np.float32)
+        images.append(np.clip(np.rint(seen), 0, 255).astype(np.uint8))
+        homographies.append(homography)
+    return Clip(images, homographies)
+
+
+def track_descriptors(
+    features: Sequence[Features], starts: Sequence[int], match_config: MatchConfig, tracker_config: TrackerConfig
+) -> list[Found]:
+    """Follow the keypoints of some frames with our tracker, which runs over all frames once.
+
+    Args:
+        features: of each frame.
+        starts: the frames whose keypoints are followed.
+        match_config: what makes two features a match.
+        tracker_config: how points are followed.
+
+    Returns:
+        For each start, where its keypoints were found in the frames after it.
+    """
+    tracker = Tracker(tracker_config, match_config)
+    tracks = [tracker.update(frame) for frame in features]
+    every = []
+    for start in starts:
+        later = tracks[start + 1 : start + 1 + HORIZON]
+        found = np.full((len(features[start]), len(later), 2), np.nan, np.float32)
+        for column, seen in enumerate(later):
+            _, before, now = np.intersect1d(tracks[start].ids, seen.ids, assume_unique=True, return_indices=True)
+            found[before, column] = seen.keypoints[now]
+        every.append(found)
+    return every
+
+
+def track_flow(frames: Sequence[Image], features: Sequence[Features], starts: Sequence[int]) -> list[Found]:
+    """Follow the same keypoints with OpenCV's pyramidal Lucas–Kanade, its defaults, checked forth and back.
+
+    Args:
+        frames: grey images.
+        features: of each frame, of which only the keypoints matter.
+        starts: the frames whose keypoints are followed.
+    """
+    every = []
+    for start in starts:
+        later = frames[start + 1 : start + 1 + HORIZON]
+        found = np.full((len(features[start]), len(later), 2), np.nan, np.float32)
+        points, alive = features[start].keypoints, np.arange(len(features[start]))
+        for column, (before, now) in enumerate(zip(frames[start:], later, strict=False)):
+            if not len(alive):
+                break
+            moved, forth = _flow(before, now, points)
+            returned, back = _flow(now, before, moved)
+            size = np.array(now.shape[::-1])
+            kept = forth & back & np.all((moved >= 0) & (moved <= size - 1), axis=1)
+            kept &= np.linalg.norm(returned - points, axis=1) <= FORTH_AND_BACK
+            points, alive = moved[kept], alive[kept]
+            found[alive, column] = points
+        every.append(found)
+    return every
+
+
+def _flow(before: Image, now: Image, points: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    moved, status, _ = cv2.calcOpticalFlowPyrLK(before, now, points[:, None], np.empty_like(points[:, None]))
+    return np.asarray(moved)[:, 0], np.asarray(status)[:, 0] > 0
+
+
+def score(clip: Clip, start: int, keypoints: npt.NDArray[np.float32], found: Found) -> dict[str, float]:
+    """Count what was found, and what of it is right.
+
+    Args:
+        clip: the frames.
+        start: the frame whose keypoints were followed.
+        keypoints: (N, 2), these.
+        found: where they were found in the frames after.
+
+    Returns:
+        points; found and right: in how many frames, summed over the points; visible: in how many they are in the
+        picture, by the true homography (NaN if it is not known).
+    """
+    seen = np.isfinite(found[..., 0])
+    right = np.zeros(seen.shape, bool)
+    visible = 0.0 if clip.homographies else float('nan')
+    for column in range(found.shape[1]):
+        here = seen[:, column]
+        if clip.homographies:
+            motion = clip.homographies[start + 1 + column] @ np.linalg.inv(clip.homographies[start])
+            truth = transform_points(motion, keypoints.astype(np.float64))
+            size = np.array(clip.frames[start].shape[::-1])
+            visible += float(np.sum(np.all((truth >= 0) & (truth <= size - 1), axis=1)))
+            right[here, column] = np.linalg.norm(found[here, column] - truth[here], axis=1) <= EPSILON
+        else:
+            right[here, column] = verify(keypoints[here], found[here, column], 'fundamental', EPIPOLAR).inliers
+    return {
+        'points': float(len(keypoints)),
+        'found': float(seen.sum()),
+        'right': float(right.sum()),
+        'visible': visible,
+    }
+
+
+def compare(
+    clips: Sequence[Clip],
+    extract: Extract,
+    similarities: Sequence[float],
+    match_config: MatchConfig,
+    tracker_config: TrackerConfig,
+) -> list[dict[str, float]]:
+    """Follow the keypoints of clips with Lucas–Kanade, and with our tracker at some thresholds.
+
+    Args:
+        clips: of at least two frames each.
+        extract: a grey image to its features.
+        similarities: thresholds on the cosine similarity, which take the place of match_config's.
+        match_config: what makes two features a match.
+        tracker_config: how points are followed.
+
+    Returns:
+        What summarize says of Lucas–Kanade, and then of our tracker at each threshold.
+    """
+    counts: list[list[dict[str, float]]] = [[] for _ in range(1 + len(similarities))]
+    for clip in track(clips, 'clips', console=Console(stderr=True)):
+        features = [extract(frame) for frame in clip.frames]
+        starts = range(0, max(1, len(clip.frames) - HORIZON), STEP)
+        followed = [track_flow(clip.frames, features, starts)]
+        for similarity in similarities:
+            config = replace(match_config, min_similarity=similarity)
+            followed.append(track_descriptors(features, starts, config, tracker_config))
+        for each, found in zip(counts, followed, strict=True):
+            each += [score(clip, s, features[s].keypoints, f) for s, f in zip(starts, found, strict=True)]
+    return [summarize(each) for each in counts]
+
+
+def summarize(counts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over all points that were followed.
+
+    Returns:
+        points: of a start; length: in how many of the HORIZON frames after it a point was found, and right_length
+        rightly; right: share of what was found that is right; recall: right ones among what is in the picture.
+    """
+    total = {name: sum(count[name] for count in counts) for name in counts[0]}
+    return {
+        'points': total['points'] / len(counts),
+        'length': total['found'] / max(total['points'], 1),
+        'right': total['right'] / max(total['found'], 1),
+        'right_length': total['right'] / max(total['points'], 1),
+        'recall': total['right'] / total['visible'] if total['visible'] else float('nan'),
+    }
