@@ -71,6 +71,28 @@ def draw_matches(
     return np.asarray(canvas, np.uint8)
 
 
+def draw_motion(image: npt.NDArray[np.uint8], features: tuple[Features, Features], matches: Matches) -> Canvas:
+    """An image with a dot at each matched keypoint, and a line to where it was in an earlier image of the same camera.
+
+    Args:
+        image: the later image, (H, W) grey or (H, W, 3) BGR.
+        features: of the earlier image and of this one.
+        matches: between them; the more similar, the greener.
+
+    Returns:
+        (H, W, 3) BGR.
+    """
+    canvas = _as_color(image)
+    starts = _fixed(features[0].keypoints[matches.indices[:, 0]])
+    ends = _fixed(features[1].keypoints[matches.indices[:, 1]])
+    share = np.clip(2 * matches.similarities - 1, 0, 1)[:, None]
+    colors = (share * np.array(RIGHT) + (1 - share) * np.array(WRONG)).tolist()
+    for start, end, color in zip(starts, ends, colors, strict=True):
+        cv2.line(canvas, start, end, color, 1, cv2.LINE_AA, FRACTION)
+        cv2.circle(canvas, end, 2 << FRACTION, color, -1, cv2.LINE_AA, FRACTION)
+    return canvas
+
+
 def _as_color(image: npt.NDArray[np.uint8]) -> Canvas:
     color = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image[..., :3].copy()
     return np.asarray(color, np.uint8)

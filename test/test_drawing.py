@@ -1,6 +1,6 @@
 import numpy as np
 
-from superpoint_ros.drawing import RIGHT, WRONG, draw_keypoints, draw_matches
+from superpoint_ros.drawing import RIGHT, WRONG, draw_keypoints, draw_matches, draw_motion
 from superpoint_ros.features import Features, Matches
 
 
@@ -37,3 +37,15 @@ def test_matches_are_lines_between_two_images_side_by_side():
     np.testing.assert_allclose(picture[20, 90], RIGHT, atol=25)
     np.testing.assert_allclose(picture[50, 90], WRONG, atol=25)
     assert not picture[35].any()
+
+
+def test_motion_is_a_line_to_where_a_point_was():
+    before, now = features([[20, 20], [20, 60]]), features([[60, 60], [60, 20]])
+    matches = Matches(np.array([[0, 1], [1, 0]], np.uint32), np.array([1, 0.5], np.float32))
+    picture = draw_motion(np.zeros((80, 100), np.uint8), (before, now), matches)
+    np.testing.assert_allclose(picture[20, 60], RIGHT, atol=25)
+    np.testing.assert_allclose(picture[60, 60], WRONG, atol=25)
+    assert picture[20, 40].any()
+    assert picture[60, 40].any()
+    assert not picture[20, 16].any(), 'the dot is where the point is now'
+    assert not picture[40].any()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2, TimeReference
 
 from superpoint_ros import clouds
+from superpoint_ros.drawing import draw_matches, draw_motion
 from superpoint_ros.features import Matches
 from superpoint_ros.matching import verify
 from superpoint_ros.ros.diagnostics import Statistics
@@ -69,16 +69,19 @@ class MatchOutput:
         cloud = clouds.encode_matches(first.features, second.features, matches)
         self._cloud.publish(cloud_message(cloud, second.header))
         self.statistics.publish(second.received_at)
-        if self.drawing and (picture := self._picture(first, second, cloud)) is not None:
+        if self.drawing and (picture := self._picture(first, second, matches)) is not None:
             self._image.publish(image_message(picture, second.header))
 
-    def _picture(self, first: Frame, second: Frame, cloud: npt.NDArray[np.void]) -> npt.NDArray[np.uint8] | None:
+    def _picture(self, first: Frame, second: Frame, matches: Matches) -> npt.NDArray[np.uint8] | None:
         """The second image with the way of each point, or the images of two cameras side by side; None without them."""
+        features = first.features, second.features
         image1 = self._streams[1].image(second)
         if image1 is None or first.camera == second.camera:
-            return None if image1 is None else draw_matches(image1, cloud)
+            return None if image1 is None else draw_motion(_eight_bits(image1), features, matches)
         image0 = self._streams[0].image(first)
-        return None if image0 is None else draw_matches(_side_by_side(image0, image1), cloud, image0.shape[1])
+        if image0 is None:
+            return None
+        return draw_matches((_eight_bits(image0), _eight_bits(image1)), features, matches, np.ones(len(matches), bool))
 
     def _agreeing(self, points0: npt.NDArray[np.floating], points1: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
         config = self.config
@@ -94,33 +97,6 @@ class MatchOutput:
             config.geometry_threshold,
             (stream0.camera(config.rectified)[0], stream1.camera(config.rectified)[0]),
         ).inliers
-
-
-def draw_matches(image: Grey, cloud: npt.NDArray[np.void], shift: int = 0) -> npt.NDArray[np.uint8]:
-    """Draw a line from each match's first point to its second one, greener the more similar they are.
-
-    Args:
-        image: (H, W).
-        cloud: matches as superpoint_ros.clouds.encode_matches makes them.
-        shift: how far to the right, in pixels, the second image begins.
-
-    Returns:
-        (H, W, 3) BGR.
-    """
-    canvas = cv2.cvtColor(_eight_bits(image), cv2.COLOR_GRAY2BGR)
-    ends = np.stack([cloud['x0'], cloud['y0'], cloud['x1'] + shift, cloud['y1']], axis=1)
-    for line, similarity in zip(np.rint(ends * 16).astype(int).tolist(), cloud['similarity'], strict=True):
-        good = float(np.clip(2 * similarity - 1, 0, 1))
-        color = (40, round(230 * good), round(230 * (1 - good)))
-        cv2.line(canvas, line[:2], line[2:], color, 1, cv2.LINE_AA, shift=4)
-        cv2.circle(canvas, line[2:], 2 << 4, color, -1, cv2.LINE_AA, shift=4)
-    return np.asarray(canvas, np.uint8)
-
-
-def _side_by_side(image0: Grey, image1: Grey) -> npt.NDArray[np.uint8]:
-    height = max(len(image0), len(image1))
-    padded = [np.pad(_eight_bits(image), ((0, height - len(image)), (0, 0))) for image in (image0, image1)]
-    return np.asarray(np.hstack(padded), np.uint8)
 
 
 def _eight_bits(image: Grey) -> npt.NDArray[np.uint8]:

@@ -310,7 +310,7 @@ def test_bad_clouds_are_counted_and_the_next_is_processed(bench):
 
 def test_stereo_pairs_by_stamp_and_band(bench):
     scene = Scene()
-    node = bench('pairs:=["left:right"]', 'sync_tolerance:=0.01', 'epipolar_band:=2.0', 'depth:=3')
+    node = bench('pairs:=["left:right"]', 'sync_tolerance:=0.01', 'epipolar_band:=2.0', 'depth:=5')
     node.listen(PointCloud2, 'matches')
     node.listen(TimeReference, 'matches/first')
     node.ready('matches', 'matches/first')
@@ -343,12 +343,12 @@ def test_stereo_pairs_by_stamp_and_band(bench):
         right(stamp)
     left(1.4)
     assert sorted(seconds(node.next('matches').header.stamp) for _ in range(3)) == [1.2, 1.3, 1.4]
-    for stamp in (1.5, 1.6, 1.7):
+    for stamp in (1.5, 1.6, 1.7, 1.8, 1.9):
         left(stamp)
     assert node.wait(lambda: node.diagnostics()['unpaired'] == '1'), '1.1 is given up'
     assert node.diagnostics()['right out of order'] == '1'
-    right(1.7)
-    assert seconds(node.next('matches').header.stamp) == 1.7
+    right(1.9)
+    assert seconds(node.next('matches').header.stamp) == 1.9
 
 
 def test_features_of_two_models_are_not_matched(bench):
