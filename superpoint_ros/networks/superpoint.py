@@ -45,10 +45,10 @@ class SuperPointConfig:
 class SuperPoint(nn.Module):
     """Maps (B, 1, H, W) grey images in [0, 1], H and W multiples of 8, to raw heads at 1/8 resolution.
 
-    Returns from forward:
+    Returns from forward, by name:
         logits: (B, 65, H/8, W/8); channel 8·v + u is the pixel (u, v) of the cell, channel 64 the dustbin
             ("no interest point in this cell").
-        descriptors: (B, D, H/8, W/8), not normalised; D is 0 for MagicPoint.
+        descriptors: (B, D, H/8, W/8), not normalised; MagicPoint has none.
     """
 
     def __init__(self, config: SuperPointConfig | None = None) -> None:
@@ -68,12 +68,12 @@ class SuperPoint(nn.Module):
                 ConvBlock(widths[-1], hidden, norm), nn.Conv2d(hidden, self.config.descriptor_size, 1)
             )
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.encoder(image)
-        logits = self.detector(features)
-        if self.descriptor is None:
-            return logits, logits[:, :0]
-        return logits, self.descriptor(features)
+        outputs = {'logits': self.detector(features)}
+        if self.descriptor is not None:
+            outputs['descriptors'] = self.descriptor(features)
+        return outputs
 
 
 class ConvBlock(nn.Sequential):

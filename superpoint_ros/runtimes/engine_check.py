@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -42,10 +43,8 @@ def check_agreement(
     if network is None:
         logger.warning('the model has no .safetensors file; whether the engine agrees with it was not checked')
         return
-    logits, descriptors = network.to(device)(images[:, None].float() / 255)
-    agreement = {'scores': _correlation(score_map(outputs['logits'])[:, None], score_map(logits)[:, None])}
-    if 'descriptors' in outputs:
-        agreement['descriptors'] = _correlation(outputs['descriptors'], descriptors)
+    expected = _comparable(network.to(device)(images[:, None].float() / 255))
+    agreement = {name: _correlation(found, expected[name]) for name, found in _comparable(outputs).items()}
     text = ', '.join(f'{name} {value:.4f}' for name, value in agreement.items())
     if not min(agreement.values()) >= AGREEMENT[precision]:
         raise EngineError(
@@ -60,6 +59,14 @@ def picture(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.u
     batch, height, width = shape
     squares = np.random.default_rng(0).integers(64, 192, (batch, -(-height // 20), -(-width // 20)), np.uint8)
     return squares.repeat(20, axis=1).repeat(20, axis=2)[:, :height, :width].copy()
+
+
+def _comparable(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of logits only the scores matter that they give."""
+    return {
+        'scores' if name == 'logits' else name: score_map(output)[:, None] if name == 'logits' else output
+        for name, output in outputs.items()
+    }
 
 
 def _correlation(found: Tensor, expected: Tensor) -> float:

@@ -26,10 +26,10 @@ TOLERANCE = 1e-3
 def export(weights: Path | str, output: Path | str) -> None:
     """Write the graph of a checkpoint: the network alone, from image to raw heads.
 
-    Input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; outputs as in networks.SuperPoint, `logits`
-    and, if the model has them, `descriptors`. Batch, height and width are free. Batch norm is folded. Metadata: `model`
-    and `config` as in a checkpoint, and `checksum`, the SHA-256 of the checkpoint. The graph is checked, and compared
-    with the network on a random image, before the file appears.
+    Input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; outputs as the network's, by name. Batch,
+    height and width are free. Batch norm is folded. Metadata: `model` and `config` as in a checkpoint, and `checksum`,
+    the SHA-256 of the checkpoint. The graph is checked, and compared with the network on a random image, before the
+    file appears.
 
     Args:
         weights: a checkpoint of ours, or of another project as networks.foreign knows them.
@@ -41,15 +41,17 @@ def export(weights: Path | str, output: Path | str) -> None:
         RuntimeError: the graph gives something else than the network.
     """
     network = checkpoint.fold(foreign.read(weights))
-    names = ['logits', 'descriptors'] if network.config.descriptor_size else ['logits']
+    image = torch.zeros(1, 1, 64, 64)
+    with torch.inference_mode():
+        names = list(network(image))
     cells = {0: 'batch', 2: 'rows', 3: 'columns'}
     with written_whole(output) as partial:
         with warnings.catch_warnings():
             # The exporter that needs no further package; its graphs are the plainer ones, too.
             warnings.simplefilter('ignore', DeprecationWarning)
             torch.onnx.export(
-                _Heads(network, len(names)).eval(),  # the exporter restores the mode of what it is given
-                (torch.zeros(1, 1, 64, 64),),
+                _Outputs(network).eval(),  # the exporter restores the mode of what it is given
+                (image,),
                 str(partial),
                 dynamo=False,
                 opset_version=OPSET,
@@ -64,15 +66,15 @@ def export(weights: Path | str, output: Path | str) -> None:
         _compare(partial, network)
 
 
-class _Heads(nn.Module):
-    """A network's first outputs, without an empty one."""
+class _Outputs(nn.Module):
+    """A network's outputs without their names, which the exporter takes apart from them."""
 
-    def __init__(self, network: nn.Module, count: int) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.count = network, count
+        self.network = network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.network(image)[: self.count])
+        return tuple(self.network(image).values())
 
 
 def _compare(path: Path, network: SuperPoint) -> None:
@@ -82,8 +84,8 @@ def _compare(path: Path, network: SuperPoint) -> None:
         expected = network(torch.from_numpy(image))
     exact = {openvino.properties.hint.inference_precision: openvino.Type.f32}
     outputs = openvino.compile_model(path, 'CPU', exact)(image)
-    for tensor, (name, found) in zip(expected, outputs.to_dict().items(), strict=False):
+    for name, tensor in expected.items():
         reference = tensor.numpy()
-        error = np.abs(found - reference).max() / max(np.abs(reference).max(), 1e-12)
+        error = np.abs(outputs[name] - reference).max() / max(np.abs(reference).max(), 1e-12)
         if not error <= TOLERANCE:
-            raise RuntimeError(f'{path}: {name.any_name} differs from the network by {error:.1g} of its largest value')
+            raise RuntimeError(f'{path}: {name} differs from the network by {error:.1g} of its largest value')

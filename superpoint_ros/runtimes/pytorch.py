@@ -68,9 +68,7 @@ def _heads(network: SuperPoint, precision: str, images: Tensor) -> Mapping[str, 
     pixels = (images[:, None].float() / 255).to(TYPES[precision], memory_format=torch.channels_last)
     # Images of one size come many times: it pays to time what cuDNN offers, once.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == 'tf32'):
-        logits, descriptors = network(pixels)
-    outputs = {'logits': logits.float()}
-    return outputs | {'descriptors': descriptors.float()} if network.config.descriptor_size else outputs
+        return {name: output.float() for name, output in network(pixels).items()}
 
 
 def _device(name: str) -> torch.device:

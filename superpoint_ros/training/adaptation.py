@@ -157,7 +157,7 @@ def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig,
         back = torch.linalg.inv(forth)
         views = warp_images(image.expand(len(forth), -1, -1, -1), forth)
         with torch.autocast(image.device.type, torch.bfloat16):
-            logits, _ = network(views.contiguous(memory_format=torch.channels_last))
+            logits = network(views.contiguous(memory_format=torch.channels_last))['logits']
         seen = valid_mask(forth, (width, height), EROSION).float()
         scores = score_map(logits)[:, None] * seen
         total += warp_images(scores, back).sum(dim=(0, 1))

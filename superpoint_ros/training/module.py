@@ -64,17 +64,16 @@ class MagicPointTraining(lightning.LightningModule):
         self.photometric = photometric
         self.lr, self.warmup, self.cooldown, self.weight_decay = lr, warmup, cooldown, weight_decay
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and descriptors of (B, 1, H, W) images in [0, 1], in float32."""
-        logits, descriptors = self.network(images.contiguous(memory_format=torch.channels_last))
-        return logits.float(), descriptors.float()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The network's outputs for (B, 1, H, W) images in [0, 1], by name, in float32."""
+        outputs = self.network(images.contiguous(memory_format=torch.channels_last))
+        return {name: output.float() for name, output in outputs.items()}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and figures to log beside it."""
         images, points, valid = warped(as_grey(batch['image']), batch)
         images = augment(images, self.photometric, generators(batch['seed']))
-        logits, _ = self(images)
-        return detector_loss(logits, cell_labels(points, valid)), {}
+        return detector_loss(self(images)['logits'], cell_labels(points, valid)), {}
 
     def on_train_start(self) -> None:
         # A checkpoint has the rate of its run's max_steps; this one may be for longer, or shorter.
@@ -97,8 +96,8 @@ class MagicPointTraining(lightning.LightningModule):
         images = as_grey(batch['image'])
         noisy = augment(images, self.photometric, generators(batch['seed']))
         for noise, seen in {'clean': images, 'noisy': noisy}.items():
-            logits, _ = self(seen)
-            found, correct, labelled = detection_counts(logits.cpu().numpy(), batch['points'].cpu().numpy())
+            logits = self(seen)['logits'].cpu().numpy()
+            found, correct, labelled = detection_counts(logits, batch['points'].cpu().numpy())
             size = len(images)
             self.log(f'precision/{noise}', correct / max(found, 1), batch_size=size, sync_dist=True)
             self.log(f'recall/{noise}', correct / max(labelled, 1), batch_size=size, sync_dist=True)
@@ -148,7 +147,10 @@ class SuperPointTraining(MagicPointTraining):
         rngs = generators(batch['seed'])
         pair = torch.cat([augment(images, self.photometric, rngs) for images in (images0, images1)])
         # Both images go through the network at once, so that batch norm sees them as one batch.
-        (logits0, logits1), (descriptors0, descriptors1) = (heads.chunk(2) for heads in self(pair))
+        outputs = self(pair)
+        (logits0, logits1), (descriptors0, descriptors1) = (
+            outputs[name].chunk(2) for name in ('logits', 'descriptors')
+        )
         detector0 = detector_loss(logits0, cell_labels(batch['points'], torch.ones_like(valid1)))
         detector1 = detector_loss(logits1, cell_labels(points1, valid1))
         views = descriptors0, descriptors1, batch['homography'], valid1

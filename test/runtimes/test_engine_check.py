@@ -18,8 +18,7 @@ def network(model):
 
 def check(network, change, precision='fp32'):
     def heads(images):
-        logits, descriptors = network(images[:, None].float() / 255)
-        return change({'logits': logits, 'descriptors': descriptors})
+        return change(network(images[:, None].float() / 255))
 
     check_agreement(heads, network, SHAPE, precision, torch.device('cpu'))
 
@@ -32,8 +31,7 @@ def test_half_precision_agrees(network):
     half = checkpoint.fold(network).half()
 
     def heads(images):
-        logits, descriptors = half(images[:, None].half() / 255)
-        return {'logits': logits.float(), 'descriptors': descriptors.float()}
+        return {name: output.float() for name, output in half(images[:, None].half() / 255).items()}
 
     check_agreement(heads, network, SHAPE, 'fp16', torch.device('cpu'))
 
@@ -58,16 +56,16 @@ def test_wrong_values_do_not_agree(network, change, precision):
 
 def test_what_is_the_same_everywhere_does_not_hide_wrong_values(network):
     def shifted(images):
-        logits, descriptors = network(images)
-        return logits, descriptors + 100
+        outputs = network(images)
+        return outputs | {'descriptors': outputs['descriptors'] + 100}
 
     class Shifted(torch.nn.Module):
         def forward(self, images):
             return shifted(images)
 
     def heads(images):
-        logits, descriptors = shifted(images[:, None].float() / 255)
-        return {'logits': logits, 'descriptors': descriptors.roll(1, dims=3)}
+        outputs = shifted(images[:, None].float() / 255)
+        return outputs | {'descriptors': outputs['descriptors'].roll(1, dims=3)}
 
     with pytest.raises(EngineError, match='disagrees with the network'):
         check_agreement(heads, Shifted(), SHAPE, 'int8', torch.device('cpu'))

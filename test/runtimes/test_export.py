@@ -28,10 +28,9 @@ def test_a_graph_computes_what_the_network_computes_at_any_size(norm, depth, tmp
         with torch.no_grad():
             expected = network(image)
         found = {output.any_name: value for output, value in graph(image.numpy()).to_dict().items()}
-        assert found.keys() == ({'logits', 'descriptors'} if depth else {'logits'})
-        np.testing.assert_allclose(found['logits'], expected[0], atol=2e-4 * float(expected[0].abs().max()))
-        if depth:
-            np.testing.assert_allclose(found['descriptors'], expected[1], atol=2e-4 * float(expected[1].abs().max()))
+        assert found.keys() == expected.keys() == ({'logits', 'descriptors'} if depth else {'logits'})
+        for name, wanted in expected.items():
+            np.testing.assert_allclose(found[name], wanted, atol=2e-4 * float(wanted.abs().max()))
 
 
 def test_what_the_graph_says_of_itself(model):

@@ -71,7 +71,7 @@ RUNNERS = [
 @pytest.mark.parametrize(('precision', 'tolerance'), [('fp32', 1e-5), ('fp16', 1e-2)])
 def test_graphs_give_what_the_network_gives(graphs, network, images, runner, precision, tolerance):
     with torch.inference_mode():
-        expected = [tensor.numpy() for tensor in network(torch.from_numpy(images))]
+        expected = [tensor.numpy() for tensor in network(torch.from_numpy(images)).values()]
     found = runner(graphs[precision], images)
     for one, reference in zip(found, expected, strict=True):
         assert one.dtype == np.float32
@@ -87,7 +87,7 @@ def test_half_precision_is_that_of_torch(graphs, network, images):
             self.network = checkpoint.fold(network).half()
 
         def forward(self, image):
-            return tuple(tensor.float() for tensor in self.network(image.half()))
+            return tuple(tensor.float() for tensor in self.network(image.half()).values())
 
     with torch.inference_mode():
         expected = [tensor.numpy() for tensor in Halves()(torch.from_numpy(images))]
@@ -197,7 +197,7 @@ def test_batch_norm_after_the_relu_is_halved_too(tmp_path, images):
     graph = exported(network, tmp_path)
     assert 'BatchNormalization' in {node.op_type for node in graph.graph.node}
     with torch.inference_mode():
-        expected = [tensor.numpy() for tensor in network(torch.from_numpy(images))]
+        expected = [tensor.numpy() for tensor in network(torch.from_numpy(images)).values()]
     for found, reference in zip(by_openvino(onnx_graph.halved(graph), images), expected, strict=True):
         np.testing.assert_allclose(found, reference, atol=1e-2 * np.abs(reference).max())
 

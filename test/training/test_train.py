@@ -98,7 +98,7 @@ def test_its_scores_are_higher_at_corners_than_elsewhere(magicpoint):
     at_corners, by_chance, others = [], [], np.empty((0, 2))
     for sample in map(dataset.__getitem__, range(80)):
         with torch.no_grad():
-            logits, _ = network(torch.from_numpy(sample['image'])[None, None].float() / 255)
+            logits = network(torch.from_numpy(sample['image'])[None, None].float() / 255)['logits']
         scores = cv2.dilate(score_map(logits[0].numpy()), np.ones((3, 3), np.uint8))
         for ranks, points in ((at_corners, sample['points']), (by_chance, others)):
             ranks += [(scores < scores[round(float(y)), round(float(x))]).mean() for x, y in points]
