@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,14 +17,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from superpoint_ros.files import written_whole
 from superpoint_ros.networks.superpoint import ConvBlock, SuperPoint, SuperPointConfig
+from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 
-NETWORKS = {'superpoint': (SuperPoint, SuperPointConfig)}
+Network = SuperPoint | UnSuperPoint
+
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    'superpoint': (SuperPoint, SuperPointConfig),
+    'unsuperpoint': (UnSuperPoint, UnSuperPointConfig),
+}
 """The network and configuration classes of each model family, by the `model` of a file's metadata."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def save(path: Path | str, network: SuperPoint) -> None:
+def save(path: Path | str, network: Network) -> None:
     """Write a network to a .safetensors file; the file appears whole or not at all."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
     with written_whole(path) as partial:
@@ -31,7 +38,7 @@ def save(path: Path | str, network: SuperPoint) -> None:
         partial.write_bytes(serialise(tensors, metadata_of(network)))
 
 
-def load(path: Path | str) -> SuperPoint:
+def load(path: Path | str) -> Network:
     """Read a network that `save` wrote; it comes in evaluation mode, on the CPU.
 
     Raises:
@@ -65,7 +72,7 @@ def load(path: Path | str) -> SuperPoint:
     return network.float().eval()
 
 
-def metadata_of(network: SuperPoint) -> dict[str, str]:
+def metadata_of(network: Network) -> dict[str, str]:
     """What a file of this network says of it: the model family, and the configuration as JSON."""
     model = next(name for name, (network_class, _) in NETWORKS.items() if isinstance(network, network_class))
     return {'model': model, 'config': json.dumps(dataclasses.asdict(network.config))}
@@ -88,7 +95,7 @@ def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
             raise ValueError(f'{path}: tensor {name}: expected {shape}, found {other}')
 
 
-def fold(network: SuperPoint) -> SuperPoint:
+def fold(network: Network) -> Network:
     """A copy for inference, in evaluation mode: batch norm that follows a convolution is folded into it.
 
     Batch norm after the ReLU (norm 'after_relu') stays: zero padding of the next convolution comes between.
@@ -100,6 +107,7 @@ def fold(network: SuperPoint) -> SuperPoint:
         if isinstance(block, ConvBlock):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)  # type: ignore[arg-type, type-var]
             block.norm = nn.Identity()
-    folded = SuperPoint(dataclasses.replace(network.config, norm='none'))
+    network_class: Any = type(network)
+    folded: Network = network_class(dataclasses.replace(network.config, norm='none'))
     folded.load_state_dict(network.state_dict())
     return folded.eval()

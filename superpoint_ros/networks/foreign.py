@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from superpoint_ros.networks.checkpoint import check_shapes, load, shapes_of
+from superpoint_ros.networks.checkpoint import Network, check_shapes, load, shapes_of
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 
 State = dict[str, Tensor]
@@ -49,7 +49,7 @@ BROKEN = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, L
 """What torch.load raises when a file is not what it should be."""
 
 
-def read(path: Path | str) -> SuperPoint:
+def read(path: Path | str) -> Network:
     """Read a checkpoint of ours (.safetensors) or of one of the known other projects (any other ending).
 
     Raises:

@@ -14,7 +14,7 @@ from torch import nn
 from superpoint_ros.files import written_whole
 from superpoint_ros.models import checksum
 from superpoint_ros.networks import checkpoint, foreign
-from superpoint_ros.networks.superpoint import SuperPoint
+from superpoint_ros.networks.checkpoint import Network
 
 OPSET = 17
 """Old enough for every TensorRT from 10.0 on, and below 20, from where TensorRT misreads some operators."""
@@ -77,7 +77,7 @@ class _Outputs(nn.Module):
         return tuple(self.network(image).values())
 
 
-def _compare(path: Path, network: SuperPoint) -> None:
+def _compare(path: Path, network: Network) -> None:
     """Check on a random image that a graph, run in OpenVINO, gives what its network gives."""
     image = np.random.default_rng(0).random((2, 1, 48, 72), np.float32)
     with torch.inference_mode():

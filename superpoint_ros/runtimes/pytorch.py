@@ -15,7 +15,7 @@ from torch import Tensor
 from superpoint_ros.decode import DecodeConfig, Decoded, Mask
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
-from superpoint_ros.networks.superpoint import SuperPoint
+from superpoint_ros.networks.checkpoint import Network
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 from superpoint_ros.runtimes.pipeline import Pipeline
 
@@ -64,7 +64,7 @@ class TorchRuntime:
             return self._heads(torch.from_numpy(images).to(self._device))
 
 
-def _heads(network: SuperPoint, precision: str, images: Tensor) -> Mapping[str, Tensor]:
+def _heads(network: Network, precision: str, images: Tensor) -> Mapping[str, Tensor]:
     pixels = (images[:, None].float() / 255).to(TYPES[precision], memory_format=torch.channels_last)
     # Images of one size come many times: it pays to time what cuDNN offers, once.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == 'tf32'):

@@ -88,6 +88,8 @@ def label(
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     network = checkpoint.fold(checkpoint.load(weights)).to(device)
+    if not isinstance(network, SuperPoint):
+        raise ValueError(f'{weights}: expected MagicPoint or SuperPoint, which score each pixel')
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     paths = sorted(path for path in images.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:

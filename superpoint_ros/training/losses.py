@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,23 @@ class HingeConfig:
     negative_margin: float = 0.2
     positive_weight: float = 250.0
     reach: float = 8.0
+
+
+@dataclass(frozen=True)
+class DescriptorLossConfig:
+    """Which loss the descriptors have.
+
+    Args:
+        kind: contrastive, or the paper's hinge.
+        weight: λ, what it counts beside the detector's loss.
+        temperature: of the contrastive loss.
+        hinge: of the hinge loss.
+    """
+
+    kind: Literal['contrastive', 'hinge'] = 'contrastive'
+    weight: float = 0.5
+    temperature: float = 0.07
+    hinge: HingeConfig = HingeConfig()
 
 
 def cell_labels(points: Tensor, valid: Tensor) -> Tensor:
@@ -65,6 +84,32 @@ def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction='sum')
     return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def descriptor_loss(
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    homographies: Tensor,
+    valid1: Tensor,
+    config: DescriptorLossConfig,
+    rngs: Sequence[torch.Generator],
+) -> Tensor:
+    """The loss that the configuration names, without its weight.
+
+    Args:
+        descriptors0: and the three after it as in the two losses.
+        descriptors1: ″
+        homographies: ″
+        valid1: ″
+        config: which.
+        rngs: one for each image, for the points that the contrastive loss looks at.
+    """
+    views = descriptors0, descriptors1, homographies, valid1
+    if config.kind == 'hinge':
+        return hinge_descriptor_loss(*views, config.hinge)
+    # One shift for a whole image: its points stay a cell apart, so that none is its neighbour's false negative.
+    offsets = torch.stack([torch.rand(1, 2, generator=rng, device=rng.device) for rng in rngs])
+    return contrastive_descriptor_loss(*views, (offsets - 0.5) * CELL, config.temperature)
 
 
 def hinge_descriptor_loss(

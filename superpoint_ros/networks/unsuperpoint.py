@@ -1,0 +1,75 @@
+"""UnSuperPoint (Christiansen, Kragh, Brodskiy, Karstoft 2019, arXiv 1907.04011): one point in each cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from superpoint_ros.networks.superpoint import ConvBlock, check_widths, vgg_encoder
+
+SLOPE = 0.01
+"""Of the leaky ReLU, below 0."""
+
+Norm = Literal['none', 'before_relu']
+
+
+@dataclass(frozen=True)
+class UnSuperPointConfig:
+    """Shape of an UnSuperPoint network; the defaults are the paper's.
+
+    Args:
+        channels: width of the four encoder stages, two convolutions each.
+        head_channels: width of the hidden layer of each head.
+        descriptor_size: length D of a descriptor.
+        norm: batch norm before the activation (folded into the convolution on export), or none (folded).
+    """
+
+    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+    head_channels: int = 256
+    descriptor_size: int = 256
+    norm: Norm = 'before_relu'
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'channels', tuple(self.channels))  # JSON has lists
+        check_widths(self.channels, self.head_channels, self.descriptor_size)
+        if self.descriptor_size == 0:
+            raise ValueError('descriptor_size: expected a number from 1 to 4096, got 0')
+        if self.norm not in get_args(Norm):
+            raise ValueError(f'norm: expected one of {", ".join(get_args(Norm))}, got {self.norm!r}')
+
+
+class UnSuperPoint(nn.Module):
+    """Maps (B, 1, H, W) grey images in [0, 1], H and W multiples of 8, to one point in each cell of 8×8 pixels.
+
+    The paper reads the descriptors at the points inside the network; here that is the decoding's, as for SuperPoint, so
+    that a graph holds convolutions alone.
+
+    Returns from forward, by name:
+        scores: (B, 1, H/8, W/8) in (0, 1).
+        positions: (B, 2, H/8, W/8) in (0, 1): x and y of the point in its cell, from its left and upper edge.
+        descriptors: (B, D, H/8, W/8), not normalised.
+    """
+
+    def __init__(self, config: UnSuperPointConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or UnSuperPointConfig()
+        self.encoder = vgg_encoder(self.config.channels, self.config.norm, SLOPE)
+        self.score = self._head(1)
+        self.position = self._head(2)
+        self.descriptor = self._head(self.config.descriptor_size)
+
+    def _head(self, outputs: int) -> nn.Module:
+        hidden = self.config.head_channels
+        return nn.Sequential(
+            ConvBlock(self.config.channels[-1], hidden, self.config.norm, SLOPE), nn.Conv2d(hidden, outputs, 1)
+        )
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.encoder(image)
+        return {
+            'scores': self.score(features).sigmoid(),
+            'positions': self.position(features).sigmoid(),
+            'descriptors': self.descriptor(features),
+        }
