@@ -83,13 +83,49 @@ def decode_superpoint(
     return Decoded(keypoints, scores[y, x], descriptors)
 
 
+def decode_unsuperpoint(
+    outputs: Mapping[str, Floats], size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
+) -> Decoded:
+    """Keypoints and descriptors from the raw heads of UnSuperPoint, which has one keypoint in each cell.
+
+    Its positions are fractions of pixels already; config.subpixel does nothing. For non-maximum suppression, border
+    and mask a keypoint counts as the pixel that it is nearest to.
+
+    Args:
+        outputs: scores (1, H/8, W/8), positions (2, H/8, W/8) in the cells, and descriptors (D, H/8, W/8).
+        size: (width, height) of the part at the top left that is picture and not padding.
+        config: how to decode.
+        mask: (H, W), False where no keypoint may be.
+    """
+    _, rows, columns = outputs['scores'].shape
+    shape = height, width = rows * CELL, columns * CELL
+    values, (right, down) = outputs['scores'].ravel(), outputs['positions']
+    x = ((np.arange(columns, dtype=np.float32) + right) * CELL - 0.5).ravel()
+    y = ((np.arange(rows, dtype=np.float32)[:, None] + down) * CELL - 0.5).ravel()
+    pixels = np.ravel_multi_index((np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)), shape, mode='clip')
+    rising = np.argsort(-values, kind='stable')[::-1]  # of those in one pixel the last, the best, stays
+    scores, cells = np.zeros(height * width, np.float32), np.empty(height * width, np.intp)
+    scores[pixels[rising]], cells[pixels[rising]] = values[rising], rising
+    scores = scores.reshape(shape)
+    row, column = find_peaks(scores, size, config, mask)
+    chosen = cells[row * width + column]
+    keypoints = np.stack([x[chosen], y[chosen]], axis=1)
+    np.clip(keypoints, 0, np.array(size, np.float32) - 1, out=keypoints)
+    descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
+    return Decoded(keypoints, values[chosen], descriptors)
+
+
 Decoder = Callable[[Mapping[str, Floats], tuple[int, int], DecodeConfig, Mask | None], Decoded]
 
 DECODERS: dict[frozenset[str], Decoder] = {
     frozenset({'logits'}): decode_superpoint,
     frozenset({'logits', 'descriptors'}): decode_superpoint,
+    frozenset({'scores', 'positions', 'descriptors'}): decode_unsuperpoint,
 }
 """What decodes a network, by the names of its outputs."""
+
+CHANNELS = {'logits': CELL * CELL + 1, 'scores': 1, 'positions': 2}
+"""How many channels an output must have; of the others any number will do."""
 
 
 def decoder_for(outputs: Iterable[str]) -> Decoder:

@@ -60,11 +60,47 @@ def decode_superpoint(
     return DecodedBatch(keypoints, values, descriptors, settled)
 
 
+def decode_unsuperpoint(
+    outputs: Mapping[str, Tensor],
+    sizes: Tensor,
+    config: DecodeConfig,
+    masks: Tensor | None = None,
+    rounds: int = 8,
+) -> DecodedBatch:
+    """Keypoints and descriptors from the raw heads of UnSuperPoint, which has one keypoint in each cell.
+
+    Args:
+        outputs: scores (B, 1, H/8, W/8), positions (B, 2, H/8, W/8) in the cells, and descriptors (B, D, H/8, W/8).
+        sizes: and all others as in `decode_superpoint`.
+        config: ″
+        masks: ″
+        rounds: ″
+    """
+    batch, _, rows, columns = outputs['scores'].shape
+    height, width, cells = rows * CELL, columns * CELL, rows * columns
+    device, values, (right, down) = sizes.device, outputs['scores'].flatten(1), outputs['positions'].unbind(dim=1)
+    x = ((torch.arange(columns, device=device) + right) * CELL - 0.5).flatten(1)
+    y = ((torch.arange(rows, device=device)[:, None] + down) * CELL - 0.5).flatten(1)
+    pixels = y.round().long().clamp(0, height - 1) * width + x.round().long().clamp(0, width - 1)
+    # Of the keypoints in one pixel the best stays, of equal ones the first: scores and cells in one number.
+    order = torch.arange(cells - 1, -1, -1, device=device)
+    keys = (values.contiguous().view(torch.int32).long() << 32) | order
+    best = torch.zeros(batch, height * width, dtype=torch.int64, device=device).scatter_reduce(1, pixels, keys, 'amax')
+    scores = (best >> 32).int().view(torch.float32).view(batch, height, width)
+    index, found, settled = find_peaks(scores, sizes, config, masks, rounds)
+    chosen = cells - 1 - (best.gather(1, index) & 0xFFFFFFFF)
+    keypoints = torch.stack([x.gather(1, chosen), y.gather(1, chosen)], dim=-1)
+    keypoints = keypoints.clamp(min=0).minimum(sizes[:, None] - 1.0)
+    descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
+    return DecodedBatch(keypoints, found, descriptors, settled)
+
+
 Decoder = Callable[[Mapping[str, Tensor], Tensor, DecodeConfig, 'Tensor | None', int], DecodedBatch]
 
 DECODERS: dict[frozenset[str], Decoder] = {
     frozenset({'logits'}): decode_superpoint,
     frozenset({'logits', 'descriptors'}): decode_superpoint,
+    frozenset({'scores', 'positions', 'descriptors'}): decode_unsuperpoint,
 }
 """What decodes a network, by the names of its outputs."""
 

@@ -81,7 +81,7 @@ def vgg_encoder(
     """
     stages: list[nn.Module] = []
     for stage, (before, width) in enumerate(pairwise((1, *channels))):
-        if stage > stem_stride - 1:
+        if stage >= stem_stride:
             stages.append(nn.MaxPool2d(2))
         stride = 1 if stage else stem_stride
         stages += [ConvBlock(before, width, norm, slope, stride), ConvBlock(width, width, norm, slope)]

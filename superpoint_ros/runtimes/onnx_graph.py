@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
-from superpoint_ros.decode import CELL, decoder_for
+from superpoint_ros.decode import CHANNELS, decoder_for
 
 INPUT = 'image'
 
@@ -42,7 +42,7 @@ def read(path: Path) -> Graph:
         raise ValueError(f'{path}: {error}') from error
     for name, shape in outputs.items():
         channels = shape[1] if len(shape) == 4 else None
-        if channels is None or (name == 'logits' and channels != CELL * CELL + 1):
+        if channels is None or channels != CHANNELS.get(name, channels):
             raise ValueError(f'{path}: output {name}: expected float32 (batch, channels, rows, columns), found {shape}')
     return graph
 

@@ -15,7 +15,7 @@ import openvino as ov
 from openvino import properties
 from openvino.preprocess import PrePostProcessor
 
-from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decoder_for
+from superpoint_ros.decode import CHANNELS, DecodeConfig, Decoded, Mask, decoder_for
 from superpoint_ros.features import Floats
 from superpoint_ros.models import QUANTISED, Model, checksum
 from superpoint_ros.runtimes import RuntimeConfig, Watch
@@ -163,7 +163,7 @@ def _read(core: ov.Core, path: Path) -> ov.Model:
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     for name, shape in shapes.items():
-        channels = ov.Dimension(CELL * CELL + 1) if name == 'logits' else ov.Dimension(1, 4096)
+        channels = ov.Dimension(CHANNELS[name]) if name in CHANNELS else ov.Dimension(1, 4096)
         if len(shape) != 4 or shape[1].is_dynamic or not channels.compatible(shape[1]):
             raise ValueError(f'{path}: output {name}: expected shape [?,{channels},?,?], found {shape}')
     return graph

@@ -91,9 +91,7 @@ def label(
     if not isinstance(network, SuperPoint):
         raise ValueError(f'{weights}: expected MagicPoint or SuperPoint, which score each pixel')
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    paths = sorted(path for path in images.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f'{images}: no photographs there; expected files ending in {", ".join(IMAGE_SUFFIXES)}')
+    paths = photographs(images)
     waiting = [(path, label_path(path, images, output)) for path in paths]
     waiting = [(path, target) for path, target in waiting if not target.exists()]
     unreadable: list[Path] = []
@@ -112,6 +110,18 @@ def label(
                     np.savez(partial, keypoints=keypoints, scores=scores)
             progress.advance(task)
     return unreadable
+
+
+def photographs(images: Path) -> list[Path]:
+    """The photographs in a folder and its sub-folders, by name.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    paths = sorted(path for path in images.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f'{images}: no photographs there; expected files ending in {", ".join(IMAGE_SUFFIXES)}')
+    return paths
 
 
 def label_path(image: Path, images: Path, labels: Path) -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from superpoint_ros.geometry import Transform, crop_transform, resize_transform, transform_points
-from superpoint_ros.training.adaptation import label_path
+from superpoint_ros.training.adaptation import label_path, photographs
 from superpoint_ros.training.homography import HomographyConfig, sample_homography
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
 
@@ -58,11 +58,12 @@ class ShapesDataset(Dataset[Sample]):
 
 
 class PhotosDataset(Dataset[Sample]):
-    """Crops of labelled photographs without end, at random scales, half of them mirrored.
+    """Crops of photographs without end, at random scales, half of them mirrored.
 
     Args:
         images: folder of the photographs.
-        labels: folder of their labels, from `superpoint label`; photographs without labels are passed over.
+        labels: folder of their labels, from `superpoint label`; photographs without labels are passed over. None for
+            photographs without points.
         size: (width, height) of the crops.
         scale: least and greatest length of a photograph's longest side, in pixels, before it is cropped.
         seed: picks the crops.
@@ -70,13 +71,13 @@ class PhotosDataset(Dataset[Sample]):
         homography: the random homographies that come with them.
 
     Raises:
-        FileNotFoundError: there are no labelled photographs.
+        FileNotFoundError: there are no photographs, or none with labels.
     """
 
     def __init__(
         self,
         images: Path,
-        labels: Path,
+        labels: Path | None,
         size: tuple[int, int],
         scale: tuple[int, int],
         seed: int,
@@ -84,12 +85,12 @@ class PhotosDataset(Dataset[Sample]):
         homography: HomographyConfig,
     ) -> None:
         self.size, self.scale, self.seed, self.stream, self.homography = size, scale, seed, stream, homography
-        every = sorted(path for path in images.rglob('*') if label_path(path, images, labels).is_file())
-        # One photograph in 32 is kept back for validation.
-        chosen = [path for i, path in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
-        if not chosen:
+        every = [(path, labels and label_path(path, images, labels)) for path in photographs(images)]
+        every = [(path, label_file) for path, label_file in every if label_file is None or label_file.is_file()]
+        if not every:
             raise FileNotFoundError(f'{labels}: no labels of photographs in {images}; make them with: superpoint label')
-        self.files = [(path, label_path(path, images, labels)) for path in chosen]
+        # One photograph in 32 is kept back for validation.
+        self.files = [files for i, files in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, self.stream, index])
@@ -97,8 +98,10 @@ class PhotosDataset(Dataset[Sample]):
         photograph = cv2.imread(str(image_path), cv2.IMREAD_GRAYSCALE)
         if photograph is None:
             raise ValueError(f'{image_path}: not an image that OpenCV can read')
-        with np.load(label_file, allow_pickle=False) as file:
-            points = file['keypoints']
+        points = np.empty((0, 2), np.float32)
+        if label_file is not None:
+            with np.load(label_file, allow_pickle=False) as file:
+                points = file['keypoints']
         transform = self._view(rng, photograph.shape[1], photograph.shape[0])
         shrinks = abs(np.linalg.det(transform)) < 1
         if shrinks:  # warping reads single pixels, which aliases
@@ -201,11 +204,11 @@ class ShapesData(lightning.LightningDataModule):
 
 
 class PhotosData(lightning.LightningDataModule):
-    """Batches of crops of labelled photographs, with homographies.
+    """Batches of crops of photographs, with homographies.
 
     Args:
         images: folder of the photographs.
-        labels: folder of their labels, from `superpoint label`.
+        labels: folder of their labels, from `superpoint label`; null for training that needs none.
         homography: the random homographies between the two images of a pair.
         width: of the crops, in pixels, a multiple of 8.
         height: likewise.
@@ -219,7 +222,7 @@ class PhotosData(lightning.LightningDataModule):
     def __init__(
         self,
         images: Path,
-        labels: Path,
+        labels: Path | None,
         homography: HomographyConfig,
         width: int = 320,
         height: int = 240,

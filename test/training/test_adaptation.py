@@ -25,7 +25,7 @@ class BrightnessDetector(torch.nn.Module):
         self.batches.append(len(images))
         cells = torch.nn.functional.pixel_unshuffle(images.float(), 8).clamp(1e-6, 1)
         dustbin = (1.001 - cells.sum(dim=1, keepdim=True)).clamp(min=1e-6)
-        return torch.cat([cells, dustbin], dim=1).log(), images[:, :0]
+        return {'logits': torch.cat([cells, dustbin], dim=1).log()}
 
 
 def picture():
