@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from superpoint_ros.decode import (
     DecodeConfig,
     decode_superpoint,
+    decode_unsuperpoint,
     decoder_for,
     find_peaks,
     refinement,
@@ -180,3 +181,45 @@ def test_the_decoder_is_chosen_by_the_outputs():
 def test_bad_options_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         DecodeConfig(**{field: value})
+
+
+def unsuperpoint_heads(rows, columns, points, depth=4):
+    """Heads with these points: {(row, column) of the cell: (x, y in the cell from 0 to 1, score)}; all others score 0."""
+    scores, positions = np.zeros((1, rows, columns), np.float32), np.full((2, rows, columns), 0.5, np.float32)
+    for (row, column), (right, down, score) in points.items():
+        scores[0, row, column], positions[:, row, column] = score, (right, down)
+    descriptors = np.random.default_rng(0).standard_normal((depth, rows, columns)).astype(np.float32)
+    return {'scores': scores, 'positions': positions, 'descriptors': descriptors}
+
+
+def test_points_of_cells_are_in_pixels_and_best_first():
+    heads = unsuperpoint_heads(3, 4, {(1, 2): (0.5, 0.5, 0.7), (1, 0): (0.8, 0.75, 0.9)})
+    decoded = decode_unsuperpoint(heads, (32, 24), DecodeConfig(border=0))
+    np.testing.assert_allclose(decoded.keypoints, [[8 * 0.8 - 0.5, 8 + 5.5], [16 + 3.5, 8 + 3.5]], rtol=1e-6)
+    np.testing.assert_array_equal(decoded.scores, np.float32([0.9, 0.7]))
+    np.testing.assert_allclose(decoded.descriptors, sample_descriptors(heads['descriptors'], decoded.keypoints))
+
+
+def test_points_of_neighbouring_cells_suppress_each_other():
+    points = {(0, 0): (0.9, 0.5, 0.6), (0, 1): (0.1, 0.5, 0.8), (2, 3): (0.5, 0.5, 0.1)}
+    heads = unsuperpoint_heads(3, 4, points)
+    assert decode_unsuperpoint(heads, (32, 24), DecodeConfig(border=0)).scores == pytest.approx([0.8, 0.1])
+    no_suppression = DecodeConfig(nms_radius=0, border=0)
+    assert decode_unsuperpoint(heads, (32, 24), no_suppression).scores == pytest.approx([0.8, 0.6, 0.1])
+
+
+def test_of_points_in_one_pixel_the_best_stays_and_of_equal_ones_the_first():
+    for first, second in ((0.6, 0.8), (0.8, 0.6), (0.7, 0.7)):
+        heads = unsuperpoint_heads(1, 2, {(0, 0): (1.0, 0.5, first), (0, 1): (0.0, 0.5, second)})
+        heads['positions'][0, 0, 0] -= 0.01  # x = 7.42
+        heads['positions'][0, 0, 1] -= 0.01  # 7.42, too, as no network gives it
+        decoded = decode_unsuperpoint(heads, (16, 8), DecodeConfig(nms_radius=0, border=0))
+        assert decoded.scores == pytest.approx([max(first, second)])
+
+
+def test_points_in_the_padding_and_the_mask_are_none():
+    heads = unsuperpoint_heads(2, 2, {(0, 0): (0.5, 0.5, 0.9), (0, 1): (0.9, 0.5, 0.8), (1, 1): (0.2, 0.2, 0.7)})
+    mask = np.ones((16, 16), bool)
+    mask[:8, :8] = False
+    decoded = decode_unsuperpoint(heads, (13, 16), DecodeConfig(border=0), mask)
+    np.testing.assert_allclose(decoded.keypoints, [[8 + 1.1, 8 + 1.1]], rtol=1e-6)

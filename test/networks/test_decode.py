@@ -78,5 +78,25 @@ def test_the_same_keypoints_and_descriptors():
             np.testing.assert_allclose(batch.descriptors[i, :count], expected.descriptors, atol=1e-4)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_the_same_points_of_cells(seed, radius):
+    rng = np.random.default_rng(seed)
+    scores = (rng.integers(0, 5, (2, 1, 4, 5)) / 4).astype(np.float32)  # with ties, and points in one pixel
+    positions = rng.choice(np.float32([0, 0.03, 0.5, 0.97, 1]), (2, 2, 4, 5))
+    outputs = {'scores': scores, 'positions': positions, 'descriptors': rng.random((2, 8, 4, 5), np.float32) - 0.5}
+    config, sizes = DecodeConfig(nms_radius=radius, border=0, max_keypoints=12), [(37, 32), (40, 29)]
+    tensors = {name: torch.from_numpy(output) for name, output in outputs.items()}
+    batch = torch_decode.decode_unsuperpoint(tensors, torch.tensor(sizes), config, rounds=40)
+    for i, size in enumerate(sizes):
+        one = {name: output[i] for name, output in outputs.items()}
+        expected = numpy_decode.decode_unsuperpoint(one, size, config)
+        count = int((batch.scores[i] > 0).sum())
+        assert count == len(expected.scores)
+        np.testing.assert_allclose(batch.keypoints[i, :count], expected.keypoints, atol=1e-4)
+        np.testing.assert_array_equal(batch.scores[i, :count], expected.scores)
+        np.testing.assert_allclose(batch.descriptors[i, :count], expected.descriptors, atol=1e-5)
+
+
 def test_every_decoder_has_its_twin():
     assert torch_decode.DECODERS.keys() == numpy_decode.DECODERS.keys()

@@ -1,0 +1,107 @@
+"""UnSuperPoint's losses against answers worked out by hand, and a short training that must not collapse."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
+from superpoint_ros.training.unsuperpoint import (
+    Correspondences,
+    correspondences,
+    decorrelation_loss,
+    points_of,
+    uniformity_loss,
+    usp_loss,
+)
+
+EYE = torch.eye(3, dtype=torch.float64)[None]
+SIZE = (24, 16)
+
+
+def test_points_lie_in_their_cells():
+    positions = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1).expand(1, 2, 2, 3)
+    points = points_of(positions)[0]
+    # Half a cell from its left edge, which is half a pixel left of its first pixel's centre: the cell's centre.
+    assert points.tolist() == [[3.5, 1.5], [11.5, 1.5], [19.5, 1.5], [3.5, 9.5], [11.5, 9.5], [19.5, 9.5]]
+
+
+def test_correspondences_are_nearest_within_reach_and_shown():
+    points0 = torch.tensor([[[2.0, 2.0], [10.0, 2.0], [22.0, 2.0], [10.0, 10.0]]])
+    points1 = torch.tensor([[[5.0, 2.0], [13.0, 6.0], [13.0, 20.0], [40.0, 2.0]]])
+    shift = EYE.clone()
+    shift[0, 0, 2] = 3
+    found = correspondences(points0, points1, shift, SIZE, reach=4)
+    assert found.partners.tolist() == [[0, 1, 1, 1]]
+    np.testing.assert_allclose(found.distances, [[0, 4, np.hypot(12, 4), 4]], rtol=1e-6)
+    assert found.close.tolist() == [[True, True, False, True]], 'the third leaves the image'
+
+
+def test_a_point_behind_the_horizon_corresponds_to_none():
+    behind = torch.tensor([[[1, 0, 0], [0, 1, 0], [-0.1, 0, 1]]], dtype=torch.float64)
+    points = torch.tensor([[[20.0, 5.0], [1.0, 1.0]]], requires_grad=True)
+    found = correspondences(points, points.detach(), behind, SIZE, reach=4)
+    assert found.close.tolist() == [[False, True]]
+    torch.where(found.close, found.distances, 0).sum().backward()
+    assert points.grad.isfinite().all()
+
+
+def test_usp_rewards_scores_of_points_that_repeat_well():
+    found = Correspondences(
+        torch.zeros(1, 3, dtype=torch.int64),
+        torch.tensor([[1.0, 3.0, 100.0]], requires_grad=True),
+        torch.tensor([[True, True, False]]),
+    )
+    scores = torch.full((1, 3), 0.5, requires_grad=True)
+    loss = usp_loss(scores, torch.tensor([[0.5, 0.1, 1.0]]), found)
+    # The mean distance is 2: ½(0.5 + 0.5)·(1 − 2) + ½(0.5 + 0.1)·(3 − 2), over two pairs.
+    assert loss.item() == pytest.approx((-0.5 + 0.3) / 2)
+    loss.backward()
+    assert scores.grad.tolist() == [[-0.25, 0.25, 0]]
+    assert found.distances.grad is None, 'it must not move points away to score them low'
+
+
+def test_uniform_positions_cost_nothing_and_equal_ones_most():
+    rng = np.random.default_rng(0)
+    uniform = np.stack([rng.permutation(np.linspace(0, 1, 12)) for _ in range(4)]).reshape(2, 2, 3, 4)
+    assert uniformity_loss(torch.from_numpy(uniform).float()).item() == pytest.approx(0, abs=1e-6)
+    # Σ (½ − t)² over uniform t is that of variance: (M + 1) / (12·(M − 1)).
+    assert uniformity_loss(torch.full((2, 2, 3, 4), 0.5)).item() == pytest.approx(13 / 12 / 11, rel=1e-5)
+
+
+def test_decorrelation_is_the_mean_squared_correlation():
+    rng = np.random.default_rng(1)
+    descriptors = rng.standard_normal((2, 3, 4, 5))
+    expected = [np.corrcoef(one.reshape(3, 20))[i, j] ** 2 for one in descriptors for i in range(3) for j in range(i)]
+    assert decorrelation_loss(torch.from_numpy(descriptors)).item() == pytest.approx(np.mean(expected))
+    assert torch.isfinite(decorrelation_loss(torch.ones(1, 3, 4, 5)))
+
+
+def test_folded_and_saved_networks_compute_the_same(tmp_path):
+    torch.manual_seed(0)
+    network = UnSuperPoint(UnSuperPointConfig((4, 8, 8, 12), head_channels=8, descriptor_size=16)).train()
+    for _ in range(5):
+        network(torch.rand(2, 1, 32, 32))
+    network.eval()
+    checkpoint.save(tmp_path / 'un.safetensors', network)
+    image = torch.rand(2, 1, 40, 24)
+    with torch.no_grad():
+        expected = network(image)
+        assert {name: tuple(output.shape) for name, output in expected.items()} == {
+            'scores': (2, 1, 5, 3),
+            'positions': (2, 2, 5, 3),
+            'descriptors': (2, 16, 5, 3),
+        }
+        for again in (checkpoint.load(tmp_path / 'un.safetensors'), checkpoint.fold(network)):
+            for name, output in again(image).items():
+                torch.testing.assert_close(output, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def corners(rng, size):
+    """A picture with sharp corners here and there on an even ground."""
+    picture = np.full((size, size), 110, np.uint8)
+    for _ in range(12):
+        x, y, w, h = rng.integers([0, 0, 12, 12], [size, size, 50, 50])
+        cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
+    return picture
