@@ -14,10 +14,12 @@ from superpoint_ros.runtimes import export
 from .conftest import lively
 
 
-@pytest.mark.parametrize('norm', ['before_relu', 'after_relu', 'none'])
+@pytest.mark.parametrize(('norm', 'stride'), [('before_relu', 1), ('before_relu', 2), ('after_relu', 1), ('none', 1)])
 @pytest.mark.parametrize('depth', [16, 0])
-def test_a_graph_computes_what_the_network_computes_at_any_size(norm, depth, tmp_path):
-    network = lively(SuperPointConfig((8, 8, 12, 16), head_channels=16, descriptor_size=depth, norm=norm))
+def test_a_graph_computes_what_the_network_computes_at_any_size(norm, stride, depth, tmp_path):
+    network = lively(
+        SuperPointConfig((8, 8, 12, 16), head_channels=16, descriptor_size=depth, norm=norm, stem_stride=stride)
+    )
     checkpoint.save(tmp_path / 'model.safetensors', network)
     export.export(tmp_path / 'model.safetensors', tmp_path / 'model.onnx')
     graph = openvino.compile_model(

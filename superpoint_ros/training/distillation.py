@@ -1,0 +1,148 @@
+"""A small network learns from a big one (Hinton et al., arXiv 1503.02531): its scores, and what it finds alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
+from superpoint_ros.training.losses import DescriptorLossConfig, cells_valid, descriptor_loss
+from superpoint_ros.training.module import SuperPointTraining
+from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
+from superpoint_ros.training.stage import Batch, as_grey, warped
+
+
+class DistillationTraining(SuperPointTraining):
+    """Both heads, on pairs of an image and its warped self, with the outputs of a trained network as targets.
+
+    The teacher sees the images as they are, the student photometrically changed, so it learns to see past that, too.
+    Labels serve the validation alone: the teacher's scores say more of each cell.
+
+    Args:
+        network: its shape.
+        photometric: how strongly the pictures are changed that the student sees.
+        descriptors: the loss of its descriptors by themselves, which knows the true partner of each point.
+        teacher: .safetensors of a SuperPoint; its descriptors may be of another size than the student's.
+        similarity_weight: what the likeness to the teacher's similarities counts beside the detector's loss.
+        optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+    """
+
+    def __init__(
+        self,
+        network: SuperPointConfig,
+        photometric: PhotometricConfig,
+        descriptors: DescriptorLossConfig,
+        teacher: Path,
+        similarity_weight: float = 0.5,
+        **optimiser: Any,
+    ) -> None:
+        super().__init__(network, photometric, descriptors, **optimiser)
+        self.teacher = Teacher(teacher)
+        self.similarity_weight = similarity_weight
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        images0 = as_grey(batch['image'])
+        images1, _, valid1 = warped(images0, batch)
+        rngs = generators(batch['seed'])
+        targets = self.teacher(torch.cat([images0, images1]))
+        outputs = self(torch.cat([augment(images, self.photometric, rngs) for images in (images0, images1)]))
+        cells1 = cells_valid(valid1)
+        cells = torch.cat([torch.ones_like(cells1), cells1])
+        detector = score_distillation_loss(outputs['logits'], targets['logits'], cells)
+        views0, views1 = outputs['descriptors'].chunk(2)
+        descriptor = descriptor_loss(views0, views1, batch['homography'], valid1, self.descriptors, rngs)
+        similarity = similarity_distillation_loss(
+            (views0, views1), targets['descriptors'].chunk(2), cells1, self.descriptors.temperature
+        )
+        loss = 2 * detector + self.descriptors.weight * descriptor + self.similarity_weight * similarity
+        return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/similarity': similarity}
+
+
+class Teacher:
+    """A trained SuperPoint that only answers. Not a torch module, so checkpoints, optimiser and DDP do not see it.
+
+    Args:
+        path: its .safetensors file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken, or of a network without SuperPoint's two heads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        network = checkpoint.load(path)
+        if not isinstance(network, SuperPoint) or network.descriptor is None:
+            raise ValueError(f'teacher {path}: expected a SuperPoint with both heads, got {network.config}')
+        self.network = checkpoint.fold(network).bfloat16().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs for (B, 1, H, W) images in [0, 1], by name, in float32; computed in bfloat16."""
+        pixels = images.bfloat16().contiguous(memory_format=torch.channels_last)
+        outputs = self.network.to(images.device)(pixels)
+        return {name: output.float() for name, output in outputs.items()}
+
+
+def score_distillation_loss(logits: Tensor, targets: Tensor, cells: Tensor) -> Tensor:
+    """How far the student's distributions over the 65 classes of each cell are from the teacher's.
+
+    Args:
+        logits: (B, 65, H/8, W/8), of the student.
+        targets: (B, 65, H/8, W/8), of the teacher.
+        cells: (B, H/8, W/8) bool, which cells count.
+
+    Returns:
+        The mean Kullback-Leibler divergence over the cells that count, in nats; 0 if none does.
+    """
+    return _mean(_divergence(logits, targets), cells)
+
+
+def similarity_distillation_loss(
+    student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], cells1: Tensor, temperature: float
+) -> Tensor:
+    """How far the student is from the teacher in which cells of two images it finds alike.
+
+    For each cell of either image, a softmax over similarities makes a distribution over the cells of the other. Only
+    similarities are compared, so the two may have descriptors of different sizes (relational distillation, Park et al.,
+    arXiv 1904.05068).
+
+    Args:
+        student: descriptors of the two images, each (B, D, H/8, W/8); normalised here.
+        teacher: likewise, of any size D.
+        cells1: (B, H/8, W/8) bool, which cells of the second image count.
+        temperature: that similarities are divided by.
+
+    Returns:
+        The mean Kullback-Leibler divergence over the cells of both images, in nats; 0 if no cell counts.
+    """
+    counts1 = cells1.flatten(1)
+    counts0 = counts1.any(dim=1, keepdim=True).expand_as(counts1)
+    ours, theirs = (_similarities(*views) / temperature for views in (student, teacher))
+    hidden = ~counts1[:, :, None]
+    # Over the cells of the second image, of which those that do not count have no share; and over those of the first.
+    to_second = _divergence(ours.masked_fill(hidden, -1e4), theirs.masked_fill(hidden, -1e4))
+    to_first = _divergence(ours.mT, theirs.mT)
+    return (_mean(to_second, counts0) + _mean(to_first, counts1)) / 2
+
+
+def _similarities(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
+    """(B, N1, N0): the cosines between the cells of second images and those of first images."""
+    cells0, cells1 = (F.normalize(views.float().flatten(2), dim=1) for views in (descriptors0, descriptors1))
+    return (cells1.mT @ cells0).float()
+
+
+def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence from their softmax over dimension 1 to ours."""
+    logs, targets = ours.float().log_softmax(dim=1), theirs.float().log_softmax(dim=1)
+    return F.kl_div(logs, targets, reduction='none', log_target=True).sum(dim=1)
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    """Over the values that count; 0 if none does."""
+    return (values * counts).sum() / counts.sum().clamp(min=1)
