@@ -21,7 +21,9 @@ class UnSuperPointLossConfig:
     """How much each term counts. The paper adds terms up; here each is a mean, so its weights are others (see below).
 
     With M points and D² entries of the correlation matrix, the paper's sums divided by M are these means with the
-    weights 1, 2, 1, 100, 0.001·M for the descriptors, and 0.03·D²/M for decorrelation, M being 1200.
+    weights 1, 2, 1, 100, 0.001·M for the descriptors, and 0.03·D²/M for decorrelation, M being 1200. The weight of the
+    score term is not the paper's 2 but 0.1: it is quadratic in the spread of the scores and the usp term linear, so
+    while scores still differ from image to image by as much as from point to point, 2 presses all to the same value.
 
     Args:
         position: of the distance between corresponding points.
@@ -33,7 +35,7 @@ class UnSuperPointLossConfig:
     """
 
     position: float = 1.0
-    score: float = 2.0
+    score: float = 0.1
     usp: float = 1.0
     uniformity: float = 100.0
     decorrelation: float = 1.6
@@ -139,8 +141,7 @@ def usp_loss(scores0: Tensor, scores1: Tensor, found: Correspondences) -> Tensor
         scores1: (B, M), of their partners.
         found: the correspondences.
     """
-    # The distances move the points by the position term alone; here they only tell good points from bad ones.
-    distances, close = found.distances.detach(), found.close
+    distances, close = found.distances, found.close
     count = close.sum(dim=1, keepdim=True).clamp(min=1)
     mean = (distances * close).sum(dim=1, keepdim=True) / count
     return mean_of((scores0 + scores1) / 2 * (distances - mean), close)

@@ -1,9 +1,7 @@
 """Small runs of every stage, from the shipped configuration files, through the command's own entrance."""
 
-import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import lightning
@@ -18,50 +16,7 @@ from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
 from superpoint_ros.training.homography import HomographyConfig
 from superpoint_ros.training.synthetic_shapes import render
 
-CONFIG = Path(__file__).parents[2] / 'config' / 'training'
-SMALL = [
-    '--model.network.channels=[8,8,16,16]',
-    '--model.network.head_channels=32',
-    '--model.warmup=10',
-    '--data.width=64',
-    '--data.height=48',
-    '--data.batch_size=8',
-    '--data.workers=0',
-    '--data.validation_images=8',
-    '--trainer.log_every_n_steps=1',
-    '--trainer.logger=CSVLogger',
-    '--trainer.num_sanity_val_steps=0',
-    '--trainer.enable_progress_bar=false',
-    '--trainer.enable_model_summary=false',
-    '--trainer.accelerator=cpu',
-    '--trainer.precision=32',
-]
-
-
-def arguments(stage, run, steps, *options):
-    return [
-        f'--config={CONFIG / stage}.yaml',
-        f'--run={run}',
-        f'--trainer.max_steps={steps}',
-        *SMALL,
-        f'--trainer.logger.save_dir={run}',
-        *options,
-    ]
-
-
-def losses(run, name='loss'):
-    """The curve of a run, over all of its pieces."""
-    curve = {}
-    for file in run.rglob('metrics.csv'):
-        with file.open() as lines:
-            curve |= {int(row['step']): float(row[name]) for row in csv.DictReader(lines) if row.get(name)}
-    return [curve[step] for step in sorted(curve)]
-
-
-def falls(curve, to):
-    tenth = max(1, len(curve) // 10)
-    return np.mean(curve[-tenth:]) < to * np.mean(curve[:tenth])
-
+from .runs import CONFIG, arguments, falls, losses
 
 WIDER = ['--model.network.channels=[16,16,32,32]', '--model.network.head_channels=64', '--data.batch_size=16']
 

@@ -7,6 +7,7 @@ import torch
 
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
+from superpoint_ros.training import train
 from superpoint_ros.training.unsuperpoint import (
     Correspondences,
     correspondences,
@@ -16,6 +17,9 @@ from superpoint_ros.training.unsuperpoint import (
     usp_loss,
 )
 
+from .runs import arguments, losses
+
+FIGURES = ('loss', 'loss/position', 'spread/scores', 'spread/positions', 'repeats/high', 'repeats/low')
 EYE = torch.eye(3, dtype=torch.float64)[None]
 SIZE = (24, 16)
 
@@ -59,7 +63,8 @@ def test_usp_rewards_scores_of_points_that_repeat_well():
     assert loss.item() == pytest.approx((-0.5 + 0.3) / 2)
     loss.backward()
     assert scores.grad.tolist() == [[-0.25, 0.25, 0]]
-    assert found.distances.grad is None, 'it must not move points away to score them low'
+    # Points that score above the mean are drawn together more strongly than the others.
+    np.testing.assert_allclose(found.distances.grad, [[(0.5 - 0.4) / 2, (0.3 - 0.4) / 2, 0]], rtol=1e-6)
 
 
 def test_uniform_positions_cost_nothing_and_equal_ones_most():
@@ -105,3 +110,35 @@ def corners(rng, size):
         x, y, w, h = rng.integers([0, 0, 12, 12], [size, size, 50, 50])
         cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
     return picture
+
+
+def test_training_does_not_collapse(tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    for i in range(6):
+        cv2.imwrite(str(images / f'{i}.png'), corners(np.random.default_rng(i), 160))
+    train.main(
+        arguments(
+            'unsuperpoint',
+            tmp_path / 'run',
+            200,
+            '--model.network.channels=[8,16,24,32]',
+            '--model.network.descriptor_size=16',
+            '--model.lr=0.005',
+            '--model.photometric.motion_blur=0',
+            f'--data.images={images}',
+            '--data.width=64',
+            '--data.height=64',
+            '--data.scale=[120,160]',
+            '--trainer.val_check_interval=200',
+        )
+    )
+    curves = {name: np.array(losses(tmp_path / 'run', name)) for name in FIGURES}
+    first, last = (
+        {name: curve[part].mean() for name, curve in curves.items()} for part in (slice(20), slice(-20, None))
+    )
+    assert last['loss'] < 0.8 * first['loss']
+    assert last['loss/position'] < first['loss/position']
+    assert last['spread/scores'] > 0.05, 'scores are not all the same'
+    assert 0.2 < last['spread/positions'] < 0.35, 'points leave the centres, and not all to the edges'
+    assert last['repeats/high'] > last['repeats/low'] + 0.05
