@@ -184,7 +184,7 @@ def test_bad_options_are_refused(field, value):
 
 
 def unsuperpoint_heads(rows, columns, points, depth=4):
-    """Heads with these points: {(row, column) of the cell: (x, y in the cell from 0 to 1, score)}; all others score 0."""
+    """Heads with points of these cells, {(row, column): (x, y in the cell from 0 to 1, score)}; all others score 0."""
     scores, positions = np.zeros((1, rows, columns), np.float32), np.full((2, rows, columns), 0.5, np.float32)
     for (row, column), (right, down, score) in points.items():
         scores[0, row, column], positions[:, row, column] = score, (right, down)
