@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import lightning
 import numpy as np
 
 CONFIG = Path(__file__).parents[2] / 'config' / 'training'
@@ -48,3 +49,14 @@ def losses(run, name='loss'):
 def falls(curve, to):
     tenth = max(1, len(curve) // 10)
     return np.mean(curve[-tenth:]) < to * np.mean(curve[:tenth])
+
+
+class Interruption(lightning.Callback):
+    """Stops a piece as the clock does, but after so many steps."""
+
+    def __init__(self, duration):
+        self.steps = int(duration)
+
+    def on_train_batch_end(self, trainer, *args):  # noqa: ARG002
+        self.steps -= 1
+        trainer.should_stop = self.steps == 0

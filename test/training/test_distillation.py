@@ -1,9 +1,10 @@
 """A small network learns from a big one: its losses by hand, and short runs of the shipped configuration."""
 
 import math
+import subprocess
+import sys
 
 import cv2
-import lightning
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from superpoint_ros.training.losses import DescriptorLossConfig
 from superpoint_ros.training.photometric import PhotometricConfig
 from superpoint_ros.training.synthetic_shapes import render
 
-from .runs import arguments, falls, losses
+from .runs import CONFIG, Interruption, arguments, falls, losses
 
 STUDENT = SuperPointConfig((8, 8, 16, 16), head_channels=16, descriptor_size=8, stem_stride=2)
 
@@ -74,17 +75,6 @@ def test_a_student_learns_from_its_teacher(teacher, photographs, tmp_path):
     assert state.keys() == {f'network.{name}' for name in SuperPoint(STUDENT).state_dict()}
 
 
-class Interruption(lightning.Callback):
-    """Stops a piece as the clock does, but after so many steps."""
-
-    def __init__(self, duration):
-        self.steps = int(duration)
-
-    def on_train_batch_end(self, trainer, *args):  # noqa: ARG002
-        self.steps -= 1
-        trainer.should_stop = self.steps == 0
-
-
 def test_a_run_in_pieces_is_the_run_in_one_piece(teacher, photographs, tmp_path, monkeypatch):
     steady = options(teacher, photographs, '--model.cooldown=0', '--trainer.limit_val_batches=0')
     train.main(arguments('superpoint_lite', tmp_path / 'whole', 6, *steady))
@@ -94,6 +84,22 @@ def test_a_run_in_pieces_is_the_run_in_one_piece(teacher, photographs, tmp_path,
     whole, pieces = (losses(tmp_path / run) for run in ('whole', 'pieces'))
     assert len(whole) == 6
     assert pieces == pytest.approx(whole, rel=1e-6)
+
+
+def test_several_processes_train_as_one_with_the_same_batch(teacher, photographs, tmp_path):
+    # Without what is not the mean of the processes' means: batch norm, and a loss over the points that an image shows.
+    whole = options(teacher, photographs, '--model.network.norm=none', '--model.descriptors.weight=0')
+    whole += [f'--data.homography.{name}=0' for name in ('perspective', 'scale', 'rotation', 'translation')]
+    whole += ['--data.homography.crop=1', '--trainer.limit_val_batches=0']
+    train.main(arguments('superpoint_lite', tmp_path / 'one', 3, *whole))
+    shared = arguments('superpoint_lite', tmp_path / 'two', 3, *whole)
+    shared += ['--data.batch_size=4', '--trainer.devices=2', '--trainer.strategy=ddp']
+    command = [sys.executable, '-m', 'superpoint_ros.training.train', *shared]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=CONFIG.parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
+    assert len(one) == 3
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def batch(size=(48, 64)):

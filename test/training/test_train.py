@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import cv2
-import lightning
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,7 @@ from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
 from superpoint_ros.training.homography import HomographyConfig
 from superpoint_ros.training.synthetic_shapes import render
 
-from .runs import CONFIG, arguments, falls, losses
+from .runs import CONFIG, Interruption, arguments, falls, losses
 
 WIDER = ['--model.network.channels=[16,16,32,32]', '--model.network.head_channels=64', '--data.batch_size=16']
 
@@ -92,17 +91,6 @@ def test_superpoint_learns_from_the_labels_of_magicpoint(magicpoint, photographs
     assert falls(losses(run, 'loss/descriptor'), to=0.8)
     assert losses(run, 'validation/loss/descriptor')
     assert checkpoint.load(run / 'weights.safetensors').config.descriptor_size == 16
-
-
-class Interruption(lightning.Callback):
-    """Stops a piece as the clock does, but after three steps."""
-
-    def __init__(self, duration):
-        self.steps = int(duration)
-
-    def on_train_batch_end(self, trainer, *args):  # noqa: ARG002
-        self.steps -= 1
-        trainer.should_stop = self.steps == 0
 
 
 @pytest.mark.parametrize('cut', ['interrupted', 'prolonged'])
