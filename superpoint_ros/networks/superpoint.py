@@ -24,8 +24,8 @@ class SuperPointConfig:
         descriptor_size: length D of a descriptor; 0 leaves the descriptor head out, which is MagicPoint.
         norm: batch norm before the ReLU (ours, folded into the convolution on export), after it (how the TensorFlow
             re-implementation was trained; it cannot be folded), or none (folded, and the original release).
-        stem_stride: 2 has the first convolution halve the image in place of the first pooling: three times as fast, as
-            nothing is computed at full resolution. 1 is the paper's.
+        stem_stride: 2 has the first convolution halve the image in place of the first pooling, so that a small network
+            does not spend its time at full resolution. 1 is the paper's.
     """
 
     channels: tuple[int, int, int, int] = (64, 64, 128, 128)
