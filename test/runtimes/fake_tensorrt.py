@@ -95,7 +95,18 @@ NAMES = {
     for version, only in ONLY.items()
 }
 
-OPERATORS = {'BatchNormalization', 'Cast', 'Conv', 'DequantizeLinear', 'Identity', 'MaxPool', 'QuantizeLinear', 'Relu'}
+OPERATORS = {
+    'BatchNormalization',
+    'Cast',
+    'Conv',
+    'DequantizeLinear',
+    'Identity',
+    'LeakyRelu',
+    'MaxPool',
+    'QuantizeLinear',
+    'Relu',
+    'Sigmoid',
+}
 """What the fake's parser takes; the real one takes more."""
 
 STEPS = 20
