@@ -12,9 +12,9 @@ from torch import Tensor
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superpoint_ros.training.losses import DescriptorLossConfig, cells_valid, descriptor_loss
-from superpoint_ros.training.superpoint import SuperPointTraining
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
 from superpoint_ros.training.stage import Batch, as_grey, warped
+from superpoint_ros.training.superpoint import SuperPointTraining
 
 
 class DistillationTraining(SuperPointTraining):
