@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import logging
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a sub-command; the exit code is 0 if all went well, 1 if something failed, 2 if the command line is wrong."""
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] in ('-h', '--help') or words[0] not in COMMANDS:
-        return _help(words[0] if words else '')
+        summaries = {name: command.summary for name, command in COMMANDS.items()}
+        return _help('superpoint', summaries, words[0] if words else '')
     logging.basicConfig(
         level=logging.INFO, format='%(message)s', handlers=[RichHandler(show_time=False, show_path=False)]
     )
@@ -76,19 +78,16 @@ def run(target: Callable[..., Any] | dict[str, Callable[..., Any]], words: list[
     if callable(target):
         parser = parser_of(target, program)
         return target(**_namespace(parser, words))
-    parser = ArgumentParser(prog=program)
-    choices = parser.add_subcommands(dest='what')
-    for name, function in target.items():
-        choices.add_subcommand(name, parser_of(function, f'{program} {name}'))
-    arguments = _namespace(parser, words)
-    return target[arguments['what']](**_options(arguments[arguments['what']]))
+    if not words or words[0] not in target:
+        summaries = {name: (inspect.getdoc(function) or '').partition('\n')[0] for name, function in target.items()}
+        return _help(program, summaries, words[0] if words else '')
+    return run(target[words[0]], words[1:], f'{program} {words[0]}')
 
 
 def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
     """A parser with an argument for each parameter of a function.
 
-    A list of paths takes several words, `output` is always an option, and what is off by default is switched on by its
-    name alone.
+    Lists take several words, `output` is always an option, and what is off by default is switched on by its name alone.
     """
     documentation = docstring_parser.parse(inspect.getdoc(function) or '')
     told = {parameter.arg_name: parameter.description for parameter in documentation.params}
@@ -120,7 +119,27 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
 
 
 def _namespace(parser: ArgumentParser, words: list[str]) -> dict[str, Any]:
-    return _options(parser.instantiate(parser.parse_args(words)))
+    return _options(parser.instantiate(parser.parse_args(_lists(parser, words))))
+
+
+def _lists(parser: ArgumentParser, words: list[str]) -> list[str]:
+    """The words with `--models a b` as `--models '["a", "b"]'`, which is how jsonargparse takes an option of many."""
+    lists = {
+        name for action in parser._actions if getattr(action, '_typehint', None) == Sequence[str]
+        for name in action.option_strings
+    }  # fmt: skip
+    joined: list[str] = []
+    items: list[str] | None = None
+    for word in words:
+        if items is None or word.startswith('-'):
+            joined.append(word)
+            items = [] if word in lists else None
+            if items is not None:
+                joined.append('[]')
+        else:
+            items.append(word)
+            joined[-1] = word if word.startswith('[') else json.dumps(items)
+    return joined
 
 
 def _options(namespace: Any) -> dict[str, Any]:
@@ -128,15 +147,15 @@ def _options(namespace: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(namespace).items() if name not in ('config', '__path__')}
 
 
-def _help(asked: str) -> int:
+def _help(program: str, summaries: Mapping[str, str], asked: str) -> int:
     wrong = bool(asked) and asked not in ('-h', '--help')
     console = Console(stderr=wrong, highlight=False)
     if wrong:
-        console.print(f'superpoint: there is no command {asked!r}\n')
-    console.print('Usage: superpoint COMMAND …        superpoint COMMAND --help says more\n')
+        console.print(f'{program}: there is no command {asked!r}\n')
+    console.print(f'Usage: {program} COMMAND …        {program} COMMAND --help says more\n')
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, command in COMMANDS.items():
-        table.add_row(f'[bold]{name}[/bold]', command.summary)
+    for name, summary in summaries.items():
+        table.add_row(f'[bold]{name}[/bold]', summary)
     console.print(table)
     return 2 if wrong else 0
 

@@ -115,13 +115,13 @@ def test_nothing_to_measure_and_two_of_one_name_are_errors(weights):
 
 def test_the_command_line_offers_every_step_with_its_options():
     def run(*arguments):
-        command = [sys.executable, '-m', 'superpoint_ros.evaluation', *arguments]
+        command = [sys.executable, '-m', 'superpoint_ros.cli', 'evaluate', *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert all(step in run('--help').stdout for step in ('homography', 'pairs', 'shapes', 'sequence'))
     options = run('pairs', '--help').stdout
     assert all(f'--{name}' in options for name in ('preset', 'seed', 'models', 'baselines', 'backend', 'subpixel'))
-    assert run('pairs', 'nowhere', '--models', '[]').returncode != 0
+    assert run('pairs', 'nowhere', '--models').returncode != 0
 
 
 def test_tracking_beside_lucas_kanade(photographs, weights, tmp_path):
