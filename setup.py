@@ -32,6 +32,7 @@ TRAIN = [
     'matplotlib>=3.8',
     'nncf>=3.0',
     'onnx>=1.16',
+    'onnxruntime>=1.20',  # NNCF runs the graph with it
     'tensorboard>=2.16',
     'torch>=2.6',
 ]
