@@ -28,6 +28,8 @@ class DistillationTraining(SuperPointTraining):
         photometric: how strongly the pictures are changed that the student sees.
         descriptors: the loss of its descriptors by themselves, which knows the true partner of each point.
         teacher: .safetensors of a SuperPoint; its descriptors may be of another size than the student's.
+        score_temperature: that the logits of student and teacher are divided by. Above 1, the teacher tells of each
+            cell which of its pixels is most like a corner, even where none is one; few cells have a corner.
         similarity_weight: what the likeness to the teacher's similarities counts beside the detector's loss.
         optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
@@ -38,12 +40,13 @@ class DistillationTraining(SuperPointTraining):
         photometric: PhotometricConfig,
         descriptors: DescriptorLossConfig,
         teacher: Path,
+        score_temperature: float = 2.0,
         similarity_weight: float = 0.5,
         **optimiser: Any,
     ) -> None:
         super().__init__(network, photometric, descriptors, **optimiser)
         self.teacher = Teacher(teacher)
-        self.similarity_weight = similarity_weight
+        self.score_temperature, self.similarity_weight = score_temperature, similarity_weight
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         images0 = as_grey(batch['image'])
@@ -53,7 +56,7 @@ class DistillationTraining(SuperPointTraining):
         outputs = self(torch.cat([augment(images, self.photometric, rngs) for images in (images0, images1)]))
         cells1 = cells_valid(valid1)
         cells = torch.cat([torch.ones_like(cells1), cells1])
-        detector = score_distillation_loss(outputs['logits'], targets['logits'], cells)
+        detector = score_distillation_loss(outputs['logits'], targets['logits'], cells, self.score_temperature)
         views0, views1 = outputs['descriptors'].chunk(2)
         descriptor = descriptor_loss(views0, views1, batch['homography'], valid1, self.descriptors, rngs)
         similarity = similarity_distillation_loss(
@@ -89,18 +92,20 @@ class Teacher:
         return {name: output.float() for name, output in outputs.items()}
 
 
-def score_distillation_loss(logits: Tensor, targets: Tensor, cells: Tensor) -> Tensor:
+def score_distillation_loss(logits: Tensor, targets: Tensor, cells: Tensor, temperature: float = 1.0) -> Tensor:
     """How far the student's distributions over the 65 classes of each cell are from the teacher's.
 
     Args:
         logits: (B, 65, H/8, W/8), of the student.
         targets: (B, 65, H/8, W/8), of the teacher.
         cells: (B, H/8, W/8) bool, which cells count.
+        temperature: T, that all logits are divided by.
 
     Returns:
-        The mean Kullback-Leibler divergence over the cells that count, in nats; 0 if none does.
+        T² times the mean Kullback-Leibler divergence over the cells that count, in nats, so that gradients are about as
+        large at any T (Hinton et al., section 2); 0 if no cell counts.
     """
-    return _mean(_divergence(logits, targets), cells)
+    return temperature**2 * _mean(_divergence(logits / temperature, targets / temperature), cells)
 
 
 def similarity_distillation_loss(

@@ -150,6 +150,13 @@ def test_score_loss_by_hand():
     assert score_distillation_loss(logits, targets, first).item() == pytest.approx(math.log(65 / 2))
     assert score_distillation_loss(logits, targets, ~(both | first)).item() == 0
     assert score_distillation_loss(targets, targets, both).item() == pytest.approx(0, abs=1e-5)
+    # One class is 2·log 3 above the other 64: odds of 9 become 3 at a temperature of 2, and T² is 4.
+    sure = torch.zeros(1, 65, 1, 1)
+    sure[:, 5] = 2 * math.log(3)
+    share = 3 / 67
+    expected = 4 * (share * math.log(65 * share) + (1 - share) * math.log(65 / 67))
+    found = score_distillation_loss(torch.zeros(1, 65, 1, 1), sure, both[..., :1], temperature=2)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_similarity_loss_by_hand():
