@@ -64,13 +64,13 @@ def decode_superpoint(
     """Keypoints and descriptors from the raw heads of SuperPoint, or of MagicPoint, which has no descriptors.
 
     Args:
-        outputs: logits (65, H/8, W/8) and, if the model has them, descriptors (D, H/8, W/8); fastest if the
-            descriptors lie in memory as (H/8, W/8, D).
+        outputs: logits (65, H/8, W/8), or score_map (H, W) where the back end has made it of them, and, if the model
+            has them, descriptors (D, H/8, W/8); fastest if the descriptors lie in memory as (H/8, W/8, D).
         size: (width, height) of the part at the top left that is picture and not padding.
         config: how to decode.
         mask: (H, W), False where no keypoint may be.
     """
-    scores = score_map(outputs['logits'])
+    scores = outputs['score_map'] if 'score_map' in outputs else score_map(outputs['logits'])
     y, x = find_peaks(scores, size, config, mask)
     keypoints = np.stack([x, y], axis=1).astype(np.float32)
     if config.subpixel:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros import clouds
-from superpoint_ros.decode import DecodeConfig, Decoded, decoder_for
+from superpoint_ros.decode import DecodeConfig, Decoded
 from superpoint_ros.extractor import Extractor, Prepared, finish, prepare
 from superpoint_ros.features import Features
 from superpoint_ros.ros.images import to_grey
@@ -203,7 +203,7 @@ def _network_and_decode(runtime: Any, prepared: Prepared, config: DecodeConfig) 
         (decoded,), both = timed(runtime, pixels, [prepared.size], config, [None])
         return decoded, min(network, both), max(both - network, 0.0)
     heads, run = timed(next, outputs)
-    decoded, decode = timed(decoder_for(heads), heads, prepared.size, config, None)
+    decoded, decode = timed(runtime.decode, heads, prepared.size, config, None)
     outputs.close()
     return decoded, network + run, decode
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+from openvino import opset13 as ops
 from openvino import properties
 from openvino.preprocess import PrePostProcessor
 
-from superpoint_ros.decode import CHANNELS, DecodeConfig, Decoded, Mask, decoder_for
+from superpoint_ros.decode import CELL, CHANNELS, DecodeConfig, Decoded, Mask, decoder_for
 from superpoint_ros.features import Floats
 from superpoint_ros.models import QUANTISED, Model, checksum
 from superpoint_ros.runtimes import RuntimeConfig, Watch
@@ -40,9 +41,12 @@ class OpenVINORuntime:
     def __init__(self, model: Model, config: RuntimeConfig, watch: Watch | None = None) -> None:  # noqa: ARG002
         self._core = ov.Core()
         path, self._graph = self._choose_graph(model, config.precision)
-        self._outputs = {output.any_name: output.partial_shape[1].get_length() for output in self._graph.outputs}
-        self._decode = decoder_for(self._outputs)
-        self.descriptor_size = self._outputs.get('descriptors', 0)
+        channels = {output.any_name: output.partial_shape[1].get_length() for output in self._graph.outputs}
+        self.decode = decoder_for(channels)
+        self.descriptor_size = channels.get('descriptors', 0)
+        if 'logits' in channels:
+            _end_in_score_map(self._graph)
+        self._outputs = [output.any_name for output in self._graph.outputs]
         self.checksum = _checksum_of_weights(self._graph) or checksum(path)
         self._device = config.device or 'CPU'
         try:
@@ -69,11 +73,14 @@ class OpenVINORuntime:
     ) -> list[Decoded]:
         with closing(self.infer(images)) as outputs:
             return [
-                self._decode(heads, size, config, mask) for heads, size, mask in zip(outputs, sizes, masks, strict=True)
+                self.decode(heads, size, config, mask) for heads, size, mask in zip(outputs, sizes, masks, strict=True)
             ]
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Generator[dict[str, Floats], None, None]:
-        """The network alone: for each of (B, H, W) images its outputs by name, valid until the next are asked for."""
+        """The network alone: for each of (B, H, W) images its outputs by name, valid until the next are asked for.
+
+        Instead of logits it gives `score_map`, (H, W), as superpoint_ros.decode.score_map makes it of them.
+        """
         requests = self._requests(*images.shape[1:])
         try:
             requests[0].start_async([images[None, None, 0]], share_inputs=True)
@@ -167,6 +174,18 @@ def _read(core: ov.Core, path: Path) -> ov.Model:
         if len(shape) != 4 or shape[1].is_dynamic or not channels.compatible(shape[1]):
             raise ValueError(f'{path}: output {name}: expected shape [?,{channels},?,?], found {shape}')
     return graph
+
+
+def _end_in_score_map(graph: ov.Model) -> None:
+    """Let a graph give `score_map` instead of `logits`; on all threads this takes a tenth of the time of NumPy."""
+    output = graph.output('logits')
+    result = output.node
+    probabilities = ops.softmax(result.input_value(0), 1)
+    pixels = ops.slice(probabilities, [0], [CELL * CELL], [1], [1])  # no dustbin
+    scores = ops.squeeze(ops.depth_to_space(pixels, 'blocks_first', CELL), [1])
+    result.input(0).replace_source_output(scores.output(0))
+    output.set_names({'score_map'})
+    graph.validate_nodes_and_infer_types()
 
 
 def _is_quantised(graph: ov.Model) -> bool:
