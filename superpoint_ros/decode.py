@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -180,10 +181,8 @@ def find_peaks(
     picture = cv2.copyMakeBorder(scores[:height, :width], radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
     cv2.patchNaNs(picture, 0)
     values, stride = picture.ravel(), picture.shape[1]
-    steps = np.arange(-radius, radius + 1)
-    square = (steps[:, None] * stride + steps).ravel()
-    before = square[: square.size // 2]
-    kernel = np.ones((steps.size, steps.size), np.uint8)
+    square, kernel = _square(radius, stride)
+    before, after = square[: square.size // 2], square[square.size // 2 + 1 :]
 
     def allowed(where: Indices) -> Mask:
         y, x = where // stride - radius, where % stride - radius
@@ -195,8 +194,8 @@ def find_peaks(
         if where.size * before.size <= values.size:
             return np.asarray((values[where[:, None] + before] < values[where, None]).all(axis=1))
         # On a plateau nearly every pixel is a candidate: their windows would fill the memory.
-        above = cv2.dilate(picture, np.ones((radius, steps.size), np.uint8), anchor=(radius, radius - 1)).ravel()
-        beside = cv2.dilate(picture, np.ones((1, radius), np.uint8), anchor=(radius - 1, 0)).ravel()
+        above = cv2.dilate(picture, kernel[:radius], anchor=(radius, radius - 1)).ravel()
+        beside = cv2.dilate(picture, kernel[:1, :radius], anchor=(radius - 1, 0)).ravel()
         return np.asarray(np.maximum(above[where - stride], beside[where - 1]) < values[where])
 
     found, found_scores = np.empty(0, np.intp), np.empty(0, np.float32)
@@ -212,14 +211,21 @@ def find_peaks(
         values[peaks[:, None] + square] = 0
         if found.size >= config.max_keypoints:
             least = np.partition(found_scores, -config.max_keypoints)[-config.max_keypoints]
-        left = np.flatnonzero(values >= least) if left is None else left[values[left] >= least]
+        peaks = left = np.flatnonzero(values >= least) if left is None else left[values[left] >= least]
         if left.size * square.size < values.size:
-            highest = values[left[:, None] + square].max(axis=1)
+            for part in (after[:1], after):  # the next pixel alone spares most of them the rest
+                peaks = peaks[(values[peaks[:, None] + part] <= values[peaks, None]).all(axis=1)]
         else:
-            highest = cv2.dilate(picture, kernel).ravel()[left]
-        peaks = left[values[left] == highest]
+            peaks = left[values[left] == cv2.dilate(picture, kernel).ravel()[left]]
     best = np.lexsort((found, -found_scores))[: config.max_keypoints]
     return found[best] // stride - radius, found[best] % stride - radius
+
+
+@lru_cache(maxsize=8)
+def _square(radius: int, stride: int) -> tuple[Indices, npt.NDArray[np.uint8]]:
+    """The pixels of a square as steps from its middle in a flat map, in row-major order; and the square for OpenCV."""
+    steps = np.arange(-radius, radius + 1)
+    return (steps[:, None] * stride + steps).ravel(), np.ones((steps.size, steps.size), np.uint8)
 
 
 def refinement(scores: Floats, y: Indices, x: Indices) -> Floats:
@@ -227,16 +233,13 @@ def refinement(scores: Floats, y: Indices, x: Indices) -> Floats:
 
     A parabola through the logarithms of the three scores in a row, and of the three in a column: exact for a Gaussian.
     """
-    offsets = np.empty((len(y), 2), np.float32)
-    tiny = np.float32(1e-12)
     height, width = scores.shape
-    middle = np.log(np.maximum(scores[y, x], tiny))
-    for axis, (dy, dx) in enumerate(((0, 1), (1, 0))):
-        below = np.log(np.maximum(scores[np.maximum(y - dy, 0), np.maximum(x - dx, 0)], tiny))
-        above = np.log(np.maximum(scores[np.minimum(y + dy, height - 1), np.minimum(x + dx, width - 1)], tiny))
-        curvature = np.minimum(below - 2 * middle + above, -1e-6)
-        offsets[:, axis] = np.clip(0.5 * (below - above) / curvature, -0.5, 0.5)
-    return offsets
+    dy, dx = np.array([[0, 0, -1, 0, 1], [0, -1, 0, 1, 0]])[:, :, None]
+    around = scores[(y + dy).clip(0, height - 1), (x + dx).clip(0, width - 1)]
+    logarithms = np.log(np.maximum(around, np.float32(1e-12)))
+    middle, below, above = logarithms[0], logarithms[1:3], logarithms[3:]
+    curvature = np.minimum(below - 2 * middle + above, -1e-6)
+    return (0.5 * (below - above) / curvature).clip(-0.5, 0.5).T
 
 
 def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: str = 'bilinear') -> Floats:
@@ -260,7 +263,7 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
     first = np.floor(position)
     taps, weights = kernel(position - first)
     near = first.astype(np.intp)[:, :, None] + taps
-    column, row = np.clip(near[:, 0], 0, columns - 1), np.clip(near[:, 1], 0, rows - 1)
+    column, row = near[:, 0].clip(0, columns - 1), near[:, 1].clip(0, rows - 1)
     index = (row[:, :, None] * columns + column[:, None, :]).reshape(len(keypoints), taps.size**2)
     weight = (weights[:, 1, :, None] * weights[:, 0, None, :]).reshape(len(keypoints), 1, taps.size**2)
     sampled = np.empty((len(keypoints), depth), np.float32)
