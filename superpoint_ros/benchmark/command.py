@@ -37,6 +37,7 @@ def benchmark(
     seconds: float = 15.0,
     node: bool = False,
     rate: float = 30.0,
+    cameras: int = 1,
 ) -> str:
     """Time every stage from image to features message, beside OpenCV's SIFT and ORB in the same run.
 
@@ -53,7 +54,8 @@ def benchmark(
         repetitions: of each method, which take turns.
         seconds: for each image size, after which no repetition begins; and for the node.
         node: measure the node, too, with the first back end and precision, between processes: latency, drops, CPU use.
-        rate: of the images that the node gets, in Hz.
+        rate: of the images that the node gets from each camera, in Hz.
+        cameras: that the node gets images from.
 
     Returns:
         The report in Markdown.
@@ -63,8 +65,8 @@ def benchmark(
         ValueError: an option is wrong, or nothing could be measured.
     """
     parsed = [parse_size(size) for size in sizes]
-    if repetitions < 1 or not 0 < seconds < math.inf or not 0.1 <= rate <= 1000:
-        raise ValueError('expected at least 1 repetition, more than 0 seconds, and a rate of 0.1 to 1000 Hz')
+    if repetitions < 1 or not 0 < seconds < math.inf or not 0.1 <= rate <= 1000 or cameras < 1:
+        raise ValueError('expected at least 1 repetition, more than 0 seconds, 0.1 to 1000 Hz, and at least 1 camera')
     models.resolve(model)
     for backend in backends:
         runtimes.require(backend)
@@ -90,7 +92,7 @@ def benchmark(
 
         logger.info('node')
         first = {**options[0], 'max_keypoints': keypoints, 'threads': threads}
-        data['node'] = measure_node(model, first, [fit(p, NODE_SIZE) for p in found], rate, seconds)
+        data['node'] = measure_node(model, first, [fit(p, NODE_SIZE) for p in found], rate, seconds, cameras)
         sections += report.node_section(data['node'])
     if left_out:
         sections.append('Left out: ' + '; '.join(left_out) + '.')

@@ -45,10 +45,12 @@ class Call(NamedTuple):
     end: int
     cpu: float
     """Seconds that the process had computed by then."""
+    frames: int
+    """Images that were extracted until then."""
 
 
 def measure_node(
-    model: str, options: dict[str, Any], images: Sequence[Picture], rate: float, seconds: float
+    model: str, options: dict[str, Any], images: Sequence[Picture], rate: float, seconds: float, cameras: int = 1
 ) -> dict[str, Any]:
     """Latency from publishing an image to receiving its features, drops and CPU use.
 
@@ -58,17 +60,21 @@ def measure_node(
         images: grey, of one size, published in turn as mono8.
         rate: at which they are, in Hz.
         seconds: to count.
+        cameras: that publish at this rate, all to one detector.
 
     Raises:
         RuntimeError: no features come.
     """
-    parameters = [f'{name}:={value}' for name, value in {'model': model, **options}.items() if value != '']
+    names = [f'camera{index}' for index in range(cameras)]
+    options = {'model': model, 'cameras': f'[{",".join(names)}]', **options}
+    parameters = [f'{name}:={value}' for name, value in options.items() if value != '']
     arguments = ['-r', f'__ns:={NAMESPACE}', *(word for p in parameters for word in ('-p', p))]
-    with _process(_detect, arguments) as detector, _process(_publish, images, rate) as camera:
-        window, received = _receive(seconds)
-        stamps, (about, calls) = camera(), detector()
+    with _process(_detect, arguments) as detector, _process(_publish, names, images, rate) as publisher:
+        window, received = _receive(names, seconds)
+        stamps, (about, calls) = publisher(), detector()
     height, width = images[0].shape
-    return {'size': [width, height], 'rate': rate, 'about': about, **summarize(window, stamps, received, calls)}
+    setting = {'size': [width, height], 'rate': rate, 'cameras': cameras, 'about': about}
+    return {**setting, **summarize(window, stamps, received, calls)}
 
 
 def summarize(
@@ -98,7 +104,7 @@ def summarize(
         'Extractor to receiver': arrived[:, 1] - end,
     }
     first, last = calls[behind[0]], calls[behind[-1]]
-    cpu, frames = last.cpu - first.cpu, max(behind[-1] - behind[0], 1)
+    cpu, frames = last.cpu - first.cpu, max(last.frames - first.frames, 1)
     return {
         'verdict': VERDICT,
         'published': len(published),
@@ -106,12 +112,12 @@ def summarize(
         'dropped': len(published) - len(arrived),
         'milliseconds': {name: spread((values / 1e6).tolist()) for name, values in times.items()},
         'cpu': cpu / max((last.end - first.end) / 1e9, 1e-9),
-        'cpu_ms_per_frame': 1000 * cpu / float(frames),
+        'cpu_ms_per_frame': 1000 * cpu / frames,
         'samples': {name: (values / 1e6).tolist() for name, values in times.items()},
     }
 
 
-def _receive(seconds: float) -> tuple[tuple[int, int], dict[int, int]]:
+def _receive(names: Sequence[str], seconds: float) -> tuple[tuple[int, int], dict[int, int]]:
     """Count features; gives the window of stamps, and when the features of each stamp came."""
     received: dict[int, int] = {}
 
@@ -123,7 +129,8 @@ def _receive(seconds: float) -> tuple[tuple[int, int], dict[int, int]]:
     rclpy.init(context=context)
     try:
         node = Node('receiver', context=context, namespace=NAMESPACE)
-        node.create_subscription(PointCloud2, 'features', take, QoSProfile(depth=5))
+        for name in names:
+            node.create_subscription(PointCloud2, f'{name}/features', take, QoSProfile(depth=5))
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         _spin(executor, PATIENCE, until=lambda: bool(received))
@@ -173,20 +180,21 @@ def _process(function: Callable[..., None], *arguments: Any) -> Iterator[Callabl
         ours.close()
 
 
-def _publish(results: Connection, images: Sequence[Picture], rate: float) -> None:
-    """The camera's process."""
+def _publish(results: Connection, names: Sequence[str], images: Sequence[Picture], rate: float) -> None:
+    """The cameras' process."""
     rclpy.init()
     node = Node('camera', namespace=NAMESPACE)
     # Reliable, so that a message over 0.5 MB would arrive on stock settings too.
-    publisher = node.create_publisher(Image, 'image', QoSProfile(depth=1))
+    publishers = [node.create_publisher(Image, f'{name}/image', QoSProfile(depth=1)) for name in names]
     messages = [image_message(image, Header(frame_id='camera')) for image in images]
     stamps: list[int] = []
 
     def publish() -> None:
-        message, stamp = messages[len(stamps) % len(messages)], node.get_clock().now()
-        message.header.stamp = stamp.to_msg()
-        stamps.append(stamp.nanoseconds)
-        publisher.publish(message)
+        for publisher in publishers:
+            message, stamp = messages[len(stamps) % len(messages)], node.get_clock().now()
+            message.header.stamp = stamp.to_msg()
+            stamps.append(stamp.nanoseconds)
+            publisher.publish(message)
 
     node.create_timer(1 / rate, publish)
     with suppress(KeyboardInterrupt, ExternalShutdownException):
@@ -203,7 +211,8 @@ def _detect(results: Connection, arguments: Sequence[str]) -> None:
         def batch(self, *args: Any, **kwargs: Any) -> list[Features]:
             start = time.time_ns()
             features = super().batch(*args, **kwargs)
-            calls.append(Call(start, time.time_ns(), _cpu()))
+            done = calls[-1].frames if calls else 0
+            calls.append(Call(start, time.time_ns(), _cpu(), done + len(features)))
             return features
 
     def make(*args: Any, **kwargs: Any) -> Extractor:

@@ -84,8 +84,9 @@ def node_section(figures: Mapping[str, Any]) -> list[str]:
         label = f'**{name}**' if name == figures['verdict'] else name
         lines.append([label, f'{times["median"]:.1f}', f'{times["p99"]:.1f}'])
     width, height = figures['size']
+    cameras = f'{figures["cameras"]} cameras' if figures['cameras'] > 1 else 'a camera'
     text = (
-        f'{figures["published"]} images {width}×{height} mono8 published at {figures["rate"]:g} Hz, '
+        f'{figures["published"]} images {width}×{height} mono8 from {cameras} at {figures["rate"]:g} Hz, '
         f'{figures["received"]} feature messages received, {figures["dropped"]} dropped; '
         f'the detector ({figures["about"]}) used {figures["cpu"]:.0%} of one core, '
         f'{figures["cpu_ms_per_frame"]:.0f} ms a frame.'

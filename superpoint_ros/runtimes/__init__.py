@@ -59,6 +59,14 @@ class RuntimeConfig:
         'auto', 'Arithmetic of the convolutions; auto takes what the device is fast at.', choices=PRECISIONS
     )
     threads: int = option(0, 'CPU threads for the network; 0 for its own choice.', minimum=0, maximum=1024)
+    pinning: bool = option(
+        True, 'Bind these threads to cores (OpenVINO); false where other programs compete for the same cores.'
+    )
+    performance: str = option(
+        'latency',
+        'What they are for (OpenVINO): latency, all on one image; throughput, several images of a batch at once.',
+        choices=('latency', 'throughput'),
+    )
     engine_sizes: tuple[str, ...] = option(
         (),
         'Sizes WIDTHxHEIGHT, as the network sees the images, that TensorRT engines may be built for; other images are '

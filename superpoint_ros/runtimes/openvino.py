@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 
 TYPES = {'fp32': ov.Type.f32, 'bf16': ov.Type.bf16, 'fp16': ov.Type.f16}
 
+MODES = {
+    'latency': properties.hint.PerformanceMode.LATENCY,
+    'throughput': properties.hint.PerformanceMode.THROUGHPUT,
+}
+
 SIZES_KEPT = 8
 """Networks are compiled for one image size; this many stay in memory."""
 
@@ -32,8 +37,9 @@ SIZES_KEPT = 8
 class OpenVINORuntime:
     """Runs an .onnx graph; see superpoint_ros.runtimes.Runtime.
 
-    Images of a batch run one after the other, each on all threads, and one is decoded while the next one runs. On a
-    CPU that is as fast as a true batch, takes less memory, and a changing number of cameras needs no new compilation.
+    Images of a batch are requests of their own: one after the other, each on all threads, or for throughput several at
+    once; and one is decoded while the next ones run. On a CPU that is as fast as a true batch, takes less memory, and a
+    changing number of cameras needs no new compilation.
     """
 
     name = 'openvino'
@@ -57,9 +63,11 @@ class OpenVINORuntime:
         # In a quantised graph only what is not quantised is left to choose, and in float32 that is as fast.
         self.precision = 'int8' if _is_quantised(self._graph) else self._choose_precision(config.precision)
         self._settings: dict[Any, Any] = {
-            properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
+            properties.hint.performance_mode: MODES[config.performance],
             properties.hint.inference_precision: TYPES.get(self.precision, ov.Type.f32),
         }
+        if not config.pinning:
+            self._settings[properties.hint.enable_cpu_pinning] = False
         if config.threads:
             self._settings[properties.inference_num_threads] = config.threads
         self._requests = lru_cache(maxsize=SIZES_KEPT)(self._compile)
@@ -83,17 +91,18 @@ class OpenVINORuntime:
         """
         requests = self._requests(*images.shape[1:])
         try:
-            requests[0].start_async([images[None, None, 0]], share_inputs=True)
+            for request, image in zip(requests, images, strict=False):
+                request.start_async([image[None, None]], share_inputs=True)
             for index in range(len(images)):
-                if index + 1 < len(images):
-                    requests[(index + 1) % 2].start_async([images[None, None, index + 1]], share_inputs=True)
-                request = requests[index % 2]
+                request = requests[index % len(requests)]
                 request.wait()
                 # The largest output comes channels last: as the network computes it, and as descriptors are read.
                 yield {
                     name: tensor.transpose(2, 0, 1) if name == 'descriptors' else tensor
                     for name, tensor in ((name, request.get_tensor(name).data[0]) for name in self._outputs)
                 }
+                if index + len(requests) < len(images):
+                    request.start_async([images[None, None, index + len(requests)]], share_inputs=True)
         finally:
             for request in requests:
                 request.wait()
@@ -108,7 +117,11 @@ class OpenVINORuntime:
             steps.output('descriptors').model().set_layout(ov.Layout('NCHW'))
             steps.output('descriptors').tensor().set_layout(ov.Layout('NHWC'))
         compiled = self._core.compile_model(steps.build(), self._device, self._settings)
-        return [compiled.create_infer_request() for _ in range(2)]
+        # Two at least: the threads go on with one while the other is decoded.
+        return [
+            compiled.create_infer_request()
+            for _ in range(max(2, compiled.get_property(properties.optimal_number_of_infer_requests)))
+        ]
 
     def _choose_graph(self, model: Model, asked: str) -> tuple[Path, ov.Model]:
         """The graph to run: for int8, or auto, the quantised one, if there is one made from the same weights."""

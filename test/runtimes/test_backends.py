@@ -77,9 +77,12 @@ def test_what_a_back_end_says_of_itself(model, backend):
     assert loaded.checksum == runtime(model, 'torch').checksum  # of the graph, and of the weights that it is made from
 
 
-@pytest.mark.parametrize('backend', ['openvino', 'torch'])
-def test_a_batch_is_as_its_images_alone(model, picture, backend):
-    extract = Extractor(str(model.graph), backend=backend, precision='fp32')
+@pytest.mark.parametrize(
+    ('backend', 'options'),
+    [('openvino', {}), ('openvino', {'performance': 'throughput', 'pinning': False}), ('torch', {})],
+)
+def test_a_batch_is_as_its_images_alone(model, picture, backend, options):
+    extract = Extractor(str(model.graph), backend=backend, precision='fp32', **options)
     images = [picture, picture[:, ::-1], picture.T, picture, picture[:64, :64]]
     for together, image in zip(extract.batch(images), images, strict=True):
         alone = extract(image)
