@@ -42,10 +42,9 @@ class MagicPointTraining(Stage):
         noisy = augment(images, self.photometric, generators(batch['seed']))
         for noise, seen in {'clean': images, 'noisy': noisy}.items():
             logits = self(seen)['logits'].cpu().numpy()
-            found, correct, labelled = detection_counts(logits, batch['points'].cpu().numpy())
-            size = len(images)
-            self.log(f'precision/{noise}', correct / max(found, 1), batch_size=size, sync_dist=True)
-            self.log(f'recall/{noise}', correct / max(labelled, 1), batch_size=size, sync_dist=True)
+            right, recalled = detections_near_labels(logits, batch['points'].cpu().numpy())
+            for name, hits in (('precision', right), ('recall', recalled)):
+                self.log(f'{name}/{noise}', hits.mean() if hits.size else 0.0, batch_size=len(images), sync_dist=True)
 
 
 class SuperPointTraining(MagicPointTraining):
@@ -89,20 +88,23 @@ class SuperPointTraining(MagicPointTraining):
         Stage.validation_step(self, batch, batch_index)
 
 
-def detection_counts(logits: np.ndarray, points: np.ndarray) -> tuple[int, int, int]:
-    """Detections, those of them near a labelled point, and labelled points, over a batch.
+def detections_near_labels(logits: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection in a batch, whether a labelled point is near; for each labelled point, whether a detection is.
 
     Args:
         logits: (B, 65, H/8, W/8).
         points: (B, N, 2), NaN where there is none.
+
+    Returns:
+        Two bool arrays: their means are precision and recall.
     """
-    found = correct = labelled = 0
+    right, recalled = [], []
     for one, truth in zip(logits, points, strict=True):
         scores = score_map(one)
         height, width = scores.shape
         rows, columns = find_peaks(scores, (width, height), VALIDATION_DECODING)
         truth = truth[np.isfinite(truth).all(axis=1)]
-        distances = np.hypot(columns[:, None] - truth[:, 0], rows[:, None] - truth[:, 1])
-        found, labelled = found + len(rows), labelled + len(truth)
-        correct += int((distances <= CORRECT_DISTANCE).any(axis=0).sum())
-    return found, correct, labelled
+        near = np.hypot(columns[:, None] - truth[:, 0], rows[:, None] - truth[:, 1]) <= CORRECT_DISTANCE
+        right.append(near.any(axis=1))
+        recalled.append(near.any(axis=0))
+    return np.concatenate(right), np.concatenate(recalled)

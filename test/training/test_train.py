@@ -13,6 +13,7 @@ from superpoint_ros.networks import checkpoint
 from superpoint_ros.training import adaptation, train
 from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
 from superpoint_ros.training.homography import HomographyConfig
+from superpoint_ros.training.superpoint import detections_near_labels
 from superpoint_ros.training.synthetic_shapes import render
 
 from .runs import CONFIG, Interruption, arguments, falls, losses
@@ -44,6 +45,18 @@ def test_magicpoint_learns(magicpoint):
     assert losses(magicpoint, 'recall/clean')
     network = checkpoint.load(magicpoint / 'weights.safetensors')
     assert network.descriptor is None
+
+
+def test_validation_counts_detections_and_labels_apart():
+    logits = np.full((2, 65, 2, 3), -5.0, np.float32)
+    logits[:, 64] = 5  # no keypoint anywhere, but in the first image at (2, 1) and at (20, 12)
+    logits[0, 8 * 1 + 2, 0, 0] = 12  # higher, so it comes first
+    logits[0, 8 * 4 + 4, 1, 2] = 10
+    nothing = [np.nan, np.nan]
+    labels = np.array([[[2.0, 1.0], [3.5, 1.5], [9.0, 9.0]], [[1.0, 1.0], nothing, nothing]])
+    right, recalled = detections_near_labels(logits, labels)
+    assert right.tolist() == [True, False]
+    assert recalled.tolist() == [True, True, False, False]  # two labels beside one detection are one right detection
 
 
 def test_its_scores_are_higher_at_corners_than_elsewhere(magicpoint):
