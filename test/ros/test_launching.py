@@ -5,8 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -16,6 +19,7 @@ pytest.importorskip('launch_ros', reason='needs launch_ros, which comes with a R
 import rclpy
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import PointCloud2
 
 from superpoint_ros.config import options
 from superpoint_ros.ros import detector_config, launching, matcher_config
@@ -44,7 +48,7 @@ sys.exit(service.run())
         ('detector', DETECTOR),
         ('matcher', MATCHER),
         ('stereo', (DETECTOR | MATCHER) - {'pairs'} | {'left', 'right'}),
-        ('demo', {'source', 'backend'}),
+        ('frontend', (DETECTOR | MATCHER) | {'bag', 'source', 'rate'}),
     ],
 )
 def test_every_parameter_is_an_argument_with_a_description(name, parameters):
@@ -84,19 +88,27 @@ def prefix(tmp_path):
     shutil.copy(ROOT / 'resource/superpoint_ros', index)
     shutil.copytree(ROOT / 'scripts', tmp_path / 'lib/superpoint_ros')
     (tmp_path / 'bin').mkdir()
-    for name in ('detector', 'matcher'):
+    modules = {'camera': 'demo.camera', 'detector': 'ros.detector_node', 'matcher': 'ros.matcher_node'}
+    for name, module in modules.items():
         executable = tmp_path / f'bin/superpoint_{name}'
-        executable.write_text(f'#!{sys.executable}\nfrom superpoint_ros.ros.{name}_node import main\nmain()\n')
+        executable.write_text(f'#!{sys.executable}\nfrom superpoint_ros.{module} import main\nmain()\n')
         executable.chmod(0o755)
+    player = tmp_path / 'bin/ros2'
+    player.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/played\n')
+    player.chmod(0o755)
     return tmp_path
 
 
-def test_two_cameras_from_a_launch_file(context, domain, prefix, tiny_model):
-    arguments = ('left:=infra1', 'right:=infra2', 'namespace:=robot', 'cameras:=infra1', 'max_keypoints:=77')
-    path = os.pathsep.join([str(prefix), *filter(None, [os.environ.get('AMENT_PREFIX_PATH')])])
+@contextmanager
+def launched(file, arguments, prefix, domain, context):
+    """A launch file that runs; gives a node to look with, a function that lets it wait, and ends both."""
+    paths = {
+        'AMENT_PREFIX_PATH': os.pathsep.join([str(prefix), *filter(None, [os.environ.get('AMENT_PREFIX_PATH')])]),
+        'PATH': os.pathsep.join([str(prefix / 'bin'), os.environ['PATH']]),
+    }
     process = subprocess.Popen(
-        [sys.executable, '-c', LAUNCH, str(ROOT / 'launch/stereo.launch.py'), *arguments, f'model:={tiny_model}'],
-        env={**os.environ, 'ROS_DOMAIN_ID': str(domain), 'AMENT_PREFIX_PATH': path},
+        [sys.executable, '-c', LAUNCH, str(ROOT / 'launch' / file), *arguments],
+        env={**os.environ, 'ROS_DOMAIN_ID': str(domain), **paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,19 +116,47 @@ def test_two_cameras_from_a_launch_file(context, domain, prefix, tiny_model):
     node = rclpy.create_node('looks', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    wanted = {'/robot/infra1/features', '/robot/infra2/features', '/robot/matches', '/robot/infra1/tracks'}
-    try:
+
+    def wait(done):
         for _ in range(300):
             executor.spin_once(timeout_sec=0.1)
-            seen = {topic for topic in wanted if node.count_publishers(topic)}
-            if seen == wanted or process.poll() is not None:
+            if done() or process.poll() is not None:
                 break
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        return done()
+
+    try:
+        yield node, wait
     finally:
-        process.kill()
-        node.destroy_node()
-        executor.shutdown()
-    assert seen == wanted, output
-    assert process.returncode == 0, output
-    assert 'Traceback' not in output, output
+        process.send_signal(signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=30)
+            print(output)
+        finally:
+            process.kill()
+            node.destroy_node()
+            executor.shutdown()
+    assert process.returncode == 0
+    assert 'Traceback' not in output
+
+
+def test_two_cameras_from_a_launch_file(context, domain, prefix, tiny_model):
+    arguments = ('left:=infra1', 'right:=infra2', 'namespace:=robot', 'cameras:=infra1', f'model:={tiny_model}')
+    wanted = {'/robot/infra1/features', '/robot/infra2/features', '/robot/matches', '/robot/infra1/tracks'}
+    with launched('stereo.launch.py', arguments, prefix, domain, context) as (node, wait):
+        assert wait(lambda: all(node.count_publishers(topic) for topic in wanted))
+
+
+def test_everything_from_a_launch_file(context, domain, prefix, tiny_model, tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for index in range(3):
+        picture = np.random.default_rng(index).integers(0, 256, (96, 128), np.uint8)
+        cv2.imwrite(str(folder / f'{index}.png'), picture)
+    arguments = ('namespace:=robot', 'image:=camera', f'source:={folder}', 'rate:=10', 'bag:=drive')
+    received = []
+    with launched(
+        'frontend.launch.py', (*arguments, 'threshold:=0.0', f'model:={tiny_model}'), prefix, domain, context
+    ) as (node, wait):
+        node.create_subscription(PointCloud2, '/robot/matches', received.append, 5)
+        assert wait(lambda: received and node.count_publishers('/robot/camera'))
+    assert (prefix / 'played').read_text().split() == ['bag', 'play', '--delay', '5', 'drive']

@@ -1,0 +1,69 @@
+"""Start everything together: detector and matcher, and before them a bag or a camera, if one is asked for.
+
+    ros2 launch superpoint_ros frontend.launch.py image:=/camera/image_raw
+    ros2 launch superpoint_ros frontend.launch.py image:=/camera/image_raw bag:=recordings/drive
+    ros2 launch superpoint_ros frontend.launch.py source:=photographs
+
+Look at features/image and matches/image with rviz2 or rqt_image_view. Every parameter of the two nodes is an argument
+too; those not given keep the nodes' defaults. All:
+
+    ros2 launch superpoint_ros frontend.launch.py --show-args
+"""
+
+from typing import Any
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch_ros.actions import Node
+
+from superpoint_ros.ros import detector_config, matcher_config
+from superpoint_ros.ros.launching import nodes_description, parse
+
+BAG = 'Bag to play; `image` names its topic of images. Left empty: none.'
+SOURCE = 'Camera to start: the number of a webcam, a video file, a folder of images, or photographs. Left empty: none.'
+RATE = 'Images a second of that camera.'
+
+
+def generate_launch_description() -> LaunchDescription:
+    description = nodes_description(
+        {
+            'superpoint_detector': detector_config.CONFIGURATIONS,
+            'superpoint_matcher': matcher_config.CONFIGURATIONS,
+        },
+        {
+            'image': 'where the images come from.',
+            'features': 'where the features go to.',
+            'matches': 'where the matches go to.',
+            'tracks': 'where the tracks go to.',
+        },
+        {},
+        {},
+    )
+    description.add_action(DeclareLaunchArgument('bag', default_value='', description=BAG))
+    description.add_action(DeclareLaunchArgument('source', default_value='', description=SOURCE))
+    description.add_action(DeclareLaunchArgument('rate', default_value='30.0', description=RATE))
+    description.add_action(OpaqueFunction(function=start_source))
+    return description
+
+
+def start_source(context: LaunchContext) -> list[Any]:
+    """The player of the bag, and the camera, as far as they are asked for."""
+    given = context.launch_configurations
+    actions: list[Any] = []
+    if given['bag']:
+        # The delay lets the network load, so that the first images are not lost.
+        play = ['ros2', 'bag', 'play', '--delay', '5', given['bag']]
+        actions.append(ExecuteProcess(cmd=play, output='screen'))
+    if given['source']:
+        parameters = {name: parse(name, given[name], kind) for name, kind in {'source': str, 'rate': float}.items()}
+        actions.append(
+            Node(
+                package='superpoint_ros',
+                executable='superpoint_camera',
+                namespace=given['namespace'],
+                parameters=[parameters],
+                remappings=[('image', given['image'])] if given['image'] else [],
+                output='screen',
+            )
+        )
+    return actions
