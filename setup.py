@@ -70,14 +70,15 @@ setup(
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={NAME: ['py.typed']},
     zip_safe=False,
+    # Those of NumPy and OpenCV are Ubuntu 22.04's, beside ROS 2 Humble.
     install_requires=[
         'backports.zstd; python_version < "3.14"',
         'docstring-parser>=0.15',
         'filelock>=3.6',
         'jsonargparse[signatures]>=4.49',
         'lz4>=4.3',
-        'numpy>=1.26',
-        'opencv-python-headless>=4.10',
+        'numpy>=1.21.5',
+        'opencv-python-headless>=4.5.4',
         'platformdirs>=3',
         'PyYAML>=6',
         'rich>=13',
