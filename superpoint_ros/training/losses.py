@@ -86,6 +86,53 @@ def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 
+def localization_loss(
+    logits0: Tensor, logits1: Tensor, points: Tensor, homographies: Tensor, valid1: Tensor, radius: int = 3
+) -> Tensor:
+    """How far apart the peaks are that the two score maps have at the same labelled points, in pixels.
+
+    A peak is the mean position in a square about the label, weighted by the scores (soft-argmax), so the loss moves
+    scores between pixels, and finer than whole ones; cross-entropy does not know which pixels are neighbours. It is the
+    reprojection loss of ALIKE (Zhao et al., arXiv 2112.02906, section III-C) at labels instead of detections.
+
+    Args:
+        logits0: (B, 65, H/8, W/8), of the images.
+        logits1: (B, 65, H/8, W/8), of the warped images.
+        points: (B, N, 2) pixels of the images; NaN and points near an edge of either image are passed over.
+        homographies: (B, 3, 3), from image to warped image, in pixels.
+        valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
+        radius: of the squares.
+
+    Returns:
+        The mean over the points that both images show; 0 if there are none.
+    """
+    height, width = valid1.shape[-2:]
+    inside = torch.tensor([width, height], device=points.device) - 1 - radius
+    there = torch.nan_to_num(points, nan=-1e4)
+    warped = torch.nan_to_num(warp_points(there, homographies), posinf=-1e4).float()
+    seen = _sample(valid1.float(), warped, 'nearest')[..., 0] > 0.5
+    for where in (there, warped):
+        seen &= ((where >= radius) & (where <= inside)).all(dim=-1)
+    rows = seen.nonzero()[:, 0]
+    peaks0 = _peaks(logits0, rows, there[seen], radius)
+    peaks1 = _peaks(logits1, rows, warped[seen], radius)
+    moved = warp_points(peaks0[:, None], homographies[rows])[:, 0].float()
+    # The root of the sum of squares has no gradient at 0.
+    distances = ((moved - peaks1).square().sum(dim=-1) + 1e-4).sqrt()
+    return distances.sum() / max(len(distances), 1)
+
+
+def _peaks(logits: Tensor, rows: Tensor, points: Tensor, radius: int) -> Tensor:
+    """(K, 2): the mean position by score in the squares about points (K, 2) of the images `rows` (K,)."""
+    scores = F.pixel_shuffle(logits.float().log_softmax(dim=1)[:, :DUSTBIN], CELL)[:, 0]
+    side = 2 * radius + 1
+    steps = pixel_grid(side, side, points.device).float() - radius
+    pixels = points.round()[:, None] + steps
+    x, y = pixels.long().unbind(dim=-1)
+    weights = scores[rows[:, None], y, x].softmax(dim=-1)
+    return (weights[..., None] * pixels).sum(dim=1)
+
+
 def descriptor_loss(
     descriptors0: Tensor,
     descriptors1: Tensor,

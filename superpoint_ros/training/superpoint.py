@@ -10,7 +10,13 @@ from torch import Tensor
 
 from superpoint_ros.decode import DecodeConfig, find_peaks, score_map
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.training.losses import DescriptorLossConfig, cell_labels, descriptor_loss, detector_loss
+from superpoint_ros.training.losses import (
+    DescriptorLossConfig,
+    cell_labels,
+    descriptor_loss,
+    detector_loss,
+    localization_loss,
+)
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
 from superpoint_ros.training.stage import Batch, Stage, as_grey, warped
 
@@ -54,6 +60,7 @@ class SuperPointTraining(MagicPointTraining):
         network: its shape.
         photometric: how strongly the pictures are changed, the two of a pair each in its own way.
         descriptors: the loss of the descriptors.
+        localization_weight: of the distance between the peaks of the two score maps, a term that the paper lacks.
         optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
@@ -62,10 +69,11 @@ class SuperPointTraining(MagicPointTraining):
         network: SuperPointConfig,
         photometric: PhotometricConfig,
         descriptors: DescriptorLossConfig,
+        localization_weight: float = 0.0,
         **optimiser: Any,
     ) -> None:
         super().__init__(network, photometric, **optimiser)
-        self.descriptors = descriptors
+        self.descriptors, self.localization_weight = descriptors, localization_weight
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         images0 = as_grey(batch['image'])
@@ -80,8 +88,10 @@ class SuperPointTraining(MagicPointTraining):
         detector0 = detector_loss(logits0, cell_labels(batch['points'], torch.ones_like(valid1)))
         detector1 = detector_loss(logits1, cell_labels(points1, valid1))
         descriptor = descriptor_loss(descriptors0, descriptors1, batch['homography'], valid1, self.descriptors, rngs)
-        loss = detector0 + detector1 + self.descriptors.weight * descriptor
-        return loss, {'loss/detector': (detector0 + detector1) / 2, 'loss/descriptor': descriptor}
+        localization = localization_loss(logits0, logits1, batch['points'], batch['homography'], valid1)
+        loss = detector0 + detector1 + self.descriptors.weight * descriptor + self.localization_weight * localization
+        detector = (detector0 + detector1) / 2
+        return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/localization': localization}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         MagicPointTraining.validation_step(self, batch, batch_index)

@@ -17,6 +17,7 @@ from superpoint_ros.training.losses import (
     contrastive_descriptor_loss,
     detector_loss,
     hinge_descriptor_loss,
+    localization_loss,
 )
 
 ROWS, COLUMNS, DEPTH = 4, 5, 6
@@ -74,6 +75,32 @@ def test_detector_loss_is_the_mean_cross_entropy_of_the_cells_that_count():
                     exponentials = [math.exp(v) for v in logits[b, :, i, j].tolist()]
                     terms.append(-math.log(exponentials[labels[b, i, j]] / sum(exponentials)))
     assert detector_loss(logits, labels).item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def bump(x, y):
+    """Logits (1, 65, ROWS, COLUMNS) of a keypoint at a position between pixels: a Gaussian, and dustbins elsewhere."""
+    columns, rows = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing='xy')
+    pixels = -((columns - x) ** 2 + (rows - y) ** 2) / 2
+    return torch.cat([F.pixel_unshuffle(pixels[None, None], 8), torch.full((1, 1, ROWS, COLUMNS), 6.0)], dim=1)
+
+
+SHIFT = torch.tensor([[[1.0, 0, 4.4], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(('off', 'distance'), [(0.0, 0.0), (0.5, 0.5), (-1.0, 1.0)])
+def test_localization_loss_is_the_distance_between_the_peaks(off, distance):
+    points = torch.tensor([[[16.3, 15.8], [float('nan')] * 2, [1.0, 9.0], [37.0, 9.0]]])  # the last two: near an edge
+    loss = localization_loss(bump(16.3, 15.8), bump(20.7 + off, 15.8), points, SHIFT, everywhere())
+    assert loss.item() == pytest.approx(distance, abs=0.05)
+
+
+def test_localization_loss_draws_the_peaks_together():
+    points = torch.tensor([[[16.0, 15.0]]])
+    logits = [bump(16, 15).requires_grad_(), bump(21.4, 14).requires_grad_()]
+    before = localization_loss(*logits, points, SHIFT, everywhere())
+    steps = torch.autograd.grad(before, logits)
+    after = localization_loss(*(a - b for a, b in zip(logits, steps, strict=True)), points, SHIFT, everywhere())
+    assert 0.5 < after < before < 1.6
 
 
 @settings(deadline=None, max_examples=15)
@@ -156,13 +183,14 @@ def test_losses_and_gradients_are_finite_where_there_is_nothing_to_learn(blind):
         detector_loss(logits, cell_labels(torch.empty(1, 0, 2), valid)),
         hinge_descriptor_loss(*descriptors, eye, valid, HingeConfig()),
         contrastive_descriptor_loss(*descriptors, eye, valid, torch.zeros(1, 1, 2), 0.07),
+        localization_loss(logits, logits, torch.full((1, 3, 2), torch.nan), eye, valid),
     ]
     sum(losses).backward()
     assert all(torch.isfinite(loss) for loss in losses)
     assert torch.isfinite(descriptors.grad).all()
     assert torch.isfinite(logits.grad).all()
     if blind:
-        assert [loss.item() for loss in losses] == [0, 0, 0]
+        assert [loss.item() for loss in losses] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize('loss', ['hinge', 'contrastive'])
