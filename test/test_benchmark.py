@@ -10,26 +10,6 @@ from superpoint_ros.benchmark.pictures import fit, pictures
 from superpoint_ros.benchmark.subjects import EXTRACTION, KEYPOINTS, REST, STAGES
 
 
-@pytest.fixture(scope='module')
-def graph(tmp_path_factory):
-    """A small network of random weights; its score map has peaks."""
-    torch = pytest.importorskip('torch', reason='needs torch to make a model')
-    pytest.importorskip('openvino', reason='needs OpenVINO to run a model')
-    from superpoint_ros.networks import checkpoint
-    from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-    from superpoint_ros.runtimes.export import export
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_size=32)).eval()
-        with torch.no_grad():
-            network.state_dict()['detector.1.weight'].mul_(30)
-    path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
-    checkpoint.save(path, network)
-    export(path, path.with_suffix('.onnx'))
-    return path.with_suffix('.onnx')
-
-
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
@@ -41,10 +21,10 @@ def folder(tmp_path):
     return folder
 
 
-def test_every_stage_of_every_back_end_is_timed_beside_sift_and_orb(graph, folder, tmp_path):
+def test_every_stage_of_every_back_end_is_timed_beside_sift_and_orb(tiny_model, folder, tmp_path):
     output = tmp_path / 'out'
     markdown = benchmark(
-        str(graph), output, ['160x120', '320x240'], ('openvino', 'torch'), ('fp32',), images=folder, repetitions=4
+        str(tiny_model), output, ['160x120', '320x240'], ('openvino', 'torch'), ('fp32',), images=folder, repetitions=4
     )
     assert (output / 'benchmark.md').read_text() == markdown
     assert cv2.imread(str(output / 'benchmark.png')) is not None
@@ -105,9 +85,9 @@ def test_methods_take_turns(monkeypatch, folder):
     assert rows[0]['images_per_second'] == pytest.approx(1000 / 3)
 
 
-def test_what_a_back_end_has_not_got_is_left_out_with_the_reason(graph, folder, tmp_path):
+def test_what_a_back_end_has_not_got_is_left_out_with_the_reason(tiny_model, folder, tmp_path):
     markdown = benchmark(
-        str(graph), tmp_path, ['160x120'], ('openvino',), ('fp32', 'tf32'), False, images=folder, repetitions=1
+        str(tiny_model), tmp_path, ['160x120'], ('openvino',), ('fp32', 'tf32'), False, images=folder, repetitions=1
     )
     assert 'precision tf32' in markdown.partition('Left out: ')[2]
     data = json.loads((tmp_path / 'benchmark.json').read_text())
@@ -126,13 +106,13 @@ def test_a_wrong_size_is_refused(size):
         parse_size(size)
 
 
-def test_wrong_input_is_refused_before_anything_is_timed(graph, tmp_path):
+def test_wrong_input_is_refused_before_anything_is_timed(tiny_model, tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere'):
         benchmark('nowhere.onnx', tmp_path)
     with pytest.raises(ValueError, match='nothing'):
-        benchmark(str(graph), tmp_path, [])
+        benchmark(str(tiny_model), tmp_path, [])
     with pytest.raises(ValueError, match='repetition'):
-        benchmark(str(graph), tmp_path, repetitions=0)
+        benchmark(str(tiny_model), tmp_path, repetitions=0)
     with pytest.raises(ValueError, match='nothing'):
         pictures(tmp_path / 'nothing')
     (tmp_path / 'text.png').write_text('text')
@@ -147,13 +127,13 @@ def test_pictures_are_cut_or_continued_but_never_enlarged():
     assert fit(np.zeros((600, 100), np.uint8), (50, 40)).shape == (40, 50)
 
 
-def test_the_node_is_measured_between_processes(graph, folder, tmp_path, monkeypatch):
+def test_the_node_is_measured_between_processes(tiny_model, folder, tmp_path, monkeypatch):
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     import os
 
     monkeypatch.setenv('ROS_DOMAIN_ID', str(os.getpid() % 100 + 100))
     markdown = benchmark(
-        str(graph),
+        str(tiny_model),
         tmp_path,
         sizes=[],
         backends=['openvino'],

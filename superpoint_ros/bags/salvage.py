@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 from rosbags.interfaces import Qos
-from rosbags.rosbag1.reader import Header, ReaderError
+from rosbags.rosbag1.reader import Header
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys.msg import normalize_msgtype
 
@@ -119,41 +119,36 @@ def ros1(path: Path, damage: list[str]) -> Salvaged:
     def read(stream: BinaryIO, size: int, where: str) -> Salvaged:
         while stream.tell() < size:
             at = stream.tell()
+            (packed, _), (record, whole) = _ros1_field(stream, size), _ros1_field(stream, size)
             try:
-                header = Header.read(stream)
+                header = _ros1_header(packed)
                 opcode = header.get_uint8('op')
-                length = struct.unpack('<I', stream.read(4))[0]
+                if opcode == 5:
+                    compression, unpacked = header.get_string('compression'), header.get_uint32('size')
+                elif opcode == 7 and whole:
+                    topics[header.get_uint32('conn')] = _ros1_topic(header, record)
+                elif opcode == 2:
+                    connection, stamp = header.get_uint32('conn'), header.get_time('time')
             except Exception as error:  # noqa: BLE001 - whatever a broken header leads to
-                damage.append(f'{where} is broken from byte {at} of {size} on ({error})')
-                return
-            record = stream.read(length)
-            if len(record) < length:
+                damage.append(f'{where}: the record at byte {at} is broken ({error})')
+                continue
+            if not whole:
                 damage.append(f'{where} ends in the middle of a record, at byte {at} of {size}')
             if opcode == 5:
                 inner = f'{where}: the chunk at byte {at}'
-                data = inflate(header.get_string('compression'), record, header.get_uint32('size'), inner, damage)
+                data = inflate(compression, record, unpacked, inner, damage)
                 yield from read(BytesIO(data), len(data), inner)
-            elif len(record) < length:
-                return
-            elif opcode == 7:
-                fields = Header.read(BytesIO(struct.pack('<I', length) + record))
-                topics[header.get_uint32('conn')] = Topic(
-                    '/' + header.get_string('topic').strip('/'),
-                    normalize_msgtype(fields.get_string('type')),
-                    fields.get_string('message_definition'),
-                    latching=fields.get('latching') == b'1',
-                )
-            elif opcode == 2 and header.get_uint32('conn') in topics:
-                yield topics[header.get_uint32('conn')], header.get_time('time'), record
-            elif opcode == 2:
-                strays[header.get_uint32('conn')] += 1
+            elif opcode == 2 and whole and connection in topics:
+                yield topics[connection], stamp, record
+            elif opcode == 2 and whole:
+                strays[connection] += 1
 
     with path.open('rb') as file:
         size = path.stat().st_size
         file.seek(len(ROS1))
         try:
-            index = Header.read(file).get_uint64('index_pos')
-        except ReaderError:
+            index = _ros1_header(_ros1_field(file, size)[0]).get_uint64('index_pos')
+        except Exception:  # noqa: BLE001 - whatever a broken header leads to; the same is said when the file is read
             index = 0
         if 0 < index < size:
             # Topics are declared once, before their first message, and again in the index at the end.
@@ -163,6 +158,27 @@ def ros1(path: Path, damage: list[str]) -> Salvaged:
         yield from read(file, size, path.name)
     if strays:
         damage.append(f'{path.name}: nothing is left that says of which topics {strays.total()} messages are')
+
+
+def _ros1_field(stream: BinaryIO, end: int) -> tuple[bytes, bool]:
+    """Bytes that are stored behind their length, and whether they are all there before the end."""
+    length = int.from_bytes(stream.read(4).ljust(4, b'\xff'), 'little')
+    content = stream.read(min(length, max(end - stream.tell(), 0)))
+    return content, len(content) == length
+
+
+def _ros1_header(packed: bytes) -> Header:
+    return Header.read(BytesIO(struct.pack('<I', len(packed)) + packed))
+
+
+def _ros1_topic(header: Header, record: bytes) -> Topic:
+    fields = _ros1_header(record)
+    return Topic(
+        '/' + header.get_string('topic').strip('/'),
+        normalize_msgtype(fields.get_string('type')),
+        fields.get_string('message_definition'),
+        latching=fields.get('latching') == b'1',
+    )
 
 
 def sqlite(path: Path, damage: list[str]) -> Salvaged:

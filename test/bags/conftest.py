@@ -1,8 +1,7 @@
-"""Real bags as recorders write them, and a tiny network."""
+"""Real bags as recorders write them."""
 
 import numpy as np
 import pytest
-import torch
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Writer1
@@ -11,27 +10,11 @@ from rosbags.typesys import Stores, get_typestore
 
 from superpoint_ros.bags.command import process_bags
 from superpoint_ros.bags.read import messages, open_bag
-from superpoint_ros.networks import checkpoint
-from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superpoint_ros.runtimes import RuntimeConfig
-from superpoint_ros.runtimes.export import export
 
 START = 1_700_000_000 * 10**9
 PERIOD = 10**8
 DELAY = 5_000_000  # from an image's stamp to its log time
-
-
-@pytest.fixture(scope='session')
-def tiny_model(tmp_path_factory):
-    """Path of a tiny network with random weights; its graph lies beside it."""
-    torch.manual_seed(0)
-    network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_size=32)).eval()
-    with torch.no_grad():
-        network.detector[1].weight *= 30  # sharp peaks: many distinct keypoints
-    path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
-    checkpoint.save(path, network)
-    export(path, path.with_suffix('.onnx'))
-    return str(path)
 
 
 @pytest.fixture
@@ -40,7 +23,7 @@ def run(tiny_model, tmp_path):
 
     def process(*bags, **options):
         runtime = RuntimeConfig(backend='openvino', threads=1)
-        return process_bags(bags, tmp_path / 'out', model=tiny_model, runtime=runtime, **options)
+        return process_bags(bags, tmp_path / 'out', model=str(tiny_model), runtime=runtime, **options)
 
     return process
 

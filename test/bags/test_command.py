@@ -20,7 +20,7 @@ from .conftest import DELAY, PERIOD, START, contents, decoded, header, image_mes
 
 @pytest.fixture
 def extractor(tiny_model):
-    return Extractor(tiny_model, backend='openvino', threads=1)
+    return Extractor(str(tiny_model), backend='openvino', threads=1)
 
 
 def check_features(bag, extractor, numbers, topic='/camera/features'):

@@ -9,7 +9,7 @@ from .conftest import DELAY, PERIOD, START, picture
 
 @pytest.fixture
 def expected(tiny_model):
-    return Extractor(tiny_model, backend='openvino', threads=1)(picture(3))
+    return Extractor(str(tiny_model), backend='openvino', threads=1)(picture(3))
 
 
 def test_hdf5_is_laid_out_as_hloc_reads_it(record, run, expected, tmp_path):

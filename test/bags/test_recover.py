@@ -199,3 +199,14 @@ def test_whatever_is_broken_nothing_raises(kind, data, samples, tmp_path):
     path = tmp_path / f'broken{suffix}'
     path.write_bytes(broken[:cut])
     recovered(path)
+
+
+def test_a_name_of_a_field_that_is_no_text_costs_nothing_else(samples, tmp_path):
+    _, whole, messages = samples['ros1']
+    broken = bytearray(whole)
+    broken[broken.index(b'index_pos')] = 0x80
+    path = tmp_path / 'broken.bag'
+    path.write_bytes(broken)
+    found, damage = recovered(path)
+    assert set(found) == messages
+    assert any('the record at byte 13 is broken' in line and 'utf-8' in line for line in damage)

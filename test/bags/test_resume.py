@@ -41,7 +41,7 @@ def start_slowly(bag, out, model, **options):
         Extractor.batch = slow
         job.SEGMENT_FRAMES = 8
         runtime = RuntimeConfig(backend='openvino', threads=1)
-        process_bags([Path({str(bag)!r})], Path({str(out)!r}), model={model!r}, runtime=runtime, **{options!r})
+        process_bags([Path({str(bag)!r})], Path({str(out)!r}), model={str(model)!r}, runtime=runtime, **{options!r})
     """
     return subprocess.Popen([sys.executable, '-c', textwrap.dedent(program)])
 

@@ -14,9 +14,8 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('skimage', reason='needs scikit-image, whose photographs are shown')
 pytest.importorskip('openvino', reason='needs OpenVINO')
-torch = pytest.importorskip('torch', reason='needs torch, to make a network')
 
-from superpoint_ros.demo.picture import PANEL  # noqa: E402
+from superpoint_ros.demo.picture import PANEL
 
 PROGRAM = """
 import json, pathlib, sys
@@ -25,21 +24,6 @@ output, options = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 demo(output=output, **options)
 """
 DOMAIN = os.getpid() % 100 + 100
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    """A small network with random weights: its keypoints are poor, but they travel as any others."""
-    from superpoint_ros.networks import checkpoint
-    from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-    from superpoint_ros.runtimes.export import export
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp('model')
-    network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 8), head_channels=16, descriptor_size=32))
-    checkpoint.save(folder / 'random.safetensors', network.eval())
-    export(folder / 'random.safetensors', folder / 'random.onnx')
-    return str(folder / 'random.onnx')
 
 
 @pytest.fixture
@@ -78,8 +62,8 @@ def read_until(pattern, terminal):
             pytest.fail(shown.decode())
 
 
-def test_a_graph_runs_and_leaves_picture_and_summary(start, model, tmp_path):
-    process = start(model=model, seconds=2.0, output=tmp_path)
+def test_a_graph_runs_and_leaves_picture_and_summary(start, tiny_model, tmp_path):
+    process = start(model=str(tiny_model), seconds=2.0, output=tmp_path)
     text = process.communicate(timeout=120)[0]
     assert process.returncode == 0, text
     summary = json.loads((tmp_path / 'summary.json').read_text())
@@ -94,14 +78,14 @@ def test_a_graph_runs_and_leaves_picture_and_summary(start, model, tmp_path):
     assert not nodes_of(process)
 
 
-def test_ctrl_c_ends_it_early_with_what_there_was(start, model, tmp_path):
+def test_ctrl_c_ends_it_early_with_what_there_was(start, tiny_model, tmp_path):
     images = tmp_path / 'images'
     images.mkdir()
     rng = np.random.default_rng(0)
     for number in range(3):
         cv2.imwrite(str(images / f'{number}.png'), cv2.resize(rng.integers(0, 255, (24, 32), np.uint8), (320, 240)))
     terminal, stdout = os.openpty()
-    process = start(tmp_path / 'out', stdout, model=model, seconds=600.0, source=str(images))
+    process = start(tmp_path / 'out', stdout, model=str(tiny_model), seconds=600.0, source=str(images))
     os.close(stdout)
     read_until(rb'frames/s +latency +[0-9]+ ms +[0-9]+ keypoints +[1-9][0-9]* matches', terminal)
     process.send_signal(signal.SIGINT)
@@ -114,8 +98,8 @@ def test_ctrl_c_ends_it_early_with_what_there_was(start, model, tmp_path):
     assert not nodes_of(process)
 
 
-def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, model, tmp_path):
-    process = start(model=model, source='97', output=tmp_path)
+def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, tiny_model, tmp_path):
+    process = start(model=str(tiny_model), source='97', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
     assert 'the camera ended with exit code 1' in text
@@ -124,8 +108,8 @@ def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, model, tmp_path
     assert not (tmp_path / 'summary.json').exists()
 
 
-def test_a_node_that_cannot_work_ends_it(start, model, tmp_path):
-    process = start(model=model.replace('.onnx', '.safetensors'), backend='tensorrt', output=tmp_path)
+def test_a_node_that_cannot_work_ends_it(start, tiny_model, tmp_path):
+    process = start(model=str(tiny_model.with_suffix('.safetensors')), backend='tensorrt', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
     assert 'superpoint_detector: cannot configure' in text

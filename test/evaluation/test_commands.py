@@ -10,23 +10,6 @@ from superpoint_ros.evaluation import commands, datasets
 from superpoint_ros.evaluation.methods import methods
 
 
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """A small network with random weights, as a graph."""
-    torch = pytest.importorskip('torch', reason='needs torch to make a network')
-    pytest.importorskip('openvino', reason='needs openvino to run a network')
-    from superpoint_ros.networks import checkpoint
-    from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-    from superpoint_ros.runtimes.export import export
-
-    folder = tmp_path_factory.mktemp('model')
-    torch.manual_seed(0)
-    network = SuperPoint(SuperPointConfig(channels=(8, 8, 8, 16), head_channels=16, descriptor_size=32)).eval()
-    checkpoint.save(folder / 'tiny.safetensors', network)
-    export(folder / 'tiny.safetensors', folder / 'tiny.onnx')
-    return folder / 'tiny.onnx'
-
-
 @pytest.fixture
 def photographs(tmp_path):
     rng = np.random.default_rng(0)
@@ -41,9 +24,9 @@ def photographs(tmp_path):
     return folder
 
 
-def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs, weights, tmp_path):
+def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs, tiny_model, tmp_path):
     output = tmp_path / 'out'
-    markdown = commands.evaluate_pairs(photographs, output, models=[str(weights)], backend='openvino')
+    markdown = commands.evaluate_pairs(photographs, output, models=[str(tiny_model)], backend='openvino')
     assert (output / 'pairs.md').read_text() == markdown
     assert 'images 640×480' in markdown  # the protocol stands beside the figures
     data = json.loads((output / 'pairs.json').read_text())
@@ -89,13 +72,13 @@ def test_homography_reports_illumination_and_viewpoint_apart(photographs, tmp_pa
     assert sift['illumination']['repeatability'] > 0.5
 
 
-def test_shapes_and_sequence_write_their_reports(weights, photographs, tmp_path):
-    commands.evaluate_shapes(tmp_path, count=1, models=[str(weights)], backend='openvino')
+def test_shapes_and_sequence_write_their_reports(tiny_model, photographs, tmp_path):
+    commands.evaluate_shapes(tmp_path, count=1, models=[str(tiny_model)], backend='openvino')
     assert {'tiny', 'FAST', 'Harris', 'Shi-Tomasi', 'random'} == set(
         json.loads((tmp_path / 'shapes.json').read_text())['methods']
     )
     assert cv2.imread(str(tmp_path / 'shapes_precision_recall.png')) is not None
-    commands.evaluate_sequence(photographs, tmp_path, models=[str(weights)], backend='openvino')
+    commands.evaluate_sequence(photographs, tmp_path, models=[str(tiny_model)], backend='openvino')
     summary = json.loads((tmp_path / 'sequence.json').read_text())['summary']
     assert [row['method'] for row in summary][:3] == ['tiny', 'SIFT', 'ORB']
 
@@ -106,11 +89,11 @@ def test_count_takes_pairs_evenly():
     assert datasets.spread(loaders, 0) == datasets.spread(loaders, 99) == loaders
 
 
-def test_nothing_to_measure_and_two_of_one_name_are_errors(weights):
+def test_nothing_to_measure_and_two_of_one_name_are_errors(tiny_model):
     with pytest.raises(ValueError, match='nothing to measure'):
         methods([], baselines=False)
     with pytest.raises(ValueError, match='tiny'):
-        methods([str(weights), str(weights)], backend='openvino')
+        methods([str(tiny_model), str(tiny_model)], backend='openvino')
 
 
 def test_the_command_line_offers_every_step_with_its_options():
@@ -124,11 +107,13 @@ def test_the_command_line_offers_every_step_with_its_options():
     assert run('pairs', 'nowhere', '--models').returncode != 0
 
 
-def test_tracking_beside_lucas_kanade(photographs, weights, tmp_path):
+def test_tracking_beside_lucas_kanade(photographs, tiny_model, tmp_path):
     (photographs / 'c.png').write_bytes(b'broken')
     output = tmp_path / 'out'
     with pytest.raises(ValueError, match=r'c\.png'):
-        commands.evaluate_tracking(photographs, photographs, output, count=2, models=[str(weights)], backend='openvino')
+        commands.evaluate_tracking(
+            photographs, photographs, output, count=2, models=[str(tiny_model)], backend='openvino'
+        )
     data = json.loads((output / 'tracking.json').read_text())
     rows = data['summary']
     assert {row['variant'] for row in rows} == {
