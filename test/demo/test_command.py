@@ -67,7 +67,7 @@ def test_a_graph_runs_and_leaves_picture_and_summary(start, tiny_model, tmp_path
     text = process.communicate(timeout=120)[0]
     assert process.returncode == 0, text
     summary = json.loads((tmp_path / 'summary.json').read_text())
-    assert summary['model'] == 'random'
+    assert summary['model'] == 'tiny'
     assert summary['back end'] == 'openvino'
     assert summary['frames'] > 5
     assert 0 < summary['rate_hz'] <= 1.2 * summary['camera_rate_hz']
