@@ -44,7 +44,7 @@ class DistillationTraining(SuperPointTraining):
         similarity_weight: float = 0.5,
         **optimiser: Any,
     ) -> None:
-        super().__init__(network, photometric, descriptors, **optimiser)
+        super().__init__(network, photometric, descriptors, localization_weight=0.0, **optimiser)
         self.teacher = Teacher(teacher)
         self.score_temperature, self.similarity_weight = score_temperature, similarity_weight
 

@@ -69,7 +69,7 @@ class SuperPointTraining(MagicPointTraining):
         network: SuperPointConfig,
         photometric: PhotometricConfig,
         descriptors: DescriptorLossConfig,
-        localization_weight: float = 0.0,
+        localization_weight: float = 0.5,
         **optimiser: Any,
     ) -> None:
         super().__init__(network, photometric, **optimiser)
