@@ -24,7 +24,14 @@ def folder(tmp_path):
 def test_every_stage_of_every_back_end_is_timed_beside_sift_and_orb(tiny_model, folder, tmp_path):
     output = tmp_path / 'out'
     markdown = benchmark(
-        str(tiny_model), output, ['160x120', '320x240'], ('openvino', 'torch'), ('fp32',), images=folder, repetitions=4
+        str(tiny_model),
+        output,
+        ['160x120', '320x240'],
+        ('openvino', 'torch'),
+        ('fp32',),
+        images=folder,
+        repetitions=4,
+        seconds=600,
     )
     assert (output / 'benchmark.md').read_text() == markdown
     assert cv2.imread(str(output / 'benchmark.png')) is not None
