@@ -48,7 +48,12 @@ def quantise(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
     name = model.graph.input[0].name
     dataset = nncf.Dataset(images, lambda image: {name: image})
     result: Any = nncf.quantize(
-        model, dataset, subset_size=len(images), ignored_scope=nncf.IgnoredScope(names=list(keep)) if keep else None
+        model,
+        dataset,
+        # Activations with a zero point of their own where they can be negative, as behind UnSuperPoint's leaky ReLUs.
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(images),
+        ignored_scope=nncf.IgnoredScope(names=list(keep)) if keep else None,
     )
     onnx.checker.check_model(result)
     with written_whole(output) as partial:
