@@ -102,11 +102,23 @@ def good_enough(exact: Figures, found: Figures) -> bool:
 
 def _ways(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
     """In words, and as names of the convolutions that stay; the fastest way first."""
-    outputs = {output.name for output in graph.graph.output}
-    last = [node.name for node in graph.graph.node if node.op_type == 'Conv' and outputs & set(node.output)]
+    last = last_convolutions(graph)
     yield 'int8', []
     yield 'int8 but the last convolution of each head', last
     yield 'int8 but the first and the last convolutions', [convolutions(graph)[0], *last]
+
+
+def last_convolutions(graph: onnx.ModelProto) -> list[str]:
+    """The convolutions behind which, on the way to some output, there is no other."""
+    maker = {output: node for node in graph.graph.node for output in node.output}
+    tensors, found = [output.name for output in graph.graph.output], []
+    while tensors:
+        node = maker.get(tensors.pop())  # none makes inputs and constants
+        if node is not None and node.op_type == 'Conv':
+            found.append(node.name)
+        elif node is not None:
+            tensors.extend(node.input)
+    return found
 
 
 def _figures(graph: Path, loaders: Sequence[PairLoader]) -> Figures:

@@ -144,7 +144,9 @@ def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tm
 def test_the_command_compares_with_fp32_in_the_same_run(graph, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(quantised, 'ACCURACY_LOSS', 1.0)
     monkeypatch.setattr(quantised, 'REPEATABILITY_LOSS', 1.0)
-    told = quantised.quantise(str(graph), photographs, photographs, tmp_path / 'out.onnx', calibration=2, count=2, draws=2)
+    told = quantised.quantise(
+        str(graph), photographs, photographs, tmp_path / 'out.onnx', calibration=2, count=2, draws=2
+    )
     assert '| fp32 |' in told
     assert '| int8 |' in told
     assert '4 pairs' in told

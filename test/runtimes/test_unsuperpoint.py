@@ -6,6 +6,7 @@ import onnx
 import pytest
 import torch
 
+from superpoint_ros.evaluation.quantised import last_convolutions
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import resolve
 from superpoint_ros.networks import checkpoint
@@ -91,3 +92,11 @@ def test_a_graph_with_the_wrong_number_of_channels_is_refused(model, tmp_path):
         features(resolve(str(tmp_path / 'wrong.onnx')), np.zeros((64, 64), np.uint8), backend='openvino')
     with pytest.raises(ValueError, match=r'wrong\.onnx: output (scores|positions): expected'):
         onnx_graph.read(tmp_path / 'wrong.onnx')
+
+
+def test_the_last_convolution_of_each_head_is_found_before_its_activation(model):
+    assert {name.split('/')[2] for name in last_convolutions(onnx.load(model.graph))} == {
+        'score',
+        'position',
+        'descriptor',
+    }
