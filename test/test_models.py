@@ -2,9 +2,12 @@
 
 import hashlib
 
+import onnx
 import pytest
 
-from superpoint_ros.models import checksum, resolve
+from superpoint_ros.models import SHIPPED, checksum, resolve
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.runtimes.onnx_graph import checksum_of_weights
 
 
 def test_twins_are_found(tmp_path):
@@ -27,13 +30,23 @@ def test_the_home_folder(tmp_path, monkeypatch):
 
 
 def test_what_is_no_model(tmp_path):
-    with pytest.raises(ValueError, match=r"'superglue' is neither one of superpoint, magicpoint nor the path of"):
+    with pytest.raises(ValueError, match=r"'superglue' is neither one of superpoint, .*, magicpoint nor the path of"):
         resolve('superglue')
     with pytest.raises(FileNotFoundError, match='no such file'):
         resolve(str(tmp_path / 'none.onnx'))
     (tmp_path / 'folder.onnx').mkdir()
     with pytest.raises(FileNotFoundError, match='no such file'):
         resolve(str(tmp_path / 'folder.onnx'))
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_the_files_of_a_shipped_model_belong_together(name):
+    model = resolve(name)
+    said = checksum(model.file('weights'))
+    for graph in filter(None, (model.file('graph'), model.quantised)):
+        assert checksum_of_weights(onnx.load(graph)) == said, graph.name
+    network = checkpoint.load(model.file('weights'))
+    assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
 
 
 def test_the_checksum_is_sha256(tmp_path):
