@@ -24,7 +24,7 @@ def folder(tmp_path):
 def test_every_stage_of_every_back_end_is_timed_beside_sift_and_orb(tiny_model, folder, tmp_path):
     output = tmp_path / 'out'
     markdown = benchmark(
-        str(tiny_model),
+        [str(tiny_model)],
         output,
         ['160x120', '320x240'],
         ('openvino', 'torch'),
@@ -94,7 +94,7 @@ def test_methods_take_turns(monkeypatch, folder):
 
 def test_what_a_back_end_has_not_got_is_left_out_with_the_reason(tiny_model, folder, tmp_path):
     markdown = benchmark(
-        str(tiny_model), tmp_path, ['160x120'], ('openvino',), ('fp32', 'tf32'), False, images=folder, repetitions=1
+        [str(tiny_model)], tmp_path, ['160x120'], ('openvino',), ('fp32', 'tf32'), False, images=folder, repetitions=1
     )
     assert 'precision tf32' in markdown.partition('Left out: ')[2]
     data = json.loads((tmp_path / 'benchmark.json').read_text())
@@ -115,11 +115,11 @@ def test_a_wrong_size_is_refused(size):
 
 def test_wrong_input_is_refused_before_anything_is_timed(tiny_model, tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere'):
-        benchmark('nowhere.onnx', tmp_path)
+        benchmark(['nowhere.onnx'], tmp_path)
     with pytest.raises(ValueError, match='nothing'):
-        benchmark(str(tiny_model), tmp_path, [])
+        benchmark([str(tiny_model)], tmp_path, [])
     with pytest.raises(ValueError, match='repetition'):
-        benchmark(str(tiny_model), tmp_path, repetitions=0)
+        benchmark([str(tiny_model)], tmp_path, repetitions=0)
     with pytest.raises(ValueError, match='nothing'):
         pictures(tmp_path / 'nothing')
     (tmp_path / 'text.png').write_text('text')
@@ -140,7 +140,7 @@ def test_the_node_is_measured_between_processes(tiny_model, folder, tmp_path, mo
 
     monkeypatch.setenv('ROS_DOMAIN_ID', str(os.getpid() % 100 + 100))
     markdown = benchmark(
-        str(tiny_model),
+        [str(tiny_model)],
         tmp_path,
         sizes=[],
         backends=['openvino'],

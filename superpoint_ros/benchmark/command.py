@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from superpoint_ros import models, runtimes
+from superpoint_ros import runtimes
 from superpoint_ros.benchmark import report
 from superpoint_ros.benchmark.measure import measure
 from superpoint_ros.benchmark.pictures import fit, pictures
 from superpoint_ros.benchmark.subjects import OPENCV, Subject, colour_message
 from superpoint_ros.files import written_whole
+from superpoint_ros.models import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ NODE_SIZE = (640, 480)
 
 
 def benchmark(
-    model: str = 'superpoint',
+    models: Sequence[str] = ('superpoint',),
     output: Path = Path('benchmark'),
     sizes: Sequence[str] = SIZES,
     backends: Sequence[str] = (),
@@ -42,10 +43,10 @@ def benchmark(
     """Time every stage from image to features message, beside OpenCV's SIFT and ORB in the same run.
 
     Args:
-        model: a shipped model's name, or the path of a .safetensors or .onnx file.
+        models: shipped models' names, or paths of .safetensors or .onnx files.
         output: folder for benchmark.md, benchmark.json and benchmark.png.
         sizes: of the images, WIDTHxHEIGHT, which the network sees as they are; '[]' for none.
-        backends: libraries that run the model; all that are installed if not given.
+        backends: libraries that run the models; all that are installed if not given.
         precisions: arithmetic of the convolutions; those that a back end has not got are left out.
         baselines: time SIFT and ORB, too.
         keypoints: at most so many, of each method.
@@ -53,7 +54,7 @@ def benchmark(
         images: folder of pictures; photographs of scikit-image if not given.
         repetitions: of each method, which take turns.
         seconds: for each image size, after which no repetition begins; and for the node.
-        node: measure the node, too, with the first back end and precision, between processes: latency, drops, CPU use.
+        node: measure the node, too, with the first model, back end and precision: latency between processes, CPU use.
         rate: of the images that the node gets from each camera, in Hz.
         cameras: that the node gets images from.
 
@@ -67,7 +68,10 @@ def benchmark(
     parsed = [parse_size(size) for size in sizes]
     if repetitions < 1 or not 0 < seconds < math.inf or not 0.1 <= rate <= 1000 or cameras < 1:
         raise ValueError('expected at least 1 repetition, more than 0 seconds, 0.1 to 1000 Hz, and at least 1 camera')
-    models.resolve(model)
+    for model in models:
+        resolve(model)
+    if not models:
+        raise ValueError('name at least one model')
     for backend in backends:
         runtimes.require(backend)
     chosen = list(backends) or installed()
@@ -76,7 +80,7 @@ def benchmark(
     found, which = pictures(images)
     data: dict[str, Any] = {'machine': report.machine(), 'images': which[0].upper() + which[1:]}
     options = [{'backend': backend, 'precision': precision} for backend in chosen for precision in precisions]
-    subjects = [Subject('model', keypoints, threads, model, {'resize': 0, **option}) for option in options]
+    subjects = [Subject('model', keypoints, threads, m, {'resize': 0, **option}) for m in models for option in options]
     if baselines:
         subjects += [Subject(name, keypoints, threads) for name in OPENCV]
     results, left_out = [], []
@@ -92,7 +96,7 @@ def benchmark(
 
         logger.info('node')
         first = {**options[0], 'max_keypoints': keypoints, 'threads': threads}
-        data['node'] = measure_node(model, first, [fit(p, NODE_SIZE) for p in found], rate, seconds, cameras)
+        data['node'] = measure_node(models[0], first, [fit(p, NODE_SIZE) for p in found], rate, seconds, cameras)
         sections += report.node_section(data['node'])
     if left_out:
         sections.append('Left out: ' + '; '.join(left_out) + '.')
