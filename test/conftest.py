@@ -1,4 +1,9 @@
+import signal
+
 import pytest
+
+# Tests interrupt; a shell that starts them in the background has SIGINT ignored, by them and by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
