@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class OpenVINORuntime:
     name = 'openvino'
 
     def __init__(self, model: Model, config: RuntimeConfig, watch: Watch | None = None) -> None:  # noqa: ARG002
-        self._core = ov.Core()
+        self._core = _core()
         path, self._graph = self._choose_graph(model, config.precision)
         channels = {output.any_name: output.partial_shape[1].get_length() for output in self._graph.outputs}
         self.decode = decoder_for(channels)
@@ -159,6 +159,16 @@ class OpenVINORuntime:
         if asked.upper() not in capabilities:
             raise ValueError(f'precision {asked}: {self.device} has not got it, only {", ".join(sorted(capabilities))}')
         return asked
+
+
+@cache
+def _core() -> ov.Core:
+    """The one of this process, which it keeps.
+
+    On CPUs with AMX each Core gives its thread another stack for signals and at its end puts the former one back, which
+    an earlier Core may have freed by then: the next signal, such as Ctrl-C, would be a segmentation fault.
+    """
+    return ov.Core()
 
 
 def _read(core: ov.Core, path: Path) -> ov.Model:

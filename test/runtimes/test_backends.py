@@ -1,6 +1,8 @@
 """All back ends give the same keypoints; what they cannot run is refused."""
 
 import logging
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -187,3 +189,28 @@ def test_a_graph_of_others_with_our_outputs_runs(tmp_path, picture):
     features = Extractor(str(path), backend='openvino', threshold=0.01)(picture)
     assert features.descriptors.shape[1] == 5
     np.testing.assert_allclose(features.scores, 1 / 65, rtol=1e-5)
+
+
+AFTER_TWO = """
+import gc, os, signal, sys, time
+from superpoint_ros.extractor import Extractor
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+extractors = [Extractor(sys.argv[1], backend='openvino') for _ in range(2)]
+while extractors:
+    del extractors[0]
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+except KeyboardInterrupt:
+    print('interrupted')
+"""
+
+
+def test_an_interrupt_after_extractors_have_gone(model):
+    """It was a segmentation fault on CPUs with AMX; on others this shows nothing."""
+    process = subprocess.run(
+        [sys.executable, '-c', AFTER_TWO, str(model.graph)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (process.returncode, process.stdout) == (0, 'interrupted\n'), process.stderr

@@ -247,7 +247,6 @@ def test_sizes_that_were_not_configured_are_refused(control, model, images):
 
 
 def test_an_interrupt_ends_a_build_ahead(control, model, tmp_path):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of what rclpy may have left behind
     steps = []
 
     def step():
