@@ -165,8 +165,8 @@ class OpenVINORuntime:
 def _core() -> ov.Core:
     """The one of this process, which it keeps.
 
-    On CPUs with AMX each Core gives its thread another stack for signals and at its end puts the former one back, which
-    an earlier Core may have freed by then: the next signal, such as Ctrl-C, would be a segmentation fault.
+    With its CPU plugin each Core gives its thread another stack for signals and at its end puts the former one back,
+    which an earlier Core may have freed by then: the next signal, such as Ctrl-C, would be a segmentation fault.
     """
     return ov.Core()
 

@@ -209,7 +209,7 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupt_after_extractors_have_gone(model):
-    """It was a segmentation fault on CPUs with AMX; on others this shows nothing."""
+    """It was a segmentation fault: OpenVINO had left the stack of a Core that was gone to run signal handlers on."""
     process = subprocess.run(
         [sys.executable, '-c', AFTER_TWO, str(model.graph)], capture_output=True, text=True, timeout=120, check=False
     )
