@@ -39,8 +39,7 @@ class SuperPointConfig:
         check_widths(self.channels, self.head_channels, self.descriptor_size)
         if self.norm not in get_args(Norm):
             raise ValueError(f'norm: expected one of {", ".join(get_args(Norm))}, got {self.norm!r}')
-        if self.stem_stride not in (1, 2):
-            raise ValueError(f'stem_stride: expected 1 or 2, got {self.stem_stride!r}')
+        check_stride(self.stem_stride)
 
 
 class SuperPoint(nn.Module):
@@ -99,6 +98,16 @@ def check_widths(channels: tuple[int, ...], head_channels: int, descriptor_size:
         raise ValueError(f'channels, head_channels: expected 4 + 1 numbers from 1 to 4096, got {widths}')
     if type(descriptor_size) is not int or not 0 <= descriptor_size <= 4096:
         raise ValueError(f'descriptor_size: expected a number from 0 to 4096, got {descriptor_size!r}')
+
+
+def check_stride(stem_stride: int) -> None:
+    """Check the stride of a network's first convolution.
+
+    Raises:
+        ValueError: it is neither 1 nor 2.
+    """
+    if stem_stride not in (1, 2):
+        raise ValueError(f'stem_stride: expected 1 or 2, got {stem_stride!r}')
 
 
 class ConvBlock(nn.Sequential):

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from superpoint_ros.networks.superpoint import ConvBlock, check_widths, vgg_encoder
+from superpoint_ros.networks.superpoint import ConvBlock, check_stride, check_widths, vgg_encoder
 
 SLOPE = 0.01
 """Of the leaky ReLU, below 0."""
@@ -24,12 +24,14 @@ class UnSuperPointConfig:
         head_channels: width of the hidden layer of each head.
         descriptor_size: length D of a descriptor.
         norm: batch norm before the activation (folded into the convolution on export), or none (folded).
+        stem_stride: 2 has the first convolution halve the image, as in SuperPointConfig. 1 is the paper's.
     """
 
     channels: tuple[int, int, int, int] = (32, 64, 128, 256)
     head_channels: int = 256
     descriptor_size: int = 256
     norm: Norm = 'before_relu'
+    stem_stride: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'channels', tuple(self.channels))  # JSON has lists
@@ -38,6 +40,7 @@ class UnSuperPointConfig:
             raise ValueError('descriptor_size: expected a number from 1 to 4096, got 0')
         if self.norm not in get_args(Norm):
             raise ValueError(f'norm: expected one of {", ".join(get_args(Norm))}, got {self.norm!r}')
+        check_stride(self.stem_stride)
 
 
 class UnSuperPoint(nn.Module):
@@ -55,7 +58,7 @@ class UnSuperPoint(nn.Module):
     def __init__(self, config: UnSuperPointConfig | None = None) -> None:
         super().__init__()
         self.config = config or UnSuperPointConfig()
-        self.encoder = vgg_encoder(self.config.channels, self.config.norm, SLOPE)
+        self.encoder = vgg_encoder(self.config.channels, self.config.norm, SLOPE, self.config.stem_stride)
         self.score = self._head(1)
         self.position = self._head(2)
         self.descriptor = self._head(self.config.descriptor_size)
