@@ -99,21 +99,14 @@ def decode_unsuperpoint(
         mask: (H, W), False where no keypoint may be.
     """
     _, rows, columns = outputs['scores'].shape
-    shape = height, width = rows * CELL, columns * CELL
-    values, (right, down) = outputs['scores'].ravel(), outputs['positions']
+    scores, (right, down) = outputs['scores'].ravel(), outputs['positions']
     x = ((np.arange(columns, dtype=np.float32) + right) * CELL - 0.5).ravel()
     y = ((np.arange(rows, dtype=np.float32)[:, None] + down) * CELL - 0.5).ravel()
-    pixels = np.ravel_multi_index((np.rint(y).astype(np.intp), np.rint(x).astype(np.intp)), shape, mode='clip')
-    rising = np.argsort(-values, kind='stable')[::-1]  # of those in one pixel the last, the best, stays
-    scores, cells = np.zeros(height * width, np.float32), np.empty(height * width, np.intp)
-    scores[pixels[rising]], cells[pixels[rising]] = values[rising], rising
-    scores = scores.reshape(shape)
-    row, column = find_peaks(scores, size, config, mask)
-    chosen = cells[row * width + column]
+    chosen = best_of_cells(scores, x, y, (rows, columns), size, config, mask)
     keypoints = np.stack([x[chosen], y[chosen]], axis=1)
     np.clip(keypoints, 0, np.array(size, np.float32) - 1, out=keypoints)
     descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
-    return Decoded(keypoints, values[chosen], descriptors)
+    return Decoded(keypoints, scores[chosen], descriptors)
 
 
 Decoder = Callable[[Mapping[str, Floats], tuple[int, int], DecodeConfig, Mask | None], Decoded]
@@ -219,6 +212,69 @@ def find_peaks(
             peaks = left[values[left] == cv2.dilate(picture, kernel).ravel()[left]]
     best = np.lexsort((found, -found_scores))[: config.max_keypoints]
     return found[best] // stride - radius, found[best] % stride - radius
+
+
+def best_of_cells(
+    scores: Floats,
+    x: Floats,
+    y: Floats,
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    config: DecodeConfig,
+    mask: Mask | None = None,
+) -> Indices:
+    """What find_peaks does, where each cell has one point: only those of the cells around a point can discard it.
+
+    Args:
+        scores: (M,) float32 in [0, 1], of the points of the M cells in row-major order. NaN counts as 0.
+        x: (M,) pixels, of each point in its cell or on its edge. It counts as the pixel that it is nearest to.
+        y: (M,) likewise.
+        cells: rows and columns of cells.
+        size: (width, height) of the part at the top left that is picture and not padding.
+        config: threshold, max_keypoints, nms_radius and border.
+        mask: (H, W), False where no keypoint may be.
+
+    Returns:
+        (K,) indices of points, by descending score, equal ones in row-major order of their pixels.
+    """
+    (rows, columns), (width, height), radius = cells, size, config.nms_radius
+    column = np.rint(x).astype(np.int32).clip(0, columns * CELL - 1)
+    row = np.rint(y).astype(np.int32).clip(0, rows * CELL - 1)
+    left = np.flatnonzero((scores > config.threshold) & (column < width) & (row < height))
+    # The order in which points are taken: floats from 0 up are ordered as their bits are; then the pixel decides. One
+    # point more, that is never better, stands for a neighbour that is not there.
+    rank = np.full(scores.size + 1, -1, np.int64)
+    rank[left] = scores[left].view(np.int32).astype(np.int64) << 32
+    rank[left] -= row[left] * (columns * CELL) + column[left]
+
+    def neighbours(steps: Indices) -> Indices:
+        """(steps, points): of each point left, those so many cells down and right of it which it would discard."""
+        below, beside = left // columns + steps[:, :1], left % columns + steps[:, 1:]
+        there = (below >= 0) & (below < rows) & (beside >= 0) & (beside < columns)
+        near = np.where(there, below * columns + beside, 0)
+        there &= np.abs(column[near] - column[left]) <= radius
+        there &= np.abs(row[near] - row[left]) <= radius
+        return np.where(there, near, scores.size)
+
+    reach = radius // CELL + 1
+    around = np.stack(np.meshgrid(*2 * [np.arange(-reach, reach + 1)], indexing='ij'), axis=-1).reshape(-1, 2)
+    before, after = neighbours(around[: len(around) // 2]), neighbours(around[len(around) // 2 + 1 :])
+    found, ranks = [left[:0]], [rank[:0]]
+    while left.size:
+        # Of two with the same score in one pixel, the first is taken.
+        best = (rank[left] > rank[before].max(axis=0)) & (rank[left] >= rank[after].max(axis=0))
+        found.append(left[best])
+        ranks.append(rank[left[best]])
+        for discarded in (left[best], before[:, best], after[:, best]):
+            rank[discarded] = -1
+        kept = rank[left] >= 0
+        left, before, after = left[kept], before[:, kept], after[:, kept]
+    points = np.concatenate(found)[np.argsort(-np.concatenate(ranks))]
+    inside = (column[points] >= config.border) & (column[points] < width - config.border)
+    inside &= (row[points] >= config.border) & (row[points] < height - config.border)
+    if mask is not None:
+        inside &= mask[row[points], column[points]]
+    return points[inside][: config.max_keypoints]
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from superpoint_ros.decode import (
     DecodeConfig,
+    best_of_cells,
     decode_superpoint,
     decode_unsuperpoint,
     decoder_for,
@@ -69,6 +70,46 @@ def score_maps(draw):
 def test_find_peaks_is_greedy_suppression(case):
     y, x = find_peaks(*case)
     assert list(zip(y.tolist(), x.tolist(), strict=True)) == greedy(*case)
+
+
+@st.composite
+def cells(draw):
+    """Points of cells as best_of_cells takes them: anywhere, on a coarse grid with many ties, or on the edges."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows, columns = shape = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    kind = draw(st.sampled_from(['anywhere', 'coarse', 'edges']))
+    position = {
+        'anywhere': lambda: rng.random((2, *shape)),
+        'coarse': lambda: rng.integers(0, 5, (2, *shape)) / 4,
+        'edges': lambda: rng.integers(0, 2, (2, *shape)),
+    }[kind]()
+    x = ((np.arange(columns) + position[0]) * 8 - 0.5).astype(np.float32).ravel()
+    y = ((np.arange(rows)[:, None] + position[1]) * 8 - 0.5).astype(np.float32).ravel()
+    scores = rng.random(x.size) if draw(st.booleans()) else rng.integers(0, 4, x.size) / 4
+    scores[rng.random(x.size) < 0.1] = np.nan
+    size = (columns * 8 - draw(st.integers(0, 7)), rows * 8 - draw(st.integers(0, 7)))
+    mask = rng.random((rows * 8, columns * 8)) < 0.7 if draw(st.booleans()) else None
+    config = DecodeConfig(
+        threshold=draw(st.sampled_from([0.0, 0.3])),
+        max_keypoints=draw(st.sampled_from([1, 5, 1000])),
+        nms_radius=draw(st.integers(0, 20)),
+        border=draw(st.integers(0, 6)),
+    )
+    return scores.astype(np.float32), x, y, shape, size, config, mask
+
+
+@given(cells())
+@settings(max_examples=300, deadline=None)
+def test_best_of_cells_is_greedy_suppression(case):
+    scores, x, y, (rows, columns), size, config, mask = case
+    dense, owner = np.zeros((rows * 8, columns * 8), np.float32), {}
+    for point, score in enumerate(scores):
+        pixel = tuple(
+            int(np.clip(np.rint(v), 0, end - 1)) for v, end in zip((y[point], x[point]), dense.shape, strict=True)
+        )
+        if score > dense[pixel]:
+            dense[pixel], owner[pixel] = score, point
+    assert best_of_cells(*case).tolist() == [owner[pixel] for pixel in greedy(dense, size, config, mask)]
 
 
 def test_find_peaks_leaves_its_input_alone():
