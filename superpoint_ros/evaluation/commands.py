@@ -278,6 +278,7 @@ def _measure_pairs(
     matching = {
         **{f'accuracy_{t:g}': f'H ε={t:g}' for t in homography.THRESHOLDS},
         **{f'auc_{t:g}': f'AUC {t:g}' for t in homography.THRESHOLDS},
+        **{f'accuracy_magsac_{t:g}': f'MAGSAC++ ε={t:g}' for t in homography.THRESHOLDS},
         'nn_map': 'NN mAP',
         'matching_score': 'matching score',
         **REPEATABILITY,
@@ -311,12 +312,13 @@ def _plot_pairs(name: str, results: homography.Results, output: Path) -> None:
     splits = {'all': '', **{split: split for split in sorted({m.split for m in results.measurements} - {''})}}
     thresholds = np.linspace(0, 10, 201)
     accuracy: dict[str, dict[str, report.Curve]] = {
-        f'Homography estimation, {title} pairs': {
+        f'Homography estimation by {way}, {title} pairs': {
             method: (thresholds, np.array([metrics.homography_accuracy(errors, t) for t in thresholds]))
             for method in results.matched
-            for errors in [homography.corner_errors(results.measurements, method, split)]
+            for errors in [homography.corner_errors(results.measurements, method, split, error)]
         }
         for title, split in splits.items()
+        for error, way in {'corner_error': 'RANSAC', 'corner_error_magsac': 'MAGSAC++'}.items()
     }
     horizontal = 'mean corner error allowed, ε (px)'
     report.plot(output / f'{name}_accuracy.png', accuracy, horizontal, 'share of pairs', (0, 10))

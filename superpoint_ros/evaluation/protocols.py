@@ -66,7 +66,7 @@ class Setting:
                 f'points outside the shared region dropped {when} the best are taken',
                 f'correct within {self.epsilon:g} px',
                 f'repeatability measured in {"the second" if self.frame == "second" else "each"} image',
-                *([neighbours, 'homographies by RANSAC, 3 px'] if matching else []),
+                *([neighbours, 'homographies by RANSAC and by MAGSAC++, 3 px'] if matching else []),
             ]
         )
 
