@@ -259,17 +259,17 @@ def best_of_cells(
     reach = radius // CELL + 1
     around = np.stack(np.meshgrid(*2 * [np.arange(-reach, reach + 1)], indexing='ij'), axis=-1).reshape(-1, 2)
     before, after = neighbours(around[: len(around) // 2]), neighbours(around[len(around) // 2 + 1 :])
-    found, ranks = [left[:0]], [rank[:0]]
+    found, standing = [left[:0]], rank.copy()
     while left.size:
         # Of two with the same score in one pixel, the first is taken.
-        best = (rank[left] > rank[before].max(axis=0)) & (rank[left] >= rank[after].max(axis=0))
+        best = (rank[left] > standing[before].max(axis=0)) & (rank[left] >= standing[after].max(axis=0))
         found.append(left[best])
-        ranks.append(rank[left[best]])
-        for discarded in (left[best], before[:, best], after[:, best]):
-            rank[discarded] = -1
-        kept = rank[left] >= 0
+        for gone in (left[best], before[:, best], after[:, best]):
+            standing[gone] = -1
+        kept = standing[left] >= 0
         left, before, after = left[kept], before[:, kept], after[:, kept]
-    points = np.concatenate(found)[np.argsort(-np.concatenate(ranks))]
+    points = np.concatenate(found)
+    points = points[np.argsort(-rank[points])]
     inside = (column[points] >= config.border) & (column[points] < width - config.border)
     inside &= (row[points] >= config.border) & (row[points] < height - config.border)
     if mask is not None:
