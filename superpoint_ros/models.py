@@ -8,7 +8,7 @@ from pathlib import Path
 
 from superpoint_ros import resources
 
-SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'magicpoint')
+SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'magicpoint')
 """Names of the models in models/, each a .safetensors file and an .onnx file."""
 
 QUANTISED = '_int8'
