@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +77,7 @@ def demo(
         for name, (module, parameters) in nodes.items():
             arguments = ros_arguments(namespace, parameters, {'image': topic, '/diagnostics': 'diagnostics'})
             processes.append(stack.enter_context(started(name, module, arguments, output / f'{name}.log')))
-        # SIGINT stays Python's own: it ends the watching, and what was seen until then counts.
+        # SIGINT does not end the context: it ends the watching, and what was seen until then counts.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
         node = monitor.MonitorNode(namespace, topic, scene)
@@ -103,15 +105,16 @@ def watch(node: MonitorNode, processes: Sequence[Process], seconds: float) -> No
 
     Raises:
         RuntimeError: a process ended, a node says that it cannot work, or nothing arrived.
+        KeyboardInterrupt: Ctrl-C came before there was anything to show.
     """
     from rclpy.executors import SingleThreadedExecutor
 
-    executor = SingleThreadedExecutor()
+    executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     start, until, shown = time.monotonic(), float('inf'), 0.0
-    with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as live:
+    with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as live, interrupts() as interrupt:
         try:
-            while (now := time.monotonic()) < until:
+            while (now := time.monotonic()) < until and not interrupt.is_set():
                 executor.spin_once(timeout_sec=0.1)
                 _check(node, processes, now - start)
                 missing = node.missing()
@@ -120,11 +123,21 @@ def watch(node: MonitorNode, processes: Sequence[Process], seconds: float) -> No
                 if now > shown + 0.25:
                     shown = now
                     live.update(f'waiting for {missing} …' if missing else node.counts.line(), refresh=True)
-        except KeyboardInterrupt:
-            if node.missing():
-                raise
         finally:
             executor.shutdown()
+    if interrupt.is_set() and node.missing():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Meanwhile Ctrl-C sets the event: a KeyboardInterrupt within rclpy's compiled code comes out as another error."""
+    interrupt = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: interrupt.set())
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check(node: MonitorNode, processes: Sequence[Process], waited: float) -> None:

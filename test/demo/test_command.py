@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import cv2
 import numpy as np
@@ -15,6 +16,10 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 pytest.importorskip('skimage', reason='needs scikit-image, whose photographs are shown')
 pytest.importorskip('openvino', reason='needs OpenVINO')
 
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from superpoint_ros.demo.command import watch
 from superpoint_ros.demo.picture import PANEL
 
 PROGRAM = """
@@ -96,6 +101,33 @@ def test_ctrl_c_ends_it_early_with_what_there_was(start, tiny_model, tmp_path):
     assert summary['frames'] > 0
     assert summary['matches_right'] is None, 'nothing is known of how these images move'
     assert not nodes_of(process)
+
+
+def test_ctrl_c_does_not_break_into_what_ros_is_doing():
+    """It came out as `Unable to convert call argument` when it came while rclpy took a message."""
+    finished = []
+
+    def callback():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # so that Python runs the handler here
+        finished.append(True)
+
+    context = rclpy.Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node('interrupted', context=context)
+    node.create_timer(0.01, callback)
+    node.missing, node.failure, node.counts = lambda: '', '', types.SimpleNamespace(line=lambda: '')
+    try:
+        watch(node, [], 60.0)
+        assert finished == [True]
+        node.missing = lambda: 'images'
+        with pytest.raises(KeyboardInterrupt):
+            watch(node, [], 60.0)
+        assert finished == [True, True]
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, tiny_model, tmp_path):
