@@ -87,6 +87,7 @@ class Bench:
         if topic not in self.publishers:
             self.publishers[topic] = self.node.create_publisher(kind, topic, qos)
             assert self.wait(lambda: self.publishers[topic].get_subscription_count()), f'nobody listens to {topic}'
+            time.sleep(0.1)  # the matcher learns of it a little after that
         return self.publishers[topic]
 
     def restart_publisher(self, topic):
@@ -406,8 +407,9 @@ def test_essential_matrix_with_distorted_images(bench):
     assert node.wait(lambda: 'camera_info' in node.diagnostics()['last error']), 'no calibration yet'
     calibration = CameraInfo(width=640, height=480, distortion_model='plumb_bob')
     calibration.k, calibration.d = matrix.ravel().tolist(), distortion.tolist()
-    node.publisher(CameraInfo, 'camera_info').publish(calibration)
-    time.sleep(0.3)
+    for _ in range(10):  # as with each image of a camera; the first may come before the matcher knows who sends it
+        node.publisher(CameraInfo, 'camera_info').publish(calibration)
+        time.sleep(0.1)
     seen = view((0.6, 0.1, 0))
     seen.keypoints[:30] += rng.choice([-40, 40], (30, 2))
     node.send(seen, 1.2)
