@@ -177,12 +177,6 @@ def find_peaks(
     square, kernel = _square(radius, stride)
     before, after = square[: square.size // 2], square[square.size // 2 + 1 :]
 
-    def allowed(where: Indices) -> Mask:
-        y, x = where // stride - radius, where % stride - radius
-        inside = (x >= config.border) & (x < width - config.border)
-        inside &= (y >= config.border) & (y < height - config.border)
-        return inside if mask is None else inside & mask[y, x]
-
     def first_of_equals(where: Indices) -> Mask:
         if where.size * before.size <= values.size:
             return np.asarray((values[where[:, None] + before] < values[where, None]).all(axis=1))
@@ -198,7 +192,7 @@ def find_peaks(
     peaks = peaks[values[peaks] >= least]
     while peaks.size:
         peaks = peaks[first_of_equals(peaks)]
-        eligible = peaks[allowed(peaks)]
+        eligible = peaks[_allowed(peaks // stride - radius, peaks % stride - radius, size, config, mask)]
         found = np.concatenate([found, eligible])
         found_scores = np.concatenate([found_scores, values[eligible]])
         values[peaks[:, None] + square] = 0
@@ -270,11 +264,15 @@ def best_of_cells(
         left, before, after = left[kept], before[:, kept], after[:, kept]
     points = np.concatenate(found)
     points = points[np.argsort(-rank[points])]
-    inside = (column[points] >= config.border) & (column[points] < width - config.border)
-    inside &= (row[points] >= config.border) & (row[points] < height - config.border)
-    if mask is not None:
-        inside &= mask[row[points], column[points]]
-    return points[inside][: config.max_keypoints]
+    return points[_allowed(row[points], column[points], size, config, mask)][: config.max_keypoints]
+
+
+def _allowed(y: Indices, x: Indices, size: tuple[int, int], config: DecodeConfig, mask: Mask | None) -> Mask:
+    """Which of these pixels may be keypoints, by border and mask."""
+    width, height = size
+    inside = (x >= config.border) & (x < width - config.border)
+    inside &= (y >= config.border) & (y < height - config.border)
+    return inside if mask is None else inside & mask[y, x]
 
 
 @lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from superpoint_ros.extractor import Extractor, ExtractorConfig, prepare, prepare_mask, to_grey
+from superpoint_ros.models import SHIPPED
 
 GAIN, DUSTBIN = 8, 12
 
@@ -270,7 +271,7 @@ def test_options_are_checked(graph):
     with pytest.raises(ValueError, match='resize: 7 is out of range'):
         Extractor(graph, resize=7)
     assert ExtractorConfig(resize=0).resize == 0
-    with pytest.raises(ValueError, match=r"model 'superpiont' is neither one of superpoint, .*, magicpoint"):
+    with pytest.raises(ValueError, match=f"model 'superpiont' is neither one of {', '.join(SHIPPED)}"):
         Extractor('superpiont')
     with pytest.raises(FileNotFoundError, match=r'none\.onnx: no such file'):
         Extractor('none.onnx')

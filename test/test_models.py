@@ -30,7 +30,7 @@ def test_the_home_folder(tmp_path, monkeypatch):
 
 
 def test_what_is_no_model(tmp_path):
-    with pytest.raises(ValueError, match=r"'superglue' is neither one of superpoint, .*, magicpoint nor the path of"):
+    with pytest.raises(ValueError, match=f"'superglue' is neither one of {', '.join(SHIPPED)} nor the path of"):
         resolve('superglue')
     with pytest.raises(FileNotFoundError, match='no such file'):
         resolve(str(tmp_path / 'none.onnx'))

@@ -164,7 +164,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_what_noise_hides
             left.append(training.eval().loss(batch())[1])
     # What is left is the teacher's rounding to bfloat16.
     for name in LESSONS[stage].keys() - {'loss/descriptor'}:
-        assert left[0][name] < 0.02, name
+        assert left[0][name] < (0.02 if name == 'loss/position' else 0.01), name
         assert left[1][name] > 5 * left[0][name], name
 
 
