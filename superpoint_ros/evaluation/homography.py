@@ -202,8 +202,8 @@ def description(
 def estimate_homography(points0: npt.NDArray[np.floating], points1: npt.NDArray[np.floating]) -> Transform | None:
     """cv2.findHomography with RANSAC at OpenCV's defaults, as the paper has it; None if there is none.
 
-    Its samples of four points take over how far each of them is off, so it punishes inexact points more than methods
-    that refine every good sample with all that agree (LO-RANSAC, MAGSAC++).
+    Which matches agree is decided by a sample of four, and those are fitted once; so it punishes inexact points more
+    than methods that refine every good sample, and choose anew (LO-RANSAC, MAGSAC++).
     """
     if len(points0) < 4:
         return None
