@@ -1,4 +1,4 @@
-"""Build superpoint_ros with pip or colcon. The package's name, version and licence stand in package.xml."""
+"""Build superpoint_ros with pip or colcon. The package's name, version and license stand in package.xml."""
 
 from pathlib import Path
 from xml.etree import ElementTree

@@ -42,7 +42,7 @@ COMMANDS = {
     'evaluate': Command('compare models and classical methods', 'evaluation.commands', 'COMMANDS'),
     'export': Command('make the .onnx graph, or a TensorRT engine, of a model', 'runtimes.command', 'export'),
     'benchmark': Command('time every stage, beside SIFT and ORB; and the node', 'benchmark.command', 'benchmark'),
-    'quantise': Command('a graph with 8-bit convolutions, for CPUs', 'evaluation.quantised', 'quantise'),
+    'quantize': Command('a graph with 8-bit convolutions, for CPUs', 'evaluation.quantized', 'quantize'),
     'convert': Command("make another project's checkpoint one of ours", 'runtimes.command', 'convert'),
 }
 

@@ -236,12 +236,12 @@ def best_of_cells(
     row = np.rint(y).astype(np.int32).clip(0, rows * CELL - 1)
     left = np.flatnonzero((scores > config.threshold) & (column < width) & (row < height))
     # The order in which points are taken: floats from 0 up are ordered as their bits are; then the pixel decides. One
-    # point more, that is never better, stands for a neighbour that is not there.
+    # point more, that is never better, stands for a neighbor that is not there.
     rank = np.full(scores.size + 1, -1, np.int64)
     rank[left] = scores[left].view(np.int32).astype(np.int64) << 32
     rank[left] -= row[left] * (columns * CELL) + column[left]
 
-    def neighbours(steps: Indices) -> Indices:
+    def neighbors(steps: Indices) -> Indices:
         """(steps, points): of each point left, those so many cells down and right of it which it would discard."""
         below, beside = left // columns + steps[:, :1], left % columns + steps[:, 1:]
         there = (below >= 0) & (below < rows) & (beside >= 0) & (beside < columns)
@@ -252,7 +252,7 @@ def best_of_cells(
 
     reach = radius // CELL + 1
     around = np.stack(np.meshgrid(*2 * [np.arange(-reach, reach + 1)], indexing='ij'), axis=-1).reshape(-1, 2)
-    before, after = neighbours(around[: len(around) // 2]), neighbours(around[len(around) // 2 + 1 :])
+    before, after = neighbors(around[: len(around) // 2]), neighbors(around[len(around) // 2 + 1 :])
     found, standing = [left[:0]], rank.copy()
     while left.size:
         # Of two with the same score in one pixel, the first is taken.
@@ -299,11 +299,11 @@ def refinement(scores: Floats, y: Indices, x: Indices) -> Floats:
 def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: str = 'bilinear') -> Floats:
     """Descriptors at keypoints, of unit length.
 
-    Cell (i, j) of the map is centred at pixel (8·j + 3.5, 8·i + 3.5). Beyond the outermost centres the map goes on
+    Cell (i, j) of the map is centered at pixel (8·j + 3.5, 8·i + 3.5). Beyond the outermost centers the map goes on
     with its edge values.
 
     Args:
-        descriptors: (D, H/8, W/8), not normalised.
+        descriptors: (D, H/8, W/8), not normalized.
         keypoints: (K, 2), pixels (x, y).
         interpolation: bilinear, or bicubic: Keys' kernel with a = −0.75, as in OpenCV and torch.
 

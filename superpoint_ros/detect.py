@@ -120,7 +120,7 @@ def make_extractor(model: str, *configs: Any) -> Extractor:
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
-    """An image file as it is: 8 or 16 bits, grey, BGR or BGRA.
+    """An image file as it is: 8 or 16 bits, gray, BGR or BGRA.
 
     Raises:
         FileNotFoundError: no such file.

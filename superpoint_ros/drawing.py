@@ -24,7 +24,7 @@ def draw_keypoints(image: npt.NDArray[np.uint8], features: Features) -> Canvas:
     """A copy of an image with a ring at each keypoint: the best are yellow, the weakest violet.
 
     Args:
-        image: (H, W) grey or (H, W, 3) BGR.
+        image: (H, W) gray or (H, W, 3) BGR.
         features: of the image.
 
     Returns:
@@ -49,7 +49,7 @@ def draw_matches(
     """Two images side by side, with the matched keypoints, and lines from some of the first to their second ones.
 
     Args:
-        images: (H, W) grey or (H, W, 3) BGR.
+        images: (H, W) gray or (H, W, 3) BGR.
         features: of the two.
         matches: between them.
         right: (M,), which of them are drawn green; the others are red, and lie below.
@@ -75,7 +75,7 @@ def draw_motion(image: npt.NDArray[np.uint8], features: tuple[Features, Features
     """An image with a dot at each matched keypoint, and a line to where it was in an earlier image of the same camera.
 
     Args:
-        image: the later image, (H, W) grey or (H, W, 3) BGR.
+        image: the later image, (H, W) gray or (H, W, 3) BGR.
         features: of the earlier image and of this one.
         matches: between them; the more similar, the greener.
 

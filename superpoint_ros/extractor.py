@@ -27,8 +27,8 @@ SMALLEST, LARGEST = 16, 8192
 OVERSHOOT = 0.01
 """Floats may be so far outside 0 to 1, as interpolation leaves them; they are clipped."""
 
-GREY_CODES = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
-"""How OpenCV makes grey of so many channels."""
+GRAY_CODES = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
+"""How OpenCV makes gray of so many channels."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
     """An image as the network takes it."""
 
     pixels: npt.NDArray[np.uint8]
-    """(H, W) grey, H and W multiples of 8; beyond `size` the edge is repeated."""
+    """(H, W) gray, H and W multiples of 8; beyond `size` the edge is repeated."""
     size: tuple[int, int]
     """(width, height) of the part at the top left that is picture."""
     transform: Transform
@@ -93,7 +93,7 @@ class Extractor:
         """Extract the features of one image.
 
         Args:
-            image: uint8, uint16 or float (0 to 1), grey (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), each
+            image: uint8, uint16 or float (0 to 1), gray (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), each
                 side 16 to 8192 pixels.
             mask: (H, W) bool or uint8, 0 where no keypoint may be.
 
@@ -141,7 +141,7 @@ class Extractor:
 
 
 def prepare(image: Image, resize: int) -> Prepared:
-    """Make of an image what the network takes: 8-bit grey, shrunk, padded to multiples of 8.
+    """Make of an image what the network takes: 8-bit gray, shrunk, padded to multiples of 8.
 
     Args:
         image: as in Extractor.__call__.
@@ -150,17 +150,17 @@ def prepare(image: Image, resize: int) -> Prepared:
     Raises:
         ValueError: as in Extractor.__call__.
     """
-    grey = to_grey(image)
-    height, width = grey.shape
+    gray = to_gray(image)
+    height, width = gray.shape
     size = (width, height)
     if resize and max(size) > resize:
         scale = resize / max(size)
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+        gray = np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.uint8)
     right, bottom = -size[0] % CELL, -size[1] % CELL
     if right or bottom:
-        grey = np.asarray(cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-    return Prepared(grey, size, resize_transform(width / size[0], height / size[1]), (width, height))
+        gray = np.asarray(cv2.copyMakeBorder(gray, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+    return Prepared(gray, size, resize_transform(width / size[0], height / size[1]), (width, height))
 
 
 def prepare_mask(mask: Image, prepared: Prepared) -> Mask:
@@ -180,15 +180,15 @@ def prepare_mask(mask: Image, prepared: Prepared) -> Mask:
     return np.asarray(mask[nearest] != 0)
 
 
-def to_grey(image: Image) -> npt.NDArray[np.uint8]:
-    """An image as 8-bit grey, (H, W).
+def to_gray(image: Image) -> npt.NDArray[np.uint8]:
+    """An image as 8-bit gray, (H, W).
 
     Raises:
         ValueError: as in Extractor.__call__.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f'image: expected a NumPy array, got {image!r:.100}')
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in GREY_CODES):
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in GRAY_CODES):
         raise ValueError(f'image: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}')
     if not all(SMALLEST <= side <= LARGEST for side in image.shape[:2]):
         raise ValueError(f'image: {image.shape[1]}×{image.shape[0]} pixels, expected each side {SMALLEST} to {LARGEST}')
@@ -197,7 +197,7 @@ def to_grey(image: Image) -> npt.NDArray[np.uint8]:
     elif image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f'image: expected uint8, uint16 or float, got {image.dtype}')
     if image.ndim == 3:
-        code = GREY_CODES[image.shape[2]]
+        code = GRAY_CODES[image.shape[2]]
         image = image[..., 0] if code is None else np.asarray(cv2.cvtColor(image, code))
     if image.dtype == np.uint8:
         return image

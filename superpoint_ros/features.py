@@ -1,6 +1,6 @@
 """What comes out of an image, and what comes out of two of them.
 
-Pixels are (x, y), float32, with pixel centres at integers: (0, 0) is the centre of the top-left pixel, as in OpenCV
+Pixels are (x, y), float32, with pixel centers at integers: (0, 0) is the center of the top-left pixel, as in OpenCV
 and in ROS. Everything public in this package uses this convention, and sizes are (width, height).
 """
 

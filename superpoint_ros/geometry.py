@@ -1,6 +1,6 @@
 """Resizing, cropping, padding and warping of points: each is one 3×3 transform, and one function applies it.
 
-Pixel centres are at integers (see features.py), so a resize by s maps x to (x + 0.5)·s − 0.5. Mixing this up shifts
+Pixel centers are at integers (see features.py), so a resize by s maps x to (x + 0.5)·s − 0.5. Mixing this up shifts
 every keypoint by half a pixel, which is why nothing outside this module writes that formula.
 """
 

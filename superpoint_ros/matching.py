@@ -1,6 +1,6 @@
-"""Which features of two images show the same point: mutual nearest neighbours on unit descriptors, then geometry.
+"""Which features of two images show the same point: mutual nearest neighbors on unit descriptors, then geometry.
 
-Descriptors are compared in float32, also those that travelled as INT8: for 1024 × 1024 descriptors of 256 numbers a
+Descriptors are compared in float32, also those that traveled as INT8: for 1024 × 1024 descriptors of 256 numbers a
 float32 matrix product takes 2.3 ms on two cores with AVX-512, torch's integer one 12 ms, and converting costs 0.1 ms.
 """
 
@@ -114,7 +114,7 @@ class Verified:
 
     Args:
         matrix: (3, 3) float64, from the first image's pixels to the second's: a homography H (x1 ~ H·x0), a fundamental
-            matrix F (x1ᵀ·F·x0 = 0) or an essential matrix (of normalised image coordinates); None if there is none.
+            matrix F (x1ᵀ·F·x0 = 0) or an essential matrix (of normalized image coordinates); None if there is none.
         inliers: (M,) bool, the matches that agree with it; none of them when there is no matrix.
     """
 

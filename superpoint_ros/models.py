@@ -11,7 +11,7 @@ from superpoint_ros import resources
 SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'magicpoint')
 """Names of the models in models/, each a .safetensors file and an .onnx file."""
 
-QUANTISED = '_int8'
+QUANTIZED = '_int8'
 """Behind the name of a model: its graph with 8-bit convolutions."""
 
 
@@ -23,13 +23,13 @@ class Model:
         name: the shipped model's name, or the stem of the user's file.
         weights: the .safetensors file, for torch; None if the user gave only a graph.
         graph: the .onnx file, for OpenVINO and TensorRT; None if the user gave only weights.
-        quantised: the .onnx file with 8-bit convolutions, of the same name with _int8 behind it, if there is one.
+        quantized: the .onnx file with 8-bit convolutions, of the same name with _int8 behind it, if there is one.
     """
 
     name: str
     weights: Path | None
     graph: Path | None
-    quantised: Path | None = None
+    quantized: Path | None = None
 
     def file(self, kind: str) -> Path:
         """The file of this kind ('weights' or 'graph').
@@ -68,8 +68,8 @@ def resolve(model: str) -> Model:
             raise FileNotFoundError(f'model {path}: no such file')
     twins = {suffix: path.with_suffix(suffix) for suffix in ('.safetensors', '.onnx')}
     there = {suffix: twin if twin.is_file() else None for suffix, twin in twins.items()}
-    quantised = path if path.stem.endswith(QUANTISED) else path.with_name(f'{path.stem}{QUANTISED}.onnx')
-    return Model(path.stem, there['.safetensors'], there['.onnx'], quantised if quantised.is_file() else None)
+    quantized = path if path.stem.endswith(QUANTIZED) else path.with_name(f'{path.stem}{QUANTIZED}.onnx')
+    return Model(path.stem, there['.safetensors'], there['.onnx'], quantized if quantized.is_file() else None)
 
 
 def checksum(path: Path | str) -> str:

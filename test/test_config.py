@@ -50,7 +50,7 @@ def test_what_is_known_of_a_field():
         ({'turbo': 1}, r'turbo: expected bool, got 1'),
         ({'name': 3}, r'name: expected str \| None, got 3'),
         ({'gears': 'one'}, r'gears: expected'),
-        ({'colour': 'red', 'age': 3}, r'Engine: unknown option age, colour; known are power, cylinders'),
+        ({'color': 'red', 'age': 3}, r'Engine: unknown option age, color; known are power, cylinders'),
     ],
 )
 def test_wrong_values(values, message):
@@ -65,5 +65,5 @@ def test_right_values():
 
 def test_options_go_to_the_class_that_has_them():
     assert split({'count': 3, 'fuel': 'petrol'}, Engine, Wheels) == [{'fuel': 'petrol'}, {'count': 3}]
-    with pytest.raises(TypeError, match=r'unknown option colour; known are power, .*, count'):
-        split({'colour': 'red', 'count': 3}, Engine, Wheels)
+    with pytest.raises(TypeError, match=r'unknown option color; known are power, .*, count'):
+        split({'color': 'red', 'count': 3}, Engine, Wheels)

@@ -177,13 +177,13 @@ def test_descriptors_are_read_as_opencv_reads_images(interpolation, flag):
 
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
-def test_descriptor_at_a_cell_centre_is_the_cell(interpolation):
+def test_descriptor_at_a_cell_center_is_the_cell(interpolation):
     rng = np.random.default_rng(2)
     cells = rng.standard_normal((16, 3, 4)).astype(np.float32)
-    centres = np.array([[8 * j + 3.5, 8 * i + 3.5] for i in range(3) for j in range(4)], np.float32)
+    centers = np.array([[8 * j + 3.5, 8 * i + 3.5] for i in range(3) for j in range(4)], np.float32)
     expected = cells.reshape(16, 12).T
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(sample_descriptors(cells, centres, interpolation), expected, atol=1e-6)
+    np.testing.assert_allclose(sample_descriptors(cells, centers, interpolation), expected, atol=1e-6)
 
 
 def test_descriptors_do_not_depend_on_the_memory_layout():
@@ -241,7 +241,7 @@ def test_points_of_cells_are_in_pixels_and_best_first():
     np.testing.assert_allclose(decoded.descriptors, sample_descriptors(heads['descriptors'], decoded.keypoints))
 
 
-def test_points_of_neighbouring_cells_suppress_each_other():
+def test_points_of_neighboring_cells_suppress_each_other():
     points = {(0, 0): (0.9, 0.5, 0.6), (0, 1): (0.1, 0.5, 0.8), (2, 3): (0.5, 0.5, 0.1)}
     heads = unsuperpoint_heads(3, 4, points)
     assert decode_unsuperpoint(heads, (32, 24), DecodeConfig(border=0)).scores == pytest.approx([0.8, 0.1])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from superpoint_ros.extractor import Extractor, ExtractorConfig, prepare, prepare_mask, to_grey
+from superpoint_ros.extractor import Extractor, ExtractorConfig, prepare, prepare_mask, to_gray
 from superpoint_ros.models import SHIPPED
 
 GAIN, DUSTBIN = 8, 12
@@ -45,19 +45,19 @@ def extractor(graph):
     return Extractor(graph, backend='openvino', precision='fp32', resize=0, border=0, threshold=0.001)
 
 
-def spots(width, height, centres, sigma):
+def spots(width, height, centers, sigma):
     """A dark image with round spots."""
     y, x = np.indices((height, width), np.float32)
     image = np.zeros((height, width), np.float32)
-    for u, v in centres:
+    for u, v in centers:
         image = np.maximum(image, np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * sigma**2)))
     return (image * 255).round().astype(np.uint8)
 
 
-def nearest_errors(features, centres):
-    distance = features.keypoints[:, None] - np.array(centres)
+def nearest_errors(features, centers):
+    distance = features.keypoints[:, None] - np.array(centers)
     best = np.linalg.norm(distance, axis=2).argmin(axis=0)
-    return distance[best, np.arange(len(centres))]
+    return distance[best, np.arange(len(centers))]
 
 
 @pytest.mark.parametrize(('width', 'height'), [(640, 480), (801, 605), (333, 517)])
@@ -66,11 +66,11 @@ def test_keypoints_come_back_in_the_pixels_of_the_image_whatever_the_network_saw
     """Half a pixel wrong, in the network's or the image's pixels, would show as an average error."""
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(np.arange(30, width - 30, 50), np.arange(30, height - 30, 50)), -1).reshape(-1, 2)
-    centres = grid + rng.uniform(-8, 8, grid.shape)
+    centers = grid + rng.uniform(-8, 8, grid.shape)
     shrink = max(1, max(width, height) / resize) if resize else 1
-    image = spots(width, height, centres, sigma=1.5 * shrink)
+    image = spots(width, height, centers, sigma=1.5 * shrink)
     features = Extractor(graph, backend='openvino', precision='fp32', resize=resize, border=0, threshold=0.001)(image)
-    errors = nearest_errors(features, centres)
+    errors = nearest_errors(features, centers)
     assert np.abs(errors.mean(axis=0)).max() < 0.01 * shrink
     assert np.abs(errors).max() < 0.1 * shrink
     assert features.image_size == (width, height)
@@ -133,12 +133,12 @@ def test_kinds_of_images_that_give_the_same(extractor, image):
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.05)
 
 
-def test_colours_have_the_usual_weights():
+def test_colors_have_the_usual_weights():
     image = np.zeros((16, 16, 3), np.uint8)
     image[..., 2] = 100  # red, as OpenCV orders channels
-    assert to_grey(image)[0, 0] == 30
-    assert to_grey((image * 257.0).astype(np.uint16))[0, 0] == 30
-    assert to_grey(image / np.float32(255))[0, 0] == 30
+    assert to_gray(image)[0, 0] == 30
+    assert to_gray((image * 257.0).astype(np.uint16))[0, 0] == 30
+    assert to_gray(image / np.float32(255))[0, 0] == 30
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_one_nan_in_one_channel_is_enough():
     image = np.full((20, 20, 3), 0.5)
     image[3, 4, 1] = np.nan
     with pytest.raises(ValueError, match='nan'):
-        to_grey(image)
+        to_gray(image)
 
 
 @pytest.mark.parametrize(
@@ -266,8 +266,8 @@ def test_options_can_be_changed_between_images(graph):
 
 
 def test_options_are_checked(graph):
-    with pytest.raises(TypeError, match=r'unknown option colour; known are resize, backend.* threshold'):
-        Extractor(graph, colour=3)
+    with pytest.raises(TypeError, match=r'unknown option color; known are resize, backend.* threshold'):
+        Extractor(graph, color=3)
     with pytest.raises(ValueError, match='resize: 7 is out of range'):
         Extractor(graph, resize=7)
     assert ExtractorConfig(resize=0).resize == 0

@@ -12,8 +12,8 @@ import superpoint_ros
 PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
-    'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'matching', 'models',
-    'resources', 'runtimes', 'tracking',
+    'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'images', 'matching',
+    'models', 'resources', 'runtimes', 'tracking',
 ]  # fmt: skip
 
 PARTS = ['benchmark', 'bags', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']

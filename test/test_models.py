@@ -43,7 +43,7 @@ def test_what_is_no_model(tmp_path):
 def test_the_files_of_a_shipped_model_belong_together(name):
     model = resolve(name)
     said = checksum(model.file('weights'))
-    for graph in filter(None, (model.file('graph'), model.quantised)):
+    for graph in filter(None, (model.file('graph'), model.quantized)):
         assert checksum_of_weights(onnx.load(graph)) == said, graph.name
     network = checkpoint.load(model.file('weights'))
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())

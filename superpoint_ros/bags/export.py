@@ -15,7 +15,7 @@ def write_hdf5(job: Job, finished: Iterable[int], target: Path) -> None:
     """Write one HDF5 file with a group for each image, in the layout of hloc's feature files.
 
     A group is called <topic>/<stamp in ns> (see parts.images) and holds `keypoints` (N, 2) float32, x and y in pixels
-    with centres at integers, as in hloc; `descriptors` (D, N) float32; `scores` (N,) float32; and `image_size`, the
+    with centers at integers, as in hloc; `descriptors` (D, N) float32; `scores` (N,) float32; and `image_size`, the
     width and height.
     """
     import h5py

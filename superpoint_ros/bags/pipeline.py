@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 
-from superpoint_ros import clouds
+from superpoint_ros import clouds, images
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.parts import Part, part_writer, read_part
 from superpoint_ros.bags.read import (
@@ -30,7 +30,6 @@ from superpoint_ros.bags.read import (
 )
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
-from superpoint_ros.ros import images
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -48,9 +47,9 @@ class Frame:
         topic: of the image.
         msgtype: of the message.
         stamp: log time in ns.
-        data: the message as it was serialised.
+        data: the message as it was serialized.
         header: of the message.
-        image: grey, (H, W).
+        image: gray, (H, W).
         features: of the image.
         error: what is wrong with the message, if anything is.
     """
@@ -100,7 +99,7 @@ def _extract(
     def unpack(frame: Frame) -> Frame:
         try:
             message: Any = reader.deserialize(frame.data, frame.msgtype)
-            convert = images.decompress if frame.msgtype == COMPRESSED_IMAGE else images.to_grey
+            convert = images.decompress if frame.msgtype == COMPRESSED_IMAGE else images.to_gray
             return dataclasses.replace(frame, header=message.header, image=convert(message), data=b'')
         except Exception as error:  # noqa: BLE001 - whatever a broken message leads to; the next image is another matter
             return dataclasses.replace(frame, error=str(error) or type(error).__name__, data=b'')
@@ -132,7 +131,7 @@ def _extract(
 
 
 def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]:
-    """The image messages of some segments; neighbouring segments are read in one go."""
+    """The image messages of some segments; neighboring segments are read in one go."""
     connections = image_connections(reader, job.topics)
     for _, run in itertools.groupby(enumerate(segments), lambda pair: pair[1] - pair[0]):
         run_segments = [segment for _, segment in run]

@@ -47,7 +47,7 @@ class Topic(NamedTuple):
 
 
 Salvaged = Iterator[tuple[Topic, int, bytes]]
-"""Topic, log time in ns, and the message as it was serialised."""
+"""Topic, log time in ns, and the message as it was serialized."""
 
 
 def mcap(path: Path, damage: list[str]) -> Salvaged:

@@ -82,7 +82,7 @@ class BagWriter:
         self.raw(topic, STRING, stamp, typestore().serialize_cdr(typestore().types[STRING](text), STRING))
 
     def raw(self, topic: str, msgtype: str, stamp: int, data: bytes | memoryview) -> None:
-        """Write a serialised message of ours."""
+        """Write a serialized message of ours."""
         if topic not in self._connections:
             self._connections[topic] = self.writer.add_connection(
                 topic, msgtype, typestore=typestore(), offered_qos_profiles=[_qos(latched=msgtype == STRING)]

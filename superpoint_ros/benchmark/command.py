@@ -14,7 +14,7 @@ from superpoint_ros import runtimes
 from superpoint_ros.benchmark import report
 from superpoint_ros.benchmark.measure import measure
 from superpoint_ros.benchmark.pictures import fit, pictures
-from superpoint_ros.benchmark.subjects import OPENCV, Subject, colour_message
+from superpoint_ros.benchmark.subjects import OPENCV, Subject, color_message
 from superpoint_ros.files import written_whole
 from superpoint_ros.models import resolve
 
@@ -86,7 +86,7 @@ def benchmark(
     results, left_out = [], []
     for size in parsed:
         logger.info('%d×%d', *size)
-        rows, failed = measure(subjects, [colour_message(fit(p, size)) for p in found], repetitions, seconds)
+        rows, failed = measure(subjects, [color_message(fit(p, size)) for p in found], repetitions, seconds)
         results += [{'size': list(size), **row} for row in rows]
         left_out += [reason for reason in failed if reason not in left_out]
     data |= {'threads': threads, 'max_keypoints': keypoints, 'results': results, 'left_out': left_out}

@@ -57,7 +57,7 @@ def measure_node(
     Args:
         model: as for Extractor.
         options: of Extractor.
-        images: grey, of one size, published in turn as mono8.
+        images: gray, of one size, published in turn as mono8.
         rate: at which they are, in Hz.
         seconds: to count.
         cameras: that publish at this rate, all to one detector.

@@ -12,7 +12,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 def pictures(folder: Path | None) -> tuple[list[Picture], str]:
-    """Grey pictures, and in words which they are: those of a folder, or photographs that scikit-image ships.
+    """Gray pictures, and in words which they are: those of a folder, or photographs that scikit-image ships.
 
     Raises:
         ImportError: no folder is given, and scikit-image is not installed.

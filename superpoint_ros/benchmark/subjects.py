@@ -23,7 +23,7 @@ from superpoint_ros import clouds
 from superpoint_ros.decode import DecodeConfig, Decoded
 from superpoint_ros.extractor import Extractor, Prepared, finish, prepare
 from superpoint_ros.features import Features
-from superpoint_ros.ros.images import to_grey
+from superpoint_ros.images import to_gray
 
 STAGES = ('convert', 'resize', 'network', 'decode', 'encode')
 """What is done to an image, from the message that comes in to the message that goes out; together the whole way."""
@@ -58,8 +58,8 @@ class Message(NamedTuple):
     data: bytes
 
 
-def colour_message(image: npt.NDArray[np.uint8]) -> Message:
-    """A colour image as most cameras send it, bgr8, from a grey one (H, W)."""
+def color_message(image: npt.NDArray[np.uint8]) -> Message:
+    """A color image as most cameras send it, bgr8, from a gray one (H, W)."""
     height, width = image.shape
     return Message(height, width, 'bgr8', 0, 3 * width, cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).tobytes())
 
@@ -166,7 +166,7 @@ def _opencv(subject: Subject) -> tuple[str, str, Callable[[Message], Laps]]:
     algorithm = OPENCV[subject.kind](subject.keypoints)
 
     def measure(message: Message) -> Laps:
-        image, convert = timed(to_grey, message)
+        image, convert = timed(to_gray, message)
         (keypoints, _), extraction = timed(algorithm.detectAndCompute, image, None)
         return {'convert': convert, EXTRACTION: extraction, KEYPOINTS: len(keypoints)}
 
@@ -178,7 +178,7 @@ def _model(subject: Subject) -> tuple[str, str, Callable[[Message], Laps]]:
     runtime: Any = extractor.runtime
 
     def measure(message: Message) -> Laps:
-        image, convert = timed(to_grey, message)
+        image, convert = timed(to_gray, message)
         prepared, resize = timed(prepare, image, extractor.config.resize)
         decoded, network, decode = _network_and_decode(runtime, prepared, extractor.decode_config)
         features, map_back = timed(finish, decoded, prepared)

@@ -14,11 +14,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2, TimeReference
 
-from superpoint_ros import clouds
+from superpoint_ros import clouds, images
 from superpoint_ros.demo.scene import Scene
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import transform_points
-from superpoint_ros.ros import images
 from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.subscription import MatchedSubscription
 
@@ -36,7 +35,7 @@ FRAMES, WAITING = 24, 60
 class Frame:
     """All that is known of one image; what has not arrived is None."""
 
-    image: images.Grey | None = None
+    image: images.Gray | None = None
     features: Features | None = None
     matches: npt.NDArray[np.void] | None = None
     right: npt.NDArray[np.bool_] | None = None
@@ -120,7 +119,7 @@ class MonitorNode(Node):
 
     def _take_image(self, message: Image) -> None:
         self.counts.images.append(time.monotonic())
-        self._keep(message, image=images.to_grey(message))
+        self._keep(message, image=images.to_gray(message))
 
     def _take_features(self, message: PointCloud2) -> None:
         counts = self.counts

@@ -101,9 +101,9 @@ def _wrong_points(frame: Frame) -> set[tuple[float, float]]:
 
 def _canvas(frame: Frame) -> Canvas:
     assert frame.image is not None
-    grey = frame.image if frame.image.dtype == np.uint8 else cv2.convertScaleAbs(frame.image, alpha=1 / 257)
-    size = (PANEL, round(PANEL * grey.shape[0] / grey.shape[1]))
-    resized = cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC if grey.shape[1] < PANEL else cv2.INTER_AREA)
+    gray = frame.image if frame.image.dtype == np.uint8 else cv2.convertScaleAbs(frame.image, alpha=1 / 257)
+    size = (PANEL, round(PANEL * gray.shape[0] / gray.shape[1]))
+    resized = cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC if gray.shape[1] < PANEL else cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(resized, cv2.COLOR_GRAY2BGR), np.uint8)
 
 

@@ -25,14 +25,14 @@ COVERAGE = 0.8
 """How much of a photograph's width or height the camera sees at most when it stands still."""
 
 NOISE = 2.0
-"""Standard deviation of the sensor's noise, of 255 grey values."""
+"""Standard deviation of the sensor's noise, of 255 gray values."""
 
 
 class Scene:
     """What the moving camera sees.
 
     Args:
-        photographs: grey (H, W) uint8, shown in turn.
+        photographs: gray (H, W) uint8, shown in turn.
     """
 
     def __init__(self, photographs: list[Picture]) -> None:

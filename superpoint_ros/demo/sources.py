@@ -22,7 +22,7 @@ IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.we
 
 
 def open_source(source: str, rng: np.random.Generator) -> Callable[[float], Picture]:
-    """A function that gives the grey (H, W) image at a time in seconds.
+    """A function that gives the gray (H, W) image at a time in seconds.
 
     Args:
         source: 'photographs', the number of a webcam, a video file, or a folder of images; video and folder start anew

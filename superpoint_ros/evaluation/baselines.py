@@ -1,4 +1,4 @@
-"""OpenCV's detectors and features, and chance, through the same interface as our models: a grey image to Features.
+"""OpenCV's detectors and features, and chance, through the same interface as our models: a gray image to Features.
 
 Scores are OpenCV's responses. Descriptors come as unit rows, so one matcher serves all: for SIFT that ranks as
 Euclidean distance does (its descriptors have nearly equal lengths), for binary descriptors, whose bits become ±1,

@@ -23,10 +23,10 @@ OUTPUT = Path('evaluation')
 SIMILARITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds at which tracking is measured."""
 _MEANS = (
-    'mAP and localisation error are means over the shapes that have corners; pooled AP is of all images together, '
+    'mAP and localization error are means over the shapes that have corners; pooled AP is of all images together, '
     'those of ellipses and noise, which have none, included.'
 )
-REPEATABILITY = {'repeatability': 'repeatability', 'localization_error': 'localisation error (px)'}
+REPEATABILITY = {'repeatability': 'repeatability', 'localization_error': 'localization error (px)'}
 
 
 def evaluate_homography(
@@ -98,7 +98,7 @@ def evaluate_shapes(output: Path = OUTPUT, count: int = 1000, seed: int = 0, **c
         'variant': 'images',
         'epsilon': 'ε (px)#',
         'mean_average_precision': 'mAP',
-        'localization_error': 'localisation error (px)',
+        'localization_error': 'localization error (px)',
         'pooled_average_precision': 'pooled AP',
     }
     protocol = (
@@ -160,7 +160,7 @@ def evaluate_sequence(folder: Path, output: Path = OUTPUT, **compared: Any) -> s
     }
     summary = sequence.summarize(results)
     protocol = (
-        f'Protocol: images at their own size; {setting.points()}; mutual nearest neighbours; inliers of one '
+        f'Protocol: images at their own size; {setting.points()}; mutual nearest neighbors; inliers of one '
         f'fundamental matrix (MAGSAC++, {sequence.THRESHOLD:g} px).'
     )
     sections = [

@@ -28,8 +28,8 @@ class Pair:
     Args:
         name: of the pair, fit for a file's name.
         split: the group that it is reported in beside 'all': 'illumination', 'viewpoint', or '' for none.
-        image0: (H0, W0) uint8 grey.
-        image1: (H1, W1) uint8 grey.
+        image0: (H0, W0) uint8 gray.
+        image1: (H1, W1) uint8 gray.
         homography: (3, 3), from pixels of image 0 to pixels of image 1.
     """
 
@@ -49,7 +49,7 @@ PairLoader = Callable[[], Pair]
 
 
 def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
-    """Resize an image, keeping its aspect ratio, so that it just covers a size, and crop it to that at the centre.
+    """Resize an image, keeping its aspect ratio, so that it just covers a size, and crop it to that at the center.
 
     Args:
         image: (H, W).
@@ -70,7 +70,7 @@ def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
 
 
 def read_image(path: Path) -> Image:
-    """Read an image file as grey.
+    """Read an image file as gray.
 
     Raises:
         ValueError: it is missing or not an image.
@@ -82,7 +82,7 @@ def read_image(path: Path) -> Image:
 
 
 def read_images(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
-    """Read image files as grey; those that are not images become a sentence each in the second list."""
+    """Read image files as gray; those that are not images become a sentence each in the second list."""
     images, failed = [], []
     for path in paths:
         try:

@@ -151,7 +151,7 @@ def select(features: Features, homography: Transform, setting: Setting) -> Featu
 
 
 def detection(pair: Pair, features0: Features, features1: Features, setting: Setting) -> dict[str, float]:
-    """Repeatability and localisation error of one pair, among the points in the shared region."""
+    """Repeatability and localization error of one pair, among the points in the shared region."""
     points0 = features0.keypoints[metrics.shared(features0.keypoints, pair.homography, setting.size)]
     points1 = features1.keypoints[metrics.shared(features1.keypoints, metrics.inverse(pair.homography), setting.size)]
     distances = metrics.correspondence_distances(points0, points1, pair.homography, setting.frame)

@@ -21,7 +21,7 @@ class Method:
     Args:
         name: as it stands in the tables.
         about: what exactly it is: the model's checksum and what ran it, or the library's version.
-        at: gives, for a setting, the function from a grey image to its features.
+        at: gives, for a setting, the function from a gray image to its features.
         detects: whether it is compared as a detector.
         describes: whether it has descriptors.
     """

@@ -34,7 +34,7 @@ def shared(points: Points, homography: Transform, size: tuple[int, int]) -> Mask
         size: (width, height) of the other image.
 
     Returns:
-        (N,) bool: the mapped point is between the centres of the other image's outermost pixels.
+        (N,) bool: the mapped point is between the centers of the other image's outermost pixels.
     """
     mapped = transform_points(homography, points)
     return np.all((mapped >= 0) & (mapped <= np.subtract(size, 1)), axis=1)
@@ -161,7 +161,7 @@ def average_precision(correct: Mask, scores: npt.NDArray[np.floating], positives
 def nearest_neighbors(
     descriptors0: npt.NDArray[np.float32], descriptors1: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The nearest neighbour of every descriptor in both directions, by cosine similarity; ties go to the first.
+    """The nearest neighbor of every descriptor in both directions, by cosine similarity; ties go to the first.
 
     Args:
         descriptors0: (N0, D) with unit rows.
@@ -169,7 +169,7 @@ def nearest_neighbors(
 
     Returns:
         for image 0 the (N0,) indices into image 1 and the (N0,) similarities, then the same for image 1. All four are
-        empty if either image has none: nothing has a neighbour then.
+        empty if either image has none: nothing has a neighbor then.
     """
     if len(descriptors0) == 0 or len(descriptors1) == 0:
         none, nothing = np.empty(0, np.intp), np.empty(0, np.float32)
@@ -197,16 +197,16 @@ def correct_matches(points: Points, matched: Points, homography: Transform, thre
 def nn_map(
     correct0: Mask, similarities0: npt.NDArray[np.floating], correct1: Mask, similarities1: npt.NDArray[np.floating]
 ) -> float:
-    """Nearest-neighbour mAP of one pair: average precision of the neighbours by similarity, both ways, averaged.
+    """Nearest-neighbor mAP of one pair: average precision of the neighbors by similarity, both ways, averaged.
 
-    A neighbour is right by the true homography. The paper does not say what recall is relative to; here it is the
-    right neighbours, as in scikit-learn's average_precision_score. Relative to all points that have a counterpart,
+    A neighbor is right by the true homography. The paper does not say what recall is relative to; here it is the
+    right neighbors, as in scikit-learn's average_precision_score. Relative to all points that have a counterpart,
     average precision could not exceed the matching score over the repeatability, and the paper's ORB does
     (NN mAP .735 with matching score .266 and repeatability .641).
 
     Args:
-        correct0: (N0,) bool, whether the neighbour of each point of image 0 is right.
-        similarities0: (N0,) similarity to that neighbour.
+        correct0: (N0,) bool, whether the neighbor of each point of image 0 is right.
+        similarities0: (N0,) similarity to that neighbor.
         correct1: (N1,) the same for image 1.
         similarities1: (N1,) the same for image 1.
     """

@@ -40,7 +40,7 @@ def _blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:  # noq
 
 
 def _motion_blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
-    """Blur along a line of up to 9 pixels, centred, so that points stay where they are."""
+    """Blur along a line of up to 9 pixels, centered, so that points stay where they are."""
     half = 4 * strength
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((9, 9), np.float32)
@@ -83,7 +83,7 @@ def photometric(image: Image, rng: np.random.Generator, changes: Sequence[Change
         image: (H, W) uint8.
         rng: what is drawn.
         changes: CAMERA or EVERYTHING, in this order.
-        strength: 1 is a bad camera in bad light: grey levels ±50, Gaussian noise of 25 grey levels, speckle of 35 %,
+        strength: 1 is a bad camera in bad light: gray levels ±50, Gaussian noise of 25 gray levels, speckle of 35 %,
             2 % of all pixels white and as many black, contrast × or ÷ 1.6, shade ±70 %, motion blur over 9 px.
 
     Returns:

@@ -16,7 +16,7 @@ class Setting:
     """How points are taken from an image, and what counts as correct.
 
     Args:
-        size: (width, height) that images are brought to, keeping their aspect ratio, and cropped to at the centre.
+        size: (width, height) that images are brought to, keeping their aspect ratio, and cropped to at the center.
         keypoints: at most so many of an image are used, the best by score.
         nms_radius: of two points closer than this in x and in y, only the better stays, in pixels; 0 keeps all.
         nms_all: whether SIFT, ORB and AKAZE are thinned in the same way, or are left as OpenCV gives them.
@@ -27,8 +27,8 @@ class Setting:
         quality: least response of Harris and Shi-Tomasi, as a share of the image's strongest.
         whole_pixels: round points to whole pixels.
         frame: in which image repeatability is measured, see metrics.correspondence_distances.
-        mutual: match only mutual nearest neighbours, or else the nearest neighbour of every point.
-        epsilon: correctness distance of repeatability, localisation error and matches, in pixels.
+        mutual: match only mutual nearest neighbors, or else the nearest neighbor of every point.
+        epsilon: correctness distance of repeatability, localization error and matches, in pixels.
     """
 
     size: tuple[int, int]
@@ -58,15 +58,15 @@ class Setting:
     def pair(self, matching: bool) -> str:
         """In words: how a pair of images is measured, with or without matching."""
         when = 'before' if self.in_common else 'after'
-        neighbours = 'mutual nearest neighbours' if self.mutual else 'nearest neighbours of all points'
+        neighbors = 'mutual nearest neighbors' if self.mutual else 'nearest neighbors of all points'
         return '; '.join(
             [
-                f'images {self.size[0]}×{self.size[1]}, aspect ratio kept, cropped at the centre',
+                f'images {self.size[0]}×{self.size[1]}, aspect ratio kept, cropped at the center',
                 self.points(),
                 f'points outside the shared region dropped {when} the best are taken',
                 f'correct within {self.epsilon:g} px',
                 f'repeatability measured in {"the second" if self.frame == "second" else "each"} image',
-                *([neighbours, 'homographies by RANSAC and by MAGSAC++, 3 px'] if matching else []),
+                *([neighbors, 'homographies by RANSAC and by MAGSAC++, 3 px'] if matching else []),
             ]
         )
 
@@ -78,7 +78,7 @@ class Protocol:
     Args:
         name: what it is called on the command line.
         source: whose it is.
-        detection: the settings at which repeatability and localisation error of detectors are measured.
+        detection: the settings at which repeatability and localization error of detectors are measured.
         description: the setting at which everything that needs descriptors is measured.
     """
 

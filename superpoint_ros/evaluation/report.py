@@ -79,11 +79,11 @@ def _finite(value: Any) -> Any:
 
 
 def plot(path: Path, panels: Mapping[str, Mapping[str, Curve]], x: str, y: str, limits: tuple[float, float]) -> None:
-    """Draw curves, one colour a method, in panels side by side.
+    """Draw curves, one color a method, in panels side by side.
 
     Args:
         path: of the picture.
-        panels: title → method → (x values, y values); the order of all methods gives their colours.
+        panels: title → method → (x values, y values); the order of all methods gives their colors.
         x: what the horizontal axis is.
         y: what the vertical axis is; it goes from 0 to 1.
         limits: of the horizontal axis.

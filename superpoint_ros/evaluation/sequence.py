@@ -35,7 +35,7 @@ class Results:
 
 
 def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting) -> Results:
-    """Match consecutive frames by mutual nearest neighbours and fit one fundamental matrix to the matches.
+    """Match consecutive frames by mutual nearest neighbors and fit one fundamental matrix to the matches.
 
     There is no ground truth: an inlier only agrees with the epipolar geometry that most matches agree on
     (matching.verify, MAGSAC++), and about one wrong match in a hundred does so by chance.
@@ -65,7 +65,7 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
 
 
 def match_frames(features0: Features, features1: Features) -> dict[str, float]:
-    """Mutual nearest neighbours of two frames, and those of them that agree with one fundamental matrix."""
+    """Mutual nearest neighbors of two frames, and those of them that agree with one fundamental matrix."""
     nearest0, _, nearest1, _ = metrics.nearest_neighbors(features0.descriptors, features1.descriptors)
     rows = np.flatnonzero(nearest1[nearest0] == np.arange(len(nearest0)))
     verified = verify(features0.keypoints[rows], features1.keypoints[nearest0[rows]], 'fundamental', THRESHOLD)

@@ -105,7 +105,7 @@ def merged(results: Results, method: str, variant: str) -> Detections:
 
 
 def score(found: Detections, threshold: float) -> dict[str, float]:
-    """Average precision and localisation error; both NaN where there are no corners to find.
+    """Average precision and localization error; both NaN where there are no corners to find.
 
     Args:
         found: what was found.

@@ -35,7 +35,7 @@ STEP = 5
 FORTH_AND_BACK = 1.0
 """Lucas–Kanade gives up a point that, followed back, ends farther than this from where it was, in pixels."""
 NOISE = 4.0
-"""Standard deviation of the noise in the frames that are made, in grey levels."""
+"""Standard deviation of the noise in the frames that are made, in gray levels."""
 
 Found = npt.NDArray[np.float32]
 """(N, T, 2) float32, where each of N points was found in the T frames after; NaN where it was not."""
@@ -46,7 +46,7 @@ class Clip:
     """Frames of a camera.
 
     Args:
-        frames: grey images of one size.
+        frames: gray images of one size.
         homographies: from pixels of any one plane to each frame's pixels; None where they are not known.
     """
 
@@ -76,10 +76,10 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
         turn = np.deg2rad(10 * angle)
         scale = 1.15**zoom
         cos, sin = scale * np.cos(turn), scale * np.sin(turn)
-        centred = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
+        centered = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
         moved = np.array([[cos, -sin, 0.12 * width * right], [sin, cos, 0.12 * height * down], [0, 0, 1]])
         tilted = np.array([[1, 0, 0], [0, 1, 0], [0.15 * tilt_x / width, 0.15 * tilt_y / height, 1]])
-        homography = np.linalg.inv(centred) @ tilted @ moved @ centred
+        homography = np.linalg.inv(centered) @ tilted @ moved @ centered
         view = cv2.warpPerspective(plane, homography, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         seen = view * (1 + 0.15 * light) + NOISE * rng.standard_normal((height, width), np.float32)
         images.append(np.clip(np.rint(seen), 0, 255).astype(np.uint8))
@@ -118,7 +118,7 @@ def track_flow(frames: Sequence[Image], features: Sequence[Features], starts: Se
     """Follow the same keypoints with OpenCV's pyramidal Lucas–Kanade, its defaults, checked forth and back.
 
     Args:
-        frames: grey images.
+        frames: gray images.
         features: of each frame, of which only the keypoints matter.
         starts: the frames whose keypoints are followed.
     """
@@ -191,7 +191,7 @@ def compare(
 
     Args:
         clips: of at least two frames each.
-        extract: a grey image to its features.
+        extract: a gray image to its features.
         similarities: thresholds on the cosine similarity, which take the place of match_config's.
         match_config: what makes two features a match.
         tracker_config: how points are followed.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -35,7 +35,7 @@ def save(path: Path | str, network: Network) -> None:
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
     with written_whole(path) as partial:
         # Not save_file, whose files only their owner can read.
-        partial.write_bytes(serialise(tensors, metadata_of(network)))
+        partial.write_bytes(serialize(tensors, metadata_of(network)))
 
 
 def load(path: Path | str) -> Network:

@@ -43,12 +43,12 @@ class SuperPointConfig:
 
 
 class SuperPoint(nn.Module):
-    """Maps (B, 1, H, W) grey images in [0, 1], H and W multiples of 8, to raw heads at 1/8 resolution.
+    """Maps (B, 1, H, W) gray images in [0, 1], H and W multiples of 8, to raw heads at 1/8 resolution.
 
     Returns from forward, by name:
         logits: (B, 65, H/8, W/8); channel 8·v + u is the pixel (u, v) of the cell, channel 64 the dustbin
             ("no interest point in this cell").
-        descriptors: (B, D, H/8, W/8), not normalised; MagicPoint has none.
+        descriptors: (B, D, H/8, W/8), not normalized; MagicPoint has none.
     """
 
     def __init__(self, config: SuperPointConfig | None = None) -> None:

@@ -44,7 +44,7 @@ class UnSuperPointConfig:
 
 
 class UnSuperPoint(nn.Module):
-    """Maps (B, 1, H, W) grey images in [0, 1], H and W multiples of 8, to one point in each cell of 8×8 pixels.
+    """Maps (B, 1, H, W) gray images in [0, 1], H and W multiples of 8, to one point in each cell of 8×8 pixels.
 
     The paper reads the descriptors at the points inside the network; here that is the decoding's, as for SuperPoint, so
     that a graph holds convolutions alone.
@@ -52,7 +52,7 @@ class UnSuperPoint(nn.Module):
     Returns from forward, by name:
         scores: (B, 1, H/8, W/8) in (0, 1).
         positions: (B, 2, H/8, W/8) in (0, 1): x and y of the point in its cell, from its left and upper edge.
-        descriptors: (B, D, H/8, W/8), not normalised.
+        descriptors: (B, D, H/8, W/8), not normalized.
     """
 
     def __init__(self, config: UnSuperPointConfig | None = None) -> None:

@@ -13,11 +13,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 
-from superpoint_ros import clouds
+from superpoint_ros import clouds, images
 from superpoint_ros.drawing import draw_keypoints
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
-from superpoint_ros.ros import images
 from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.diagnostics import Statistics, status
 from superpoint_ros.ros.messages import features_message, image_message
@@ -36,7 +35,7 @@ class Camera:
     """
 
     def __init__(
-        self, node: Node, name: str, mask: images.Grey | None, config: DetectorConfig, extractor: Extractor
+        self, node: Node, name: str, mask: images.Gray | None, config: DetectorConfig, extractor: Extractor
     ) -> None:
         self.name = name
         self.mask = mask
@@ -76,13 +75,13 @@ class Camera:
         for publisher in (self._features, self._annotated, self._information):
             self._node.destroy_publisher(publisher)
 
-    def convert(self, message: Any) -> images.Grey:
-        """The grey image of a message.
+    def convert(self, message: Any) -> images.Gray:
+        """The gray image of a message.
 
         Raises:
             ValueError: one sentence on what is wrong with the message, or that the mask is not for such images.
         """
-        image = images.decompress(message) if isinstance(message, CompressedImage) else images.to_grey(message)
+        image = images.decompress(message) if isinstance(message, CompressedImage) else images.to_gray(message)
         if self.mask is not None and self.mask.shape != image.shape:
             (height, width), (mask_height, mask_width) = image.shape, self.mask.shape
             raise ValueError(
@@ -90,7 +89,7 @@ class Camera:
             )
         return image
 
-    def publish(self, features: Features, image: images.Grey, header: Header, received_at: float) -> None:
+    def publish(self, features: Features, image: images.Gray, header: Header, received_at: float) -> None:
         """Publish what was found in an image that came in at that time, with the header of its message."""
         runtime, descriptor_type = self._extractor.runtime, self._config.descriptor_type
         info = clouds.features_info(

@@ -21,7 +21,7 @@ class DetectorConfig:
     )
     image_transport: str = option('raw', 'Subscribe to image, or to image/compressed.', choices=('raw', 'compressed'))
     mask: tuple[str, ...] = option(
-        (), 'Grey pictures of the size of the images, 0 where no keypoint may be: one for all cameras, or one for each.'
+        (), 'Gray pictures of the size of the images, 0 where no keypoint may be: one for all cameras, or one for each.'
     )
     descriptor_type: str = option(
         'int8', 'How descriptors are sent: int8 is round(127·d).', choices=('int8', 'float32')

@@ -16,9 +16,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
+from superpoint_ros.images import Gray
 from superpoint_ros.ros.camera import Camera
 from superpoint_ros.ros.detector_config import CONFIGURATIONS, EXTRACTOR_CONFIGURATIONS, DetectorConfig
-from superpoint_ros.ros.images import Grey
 from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.parameters import read
 from superpoint_ros.ros.worker import Worker
@@ -108,7 +108,7 @@ class DetectorNode(ManagedNode):
 
     def _process(self, frames: dict[str, tuple[Any, float]]) -> None:
         """Runs in the worker's thread: the newest image of each camera that has one, as one batch."""
-        pictures: dict[str, Grey] = {}
+        pictures: dict[str, Gray] = {}
         for name, (message, _) in frames.items():
             try:
                 pictures[name] = self._cameras[name].convert(message)
@@ -121,7 +121,7 @@ class DetectorNode(ManagedNode):
             except Exception as error:  # noqa: BLE001 - as above
                 self._cameras[name].fail(error)
 
-    def _extract(self, pictures: dict[str, Grey]) -> dict[str, Features]:
+    def _extract(self, pictures: dict[str, Gray]) -> dict[str, Features]:
         if not pictures or not self._extractor:
             return {}
         try:

@@ -17,8 +17,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 
+from superpoint_ros import images
 from superpoint_ros.features import Features
-from superpoint_ros.ros import images
 from superpoint_ros.ros.diagnostics import Statistics
 from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.subscription import MatchedSubscription
@@ -209,13 +209,13 @@ class FeatureStream:
             what = f'{self.topic}: {self.statistics.last_error}{trace}'
             self._node.get_logger().error(what, throttle_duration_sec=2)
 
-    def image(self, frame: Frame) -> images.Grey | None:
+    def image(self, frame: Frame) -> images.Gray | None:
         """The image in which the features of a frame were found, if it is there."""
         message = self._images.get(frame.stamp)
         if message is None:
             return None
         try:
-            return images.decompress(message) if isinstance(message, CompressedImage) else images.to_grey(message)
+            return images.decompress(message) if isinstance(message, CompressedImage) else images.to_gray(message)
         except ValueError:  # the detector says so
             return None
 

@@ -10,10 +10,10 @@ from sensor_msgs.msg import Image, PointCloud2, TimeReference
 from superpoint_ros import clouds
 from superpoint_ros.drawing import draw_matches, draw_motion
 from superpoint_ros.features import Matches
+from superpoint_ros.images import Gray
 from superpoint_ros.matching import verify
 from superpoint_ros.ros.diagnostics import Statistics
 from superpoint_ros.ros.feature_stream import FeatureStream, Frame
-from superpoint_ros.ros.images import Grey
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.messages import cloud_message, image_message
 
@@ -99,5 +99,5 @@ class MatchOutput:
         ).inliers
 
 
-def _eight_bits(image: Grey) -> npt.NDArray[np.uint8]:
+def _eight_bits(image: Gray) -> npt.NDArray[np.uint8]:
     return np.asarray(image if image.dtype == np.uint8 else image >> 8, np.uint8)

@@ -60,7 +60,7 @@ def features_from_message(message: PointCloud2, image_size: tuple[int, int] = (0
 
 
 def image_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
-    """A sensor_msgs/Image from a grey (H, W) or BGR (H, W, 3) array."""
+    """A sensor_msgs/Image from a gray (H, W) or BGR (H, W, 3) array."""
     height, width = image.shape[:2]
     encoding = 'mono8' if image.ndim == 2 else 'bgr8'
     message = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0)

@@ -116,7 +116,7 @@ class Runtime(Protocol):
         """Run and decode a batch.
 
         Args:
-            images: (B, H, W) uint8 grey, H and W multiples of 8.
+            images: (B, H, W) uint8 gray, H and W multiples of 8.
             sizes: (width, height) of the part of each image, at its top left, that is picture and not padding.
             config: how to decode.
             masks: for each image (H, W), False where no keypoint may be, or None.

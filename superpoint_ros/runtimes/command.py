@@ -40,7 +40,7 @@ def export(
 
 
 def convert(checkpoint: Path, output: Path) -> str:
-    """Write another project's SuperPoint checkpoint as one of ours; the licence of its weights stays what it is.
+    """Write another project's SuperPoint checkpoint as one of ours; the license of its weights stays what it is.
 
     Args:
         checkpoint: a PyTorch file in the layout of the original release, or of rpautrat/SuperPoint's PyTorch port.

@@ -52,7 +52,7 @@ def build(graph: bytes, profile: Profile, tf32: bool, watch: Watch) -> bytes:
         watch: is told of the progress, and can end the build.
 
     Returns:
-        the serialised engine, for this version of TensorRT and this GPU only.
+        the serialized engine, for this version of TensorRT and this GPU only.
 
     Raises:
         BuildCancelledError: as the watch asked for.
@@ -86,7 +86,7 @@ def build(graph: bytes, profile: Profile, tf32: bool, watch: Watch) -> bytes:
     return bytes(plan)
 
 
-def deserialise(plan: bytes) -> Any:
+def deserialize(plan: bytes) -> Any:
     """A tensorrt.ICudaEngine from what `build` returned.
 
     Raises:

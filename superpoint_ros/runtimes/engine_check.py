@@ -55,7 +55,7 @@ def check_agreement(
 
 
 def picture(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Images (B, H, W) of squares of random greys, the same each time."""
+    """Images (B, H, W) of squares of random grays, the same each time."""
     batch, height, width = shape
     squares = np.random.default_rng(0).integers(64, 192, (batch, -(-height // 20), -(-width // 20)), np.uint8)
     return squares.repeat(20, axis=1).repeat(20, axis=2)[:, :height, :width].copy()

@@ -48,7 +48,7 @@ def read(path: Path) -> Graph:
 
 
 def precision_of(graph: Graph) -> str:
-    """In what the convolutions of a graph compute: fp32, fp16, bf16, or int8 if it has quantisation nodes."""
+    """In what the convolutions of a graph compute: fp32, fp16, bf16, or int8 if it has quantization nodes."""
     if any(node.op_type == 'QuantizeLinear' for node in graph.graph.node):
         return 'int8'
     types = {weights.data_type for weights in graph.graph.initializer}

@@ -18,7 +18,7 @@ from openvino.preprocess import PrePostProcessor
 
 from superpoint_ros.decode import CELL, CHANNELS, DecodeConfig, Decoded, Mask, decoder_for
 from superpoint_ros.features import Floats
-from superpoint_ros.models import QUANTISED, Model, checksum
+from superpoint_ros.models import QUANTIZED, Model, checksum
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class OpenVINORuntime:
         except RuntimeError as error:
             there = ', '.join(self._core.available_devices)
             raise ValueError(f'device {self._device!r}: OpenVINO does not know it; it sees {there}') from error
-        # In a quantised graph only what is not quantised is left to choose, and in float32 that is as fast.
-        self.precision = 'int8' if _is_quantised(self._graph) else self._choose_precision(config.precision)
+        # In a quantized graph only what is not quantized is left to choose, and in float32 that is as fast.
+        self.precision = 'int8' if _is_quantized(self._graph) else self._choose_precision(config.precision)
         self._settings: dict[Any, Any] = {
             properties.hint.performance_mode: MODES[config.performance],
             properties.hint.inference_precision: TYPES.get(self.precision, ov.Type.f32),
@@ -124,22 +124,22 @@ class OpenVINORuntime:
         ]
 
     def _choose_graph(self, model: Model, asked: str) -> tuple[Path, ov.Model]:
-        """The graph to run: for int8, or auto, the quantised one, if there is one made from the same weights."""
-        if asked == 'int8' and model.quantised is None and model.graph is not None:
+        """The graph to run: for int8, or auto, the quantized one, if there is one made from the same weights."""
+        if asked == 'int8' and model.quantized is None and model.graph is not None:
             raise FileNotFoundError(
-                f'precision int8: model {model.name} has no {model.graph.stem}{QUANTISED}.onnx beside it; make it '
-                f'with: superpoint quantise {model.graph}'
+                f'precision int8: model {model.name} has no {model.graph.stem}{QUANTIZED}.onnx beside it; make it '
+                f'with: superpoint quantize {model.graph}'
             )
-        if asked in ('int8', 'auto') and model.quantised is not None:
-            quantised = _read(self._core, model.quantised)
-            if model.graph is None or model.graph == model.quantised:
-                return model.quantised, quantised
+        if asked in ('int8', 'auto') and model.quantized is not None:
+            quantized = _read(self._core, model.quantized)
+            if model.graph is None or model.graph == model.quantized:
+                return model.quantized, quantized
             graph = _read(self._core, model.graph)
-            if _checksum_of_weights(graph) == _checksum_of_weights(quantised):
+            if _checksum_of_weights(graph) == _checksum_of_weights(quantized):
                 if asked == 'auto':
-                    logger.info('precision: int8 (%s is there)', model.quantised.name)
-                return model.quantised, quantised
-            reason = f'{model.quantised}: made from other weights than {model.graph.name}; make it anew'
+                    logger.info('precision: int8 (%s is there)', model.quantized.name)
+                return model.quantized, quantized
+            reason = f'{model.quantized}: made from other weights than {model.graph.name}; make it anew'
             if asked == 'int8':
                 raise ValueError(reason)
             logger.warning('%s; going on without int8', reason)
@@ -211,7 +211,7 @@ def _end_in_score_map(graph: ov.Model) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def _is_quantised(graph: ov.Model) -> bool:
+def _is_quantized(graph: ov.Model) -> bool:
     return any(node.get_type_name() == 'FakeQuantize' for node in graph.get_ops())
 
 

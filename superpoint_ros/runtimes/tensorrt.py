@@ -26,7 +26,7 @@ from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.runtimes import RuntimeConfig, Watch, engine_cache, onnx_graph
-from superpoint_ros.runtimes.engine_build import RECIPE, Profile, build, deserialise, said
+from superpoint_ros.runtimes.engine_build import RECIPE, Profile, build, deserialize, said
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError, Facts
 from superpoint_ros.runtimes.engine_check import check_agreement
 from superpoint_ros.runtimes.pipeline import STAGES_KEPT, Heads, Pipeline
@@ -44,7 +44,7 @@ class TensorRTRuntime:
     which takes minutes, and kept; later it only loads. An engine that could not be built is not tried again.
 
     Args:
-        model: its graph is run as it is if it is in half precision or quantised, else in the precision asked for; its
+        model: its graph is run as it is if it is in half precision or quantized, else in the precision asked for; its
             weights, if there, are what engines are checked against.
         config: device, precision, engine_sizes and engine_batch are used.
         watch: follows the building.
@@ -131,7 +131,7 @@ class TensorRTRuntime:
         return build(self._graph, profile, self.precision == 'tf32', self._watch)
 
     def _load(self, profile: Profile, plan: bytes) -> Any:
-        engine = deserialise(plan)
+        engine = deserialize(plan)
         shape = (1, profile.height, profile.width)
         network = None if self._weights is None else checkpoint.fold(checkpoint.load(self._weights))
         with torch.inference_mode():

@@ -39,7 +39,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tif
 
 @dataclass(frozen=True)
 class AdaptationConfig:
-    """How photographs are labelled."""
+    """How photographs are labeled."""
 
     views: int = option(100, 'Homographies per photograph, the identity among them.', minimum=1)
     size: int = option(
@@ -80,7 +80,7 @@ def label(
         device: of torch; auto takes a CUDA GPU if there is one.
 
     Returns:
-        The photographs that could not be read; the others are labelled all the same.
+        The photographs that could not be read; the others are labeled all the same.
 
     Raises:
         FileNotFoundError: there are no photographs.
@@ -96,7 +96,7 @@ def label(
     waiting = [(path, target) for path, target in waiting if not target.exists()]
     unreadable: list[Path] = []
     with _progress() as progress:
-        task = progress.add_task('labelling', total=len(paths), completed=len(paths) - len(waiting))
+        task = progress.add_task('labeling', total=len(paths), completed=len(paths) - len(waiting))
         for path, target in waiting:
             image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             if image is None:
@@ -133,7 +133,7 @@ def label_path(image: Path, images: Path, labels: Path) -> Path:
 def label_image(
     network: SuperPoint, image: npt.NDArray[np.uint8], config: AdaptationConfig, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Keypoints (N, 2) in the pixels of a grey image (H, W), and their scores (N,), best first."""
+    """Keypoints (N, 2) in the pixels of a gray image (H, W), and their scores (N,), best first."""
     height, width = image.shape
     scale = min(1.0, config.size / max(width, height))
     small = tuple(max(CELL, round(side * scale / CELL) * CELL) for side in (width, height))

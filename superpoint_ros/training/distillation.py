@@ -16,7 +16,7 @@ from superpoint_ros.networks.superpoint import CELL, SuperPoint, SuperPointConfi
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 from superpoint_ros.training.losses import DescriptorLossConfig, cells_valid, descriptor_loss
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.stage import Batch, Stage, as_grey, warped
+from superpoint_ros.training.stage import Batch, Stage, as_gray, warped
 from superpoint_ros.training.superpoint import SuperPointTraining
 
 
@@ -34,7 +34,7 @@ class DistillationTraining(SuperPointTraining):
         score_temperature: that the logits of student and teacher are divided by. Above 1, the teacher tells of each
             cell which of its pixels is most like a corner, even where none is one; few cells have a corner.
         similarity_weight: what the likeness to the teacher's similarities counts beside the detector's loss.
-        optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+        optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class DistillationTraining(SuperPointTraining):
         teacher: Path,
         score_temperature: float = 2.0,
         similarity_weight: float = 0.5,
-        **optimiser: Any,
+        **optimizer: Any,
     ) -> None:
-        super().__init__(network, photometric, descriptors, localization_weight=0.0, **optimiser)
+        super().__init__(network, photometric, descriptors, localization_weight=0.0, **optimizer)
         self.teacher = Teacher(teacher, SuperPoint)
         self.score_temperature, self.similarity_weight = score_temperature, similarity_weight
 
@@ -70,7 +70,7 @@ class UnSuperPointDistillationTraining(Stage):
         descriptors: the loss of its descriptors by themselves, which knows the true partner of each point.
         teacher: .safetensors of an UnSuperPoint; its descriptors may be of another size than the student's.
         similarity_weight: what the likeness to the teacher's similarities counts beside scores and positions.
-        optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+        optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class UnSuperPointDistillationTraining(Stage):
         descriptors: DescriptorLossConfig,
         teacher: Path,
         similarity_weight: float = 0.5,
-        **optimiser: Any,
+        **optimizer: Any,
     ) -> None:
-        super().__init__(UnSuperPoint(network), photometric, **optimiser)
+        super().__init__(UnSuperPoint(network), photometric, **optimizer)
         self.teacher = Teacher(teacher, UnSuperPoint)
         self.descriptors, self.similarity_weight = descriptors, similarity_weight
 
@@ -96,7 +96,7 @@ class UnSuperPointDistillationTraining(Stage):
 
 
 class Teacher:
-    """A trained network that only answers. Not a torch module, so checkpoints, optimiser and DDP do not see it.
+    """A trained network that only answers. Not a torch module, so checkpoints, optimizer and DDP do not see it.
 
     Args:
         path: its .safetensors file.
@@ -139,7 +139,7 @@ class Lesson(NamedTuple):
 
 def teach(student: Stage, teacher: Teacher, batch: Batch, photometric: PhotometricConfig) -> Lesson:
     """Show a batch and its warped self to both."""
-    images0 = as_grey(batch['image'])
+    images0 = as_gray(batch['image'])
     images1, _, valid1 = warped(images0, batch)
     rngs = generators(batch['seed'])
     changed = torch.cat([augment(images, photometric, rngs) for images in (images0, images1)])
@@ -204,7 +204,7 @@ def similarity_distillation_loss(
     arXiv 1904.05068).
 
     Args:
-        student: descriptors of the two images, each (B, D, H/8, W/8); normalised here.
+        student: descriptors of the two images, each (B, D, H/8, W/8); normalized here.
         teacher: likewise, of any size D.
         cells1: (B, H/8, W/8) bool, which cells of the second image count.
         temperature: that similarities are divided by.

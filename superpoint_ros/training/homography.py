@@ -1,6 +1,6 @@
 """Random homographies (SuperPoint, arXiv 1712.07629, section 5.2) and warping by them, in NumPy and torch.
 
-Homographies are in pixels with centres at integers (see features.py), from the source image to the warped one.
+Homographies are in pixels with centers at integers (see features.py), from the source image to the warped one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from superpoint_ros.geometry import Transform
 class HomographyConfig:
     """How strong random homographies are.
 
-    The warped image shows a quadrilateral of the source: a centre crop, changed by a random perspective, then scaled,
+    The warped image shows a quadrilateral of the source: a center crop, changed by a random perspective, then scaled,
     turned and moved. Lengths are parts of the image's sides; normal distributions are cut off at two deviations.
 
     Args:
-        crop: side of the centre crop.
+        crop: side of the center crop.
         perspective: standard deviation of how far the corners move, along each side; at most a tenth of the crop.
         scale: standard deviation of the scaling around 1.
         rotation: turns are uniform within plus or minus this many radians.

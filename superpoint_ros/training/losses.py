@@ -25,7 +25,7 @@ class HingeConfig:
         positive_margin: similarity above which a corresponding pair costs nothing.
         negative_margin: similarity below which another pair costs nothing.
         positive_weight: λ_d, as corresponding pairs are few.
-        reach: pixels between a warped centre and another that make them correspond.
+        reach: pixels between a warped center and another that make them correspond.
     """
 
     positive_margin: float = 1.0
@@ -89,10 +89,10 @@ def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def localization_loss(
     logits0: Tensor, logits1: Tensor, points: Tensor, homographies: Tensor, valid1: Tensor, radius: int = 3
 ) -> Tensor:
-    """How far apart the peaks are that the two score maps have at the same labelled points, in pixels.
+    """How far apart the peaks are that the two score maps have at the same labeled points, in pixels.
 
     A peak is the mean position in a square about the label, weighted by the scores (soft-argmax), so the loss moves
-    scores between pixels, and finer than whole ones; cross-entropy does not know which pixels are neighbours. It is the
+    scores between pixels, and finer than whole ones; cross-entropy does not know which pixels are neighbors. It is the
     reprojection loss of ALIKE (Zhao et al., arXiv 2112.02906, section III-C) at labels instead of detections.
 
     Args:
@@ -154,7 +154,7 @@ def descriptor_loss(
     views = descriptors0, descriptors1, homographies, valid1
     if config.kind == 'hinge':
         return hinge_descriptor_loss(*views, config.hinge)
-    # One shift for a whole image: its points stay a cell apart, so that none is its neighbour's false negative.
+    # One shift for a whole image: its points stay a cell apart, so that none is its neighbor's false negative.
     offsets = torch.stack([torch.rand(1, 2, generator=rng, device=rng.device) for rng in rngs])
     return contrastive_descriptor_loss(*views, (offsets - 0.5) * CELL, config.temperature)
 
@@ -164,11 +164,11 @@ def hinge_descriptor_loss(
 ) -> Tensor:
     """Hinge loss over all pairs of cells of two images (SuperPoint, equations 4 to 6).
 
-    A pair corresponds if the centre of the first cell, warped, lies within `reach` of the second cell's. Similarities
+    A pair corresponds if the center of the first cell, warped, lies within `reach` of the second cell's. Similarities
     are one matrix product; nothing is ever as large as cells × cells × D.
 
     Args:
-        descriptors0: (B, D, H/8, W/8), of the images; normalised here.
+        descriptors0: (B, D, H/8, W/8), of the images; normalized here.
         descriptors1: (B, D, H/8, W/8), of the warped images.
         homographies: (B, 3, 3), from image to warped image, in pixels.
         valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
@@ -178,9 +178,9 @@ def hinge_descriptor_loss(
         The mean over all pairs whose second cell is valid; 0 if none is.
     """
     rows, columns = descriptors0.shape[-2:]
-    centres = cell_centres(rows, columns, descriptors0.device)
-    distance = torch.cdist(warp_points(centres, homographies).float().clamp(-1e4, 1e4), centres.float()[None])
-    similarity = _normalised(descriptors0) @ _normalised(descriptors1).mT
+    centers = cell_centers(rows, columns, descriptors0.device)
+    distance = torch.cdist(warp_points(centers, homographies).float().clamp(-1e4, 1e4), centers.float()[None])
+    similarity = _normalized(descriptors0) @ _normalized(descriptors1).mT
     positive = config.positive_weight * (config.positive_margin - similarity).clamp(min=0)
     negative = (similarity - config.negative_margin).clamp(min=0)
     valid = cells_valid(valid1).flatten(1)[:, None].expand_as(similarity)
@@ -198,22 +198,22 @@ def contrastive_descriptor_loss(
 ) -> Tensor:
     """Cross-entropy of finding each point's partner among those of all others, in both directions (InfoNCE).
 
-    It looks at points between the cells' centres, as extraction does, and at the hardest negatives first, where the
+    It looks at points between the cells' centers, as extraction does, and at the hardest negatives first, where the
     hinge loss averages over easy ones; so it needs fewer images (van den Oord et al., arXiv 1807.03748, equation 4).
 
     Args:
-        descriptors0: (B, D, H/8, W/8), of the images; sampled and normalised here.
+        descriptors0: (B, D, H/8, W/8), of the images; sampled and normalized here.
         descriptors1: (B, D, H/8, W/8), of the warped images.
         homographies: (B, 3, 3), from image to warped image, in pixels.
         valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
-        offsets: (B, 1, 2), how far from the cells' centres an image's points lie, in pixels.
+        offsets: (B, 1, 2), how far from the cells' centers an image's points lie, in pixels.
         temperature: that similarities are divided by.
 
     Returns:
         The mean over the points that the warped image shows; 0 if it shows fewer than two.
     """
     rows, columns = descriptors0.shape[-2:]
-    points0 = cell_centres(rows, columns, descriptors0.device) + offsets.double()
+    points0 = cell_centers(rows, columns, descriptors0.device) + offsets.double()
     points1 = warp_points(points0, homographies)
     seen = _sample(valid1.float(), points1, 'nearest')[..., 0] > 0.5
     last_pixel = torch.tensor([columns, rows], device=seen.device) * CELL - 1
@@ -229,8 +229,8 @@ def contrastive_descriptor_loss(
     return (losses[0] + losses[1]) / 2 / seen.sum().clamp(min=1)
 
 
-def cell_centres(rows: int, columns: int, device: torch.device) -> Tensor:
-    """(rows · columns, 2) float64: centre (x, y) of every cell in pixels, row by row."""
+def cell_centers(rows: int, columns: int, device: torch.device) -> Tensor:
+    """(rows · columns, 2) float64: center (x, y) of every cell in pixels, row by row."""
     return pixel_grid(rows, columns, device) * CELL + (CELL - 1) / 2
 
 
@@ -239,7 +239,7 @@ def cells_valid(valid: Tensor) -> Tensor:
     return F.max_pool2d((~valid).float(), CELL)[:, 0] == 0
 
 
-def _normalised(descriptors: Tensor) -> Tensor:
+def _normalized(descriptors: Tensor) -> Tensor:
     return F.normalize(descriptors.float().flatten(2).mT, dim=-1)
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PhotometricConfig:
-    """How strong each change is at most; of grey values in [0, 1]. Every image draws its own strengths, uniformly.
+    """How strong each change is at most; of gray values in [0, 1]. Every image draws its own strengths, uniformly.
 
     Args:
         motion_blur: length of the path that the camera moves while the shutter is open, in pixels, at most 8.
-        shade: how much softly edged patches are darkened or brightened, as a part of their grey.
-        contrast: the distance to the image's mean grey is multiplied by 1 plus or minus this.
-        brightness: grey values are shifted by plus or minus this.
-        speckle: standard deviation of noise that is proportional to the grey value.
+        shade: how much softly edged patches are darkened or brightened, as a part of their gray.
+        contrast: the distance to the image's mean gray is multiplied by 1 plus or minus this.
+        brightness: gray values are shifted by plus or minus this.
+        speckle: standard deviation of noise that is proportional to the gray value.
         noise: standard deviation of additive Gaussian noise.
         dropout: part of the pixels that become black or white.
     """

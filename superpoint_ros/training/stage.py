@@ -1,4 +1,4 @@
-"""What all stages of training share as Lightning modules: a network, its optimiser, a loss that must stay finite."""
+"""What all stages of training share as Lightning modules: a network, its optimizer, a loss that must stay finite."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class Stage(lightning.LightningModule):
         return rise * 0.5 * (1 - math.cos(math.pi * left))
 
 
-def as_grey(images: Tensor) -> Tensor:
-    """Grey values in [0, 1] from uint8."""
+def as_gray(images: Tensor) -> Tensor:
+    """Gray values in [0, 1] from uint8."""
     return images.float() / 255
 
 

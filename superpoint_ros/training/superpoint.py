@@ -1,4 +1,4 @@
-"""The stages of SuperPoint: MagicPoint on Synthetic Shapes, then both heads on photographs that it has labelled."""
+"""The stages of SuperPoint: MagicPoint on Synthetic Shapes, then both heads on photographs that it has labeled."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from superpoint_ros.training.losses import (
     localization_loss,
 )
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.stage import Batch, Stage, as_grey, warped
+from superpoint_ros.training.stage import Batch, Stage, as_gray, warped
 
 VALIDATION_DECODING = DecodeConfig(threshold=0.1, max_keypoints=300, border=0)
 CORRECT_DISTANCE = 3.0
-"""Pixels within which a detection is that of a labelled point, in validation."""
+"""Pixels within which a detection is that of a labeled point, in validation."""
 
 
 class MagicPointTraining(Stage):
-    """The detector alone, on pictures whose corners are known (Synthetic Shapes, or labelled photographs).
+    """The detector alone, on pictures whose corners are known (Synthetic Shapes, or labeled photographs).
 
     Args:
         network: its shape.
         photometric: how strongly the pictures are changed.
-        optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+        optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
-    def __init__(self, network: SuperPointConfig, photometric: PhotometricConfig, **optimiser: Any) -> None:
-        super().__init__(SuperPoint(network), photometric, **optimiser)
+    def __init__(self, network: SuperPointConfig, photometric: PhotometricConfig, **optimizer: Any) -> None:
+        super().__init__(SuperPoint(network), photometric, **optimizer)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and figures to log beside it."""
-        images, points, valid = warped(as_grey(batch['image']), batch)
+        images, points, valid = warped(as_gray(batch['image']), batch)
         images = augment(images, self.photometric, generators(batch['seed']))
         return detector_loss(self(images)['logits'], cell_labels(points, valid)), {}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
-        images = as_grey(batch['image'])
+        images = as_gray(batch['image'])
         noisy = augment(images, self.photometric, generators(batch['seed']))
         for noise, seen in {'clean': images, 'noisy': noisy}.items():
             logits = self(seen)['logits'].cpu().numpy()
@@ -61,7 +61,7 @@ class SuperPointTraining(MagicPointTraining):
         photometric: how strongly the pictures are changed, the two of a pair each in its own way.
         descriptors: the loss of the descriptors.
         localization_weight: of the distance between the peaks of the two score maps, a term that the paper lacks.
-        optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+        optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class SuperPointTraining(MagicPointTraining):
         photometric: PhotometricConfig,
         descriptors: DescriptorLossConfig,
         localization_weight: float = 0.5,
-        **optimiser: Any,
+        **optimizer: Any,
     ) -> None:
-        super().__init__(network, photometric, **optimiser)
+        super().__init__(network, photometric, **optimizer)
         self.descriptors, self.localization_weight = descriptors, localization_weight
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        images0 = as_grey(batch['image'])
+        images0 = as_gray(batch['image'])
         images1, points1, valid1 = warped(images0, batch)
         rngs = generators(batch['seed'])
         pair = torch.cat([augment(images, self.photometric, rngs) for images in (images0, images1)])
@@ -99,7 +99,7 @@ class SuperPointTraining(MagicPointTraining):
 
 
 def detections_near_labels(logits: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection in a batch, whether a labelled point is near; for each labelled point, whether a detection is.
+    """For each detection in a batch, whether a labeled point is near; for each labeled point, whether a detection is.
 
     Args:
         logits: (B, 65, H/8, W/8).

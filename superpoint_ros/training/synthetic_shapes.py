@@ -1,7 +1,7 @@
 """Synthetic Shapes (SuperPoint, arXiv 1712.07629, section 4): rendered corners whose positions are known exactly.
 
 Each picture is drawn at SUPERSAMPLING times its size and averaged down, so corners lie at fractions of a pixel and
-the truth is known to a fraction. What is labelled, as in the paper: L-, T-, Y- and X-junctions and the ends of line
+the truth is known to a fraction. What is labeled, as in the paper: L-, T-, Y- and X-junctions and the ends of line
 segments, where they are really visible.
 """
 
@@ -23,9 +23,9 @@ SUPERSAMPLING = 4
 SHIFT = 4
 """Fractional bits of the coordinates that OpenCV draws with."""
 MIN_DISTANCE = 6.0
-"""Pixels between any two labelled points; nearer ones are hardly two corners to the eye."""
+"""Pixels between any two labeled points; nearer ones are hardly two corners to the eye."""
 MIN_CONTRAST = 30
-"""Grey levels (of 255) between neighbouring areas."""
+"""Gray levels (of 255) between neighboring areas."""
 
 
 def render(shape: str, rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> tuple[Image, Floats]:
@@ -38,7 +38,7 @@ def render(shape: str, rng: np.random.Generator, size: tuple[int, int] = (160, 1
 
     Returns:
         image: (H, W) uint8.
-        points: (N, 2) float32, (x, y) of the visible corners, to a fraction of a pixel, pixel centres at integers.
+        points: (N, 2) float32, (x, y) of the visible corners, to a fraction of a pixel, pixel centers at integers.
 
     Raises:
         ValueError: no such shape.
@@ -75,32 +75,32 @@ class Canvas:
             interpolation=cv2.INTER_LINEAR,
         )
 
-    def fill(self, polygon: Points, grey: int, corners: Points | None = None, outline: Points | None = None) -> None:
+    def fill(self, polygon: Points, gray: int, corners: Points | None = None, outline: Points | None = None) -> None:
         """Paint a polygon and label it; where its outline meets visible older ones is a junction.
 
         Args:
             polygon: (K, 2).
-            grey: 0 to 255.
+            gray: 0 to 255.
             corners: (N, 2), the points to label; None for the polygon's own.
             outline: (M, 2, 2), the segments that make junctions with others'; None for the polygon's edges.
         """
         segments = edges(polygon) if outline is None else outline
         junctions = [self._junctions(segments, older) for older in range(len(self.outlines))]
-        self.paint(polygon, grey)
+        self.paint(polygon, gray)
         self.points = np.concatenate([self.points, polygon if corners is None else corners, *junctions])
         self.fills.append(polygon)
         self.outlines.append(segments)
 
-    def line(self, start: Points, end: Points, thickness: float, grey: int) -> None:
-        """Draw a thick segment; the middles of its ends are labelled."""
+    def line(self, start: Points, end: Points, thickness: float, gray: int) -> None:
+        """Draw a thick segment; the middles of its ends are labeled."""
         segment = np.array([start, end])
-        self.fill(thick(start, end, thickness), grey, segment, segment[None])
+        self.fill(thick(start, end, thickness), gray, segment, segment[None])
 
-    def paint(self, polygon: Points, grey: int) -> None:
+    def paint(self, polygon: Points, gray: int) -> None:
         """Paint a (K, 2) polygon; it hides the points below it, and adds none."""
         self.points = self.points[~inside(polygon, self.points)]
         drawn = transform_points(self.to_drawing, polygon) * 2**SHIFT
-        cv2.fillPoly(self.image, [np.rint(drawn).astype(np.int32)], grey, cv2.LINE_8, SHIFT)
+        cv2.fillPoly(self.image, [np.rint(drawn).astype(np.int32)], gray, cv2.LINE_8, SHIFT)
 
     def _junctions(self, segments: Points, older: int) -> Points:
         points = intersections(segments, self.outlines[older])
@@ -108,16 +108,16 @@ class Canvas:
             points = points[~inside(later, points)]
         return points
 
-    def grey(self, rng: np.random.Generator, *neighbours: int) -> int:
-        """A grey that stands out from the background and from its neighbours."""
-        taken = np.array([self.background, *neighbours])
+    def gray(self, rng: np.random.Generator, *neighbors: int) -> int:
+        """A gray that stands out from the background and from its neighbors."""
+        taken = np.array([self.background, *neighbors])
         candidates = rng.integers(256, size=32)
         contrasts = np.abs(candidates[:, None] - taken).min(axis=1)
         enough = np.flatnonzero(contrasts >= MIN_CONTRAST)
         return int(candidates[enough[0] if enough.size else contrasts.argmax()])
 
     def visible_points(self) -> Points:
-        """The labelled points that lie in the picture."""
+        """The labeled points that lie in the picture."""
         limit = np.array(self.size) - 1
         return self.points[((self.points >= 0) & (self.points <= limit)).all(axis=1)]
 
@@ -131,30 +131,30 @@ class Canvas:
 def draw_lines(canvas: Canvas, rng: np.random.Generator) -> None:
     """A few segments, which may cross."""
     size = np.array(canvas.size)
-    greys: list[int] = []
+    grays: list[int] = []
     for _ in range(rng.integers(1, 7)):
         start, end = rng.uniform(0, size - 1, (2, 2))
         if np.linalg.norm(end - start) < 0.2 * size.min() or _grazes(start, end, canvas.outlines):
             continue
-        greys.append(canvas.grey(rng, *greys))
-        canvas.line(start, end, rng.uniform(1, 0.03 * size.min() + 1), greys[-1])
+        grays.append(canvas.gray(rng, *grays))
+        canvas.line(start, end, rng.uniform(1, 0.03 * size.min() + 1), grays[-1])
 
 
 def draw_polygon(canvas: Canvas, rng: np.random.Generator) -> None:
     """One polygon, large or small."""
     size = np.array(canvas.size)
-    centre = rng.uniform(0.25, 0.75, 2) * size
-    canvas.fill(random_polygon(rng, centre, rng.uniform(0.12, 0.48) * size.min()), canvas.grey(rng))
+    center = rng.uniform(0.25, 0.75, 2) * size
+    canvas.fill(random_polygon(rng, center, rng.uniform(0.12, 0.48) * size.min()), canvas.gray(rng))
 
 
 def draw_polygons(canvas: Canvas, rng: np.random.Generator) -> None:
     """Several polygons, which may hide parts of each other."""
     size = np.array(canvas.size)
-    greys: list[int] = []
+    grays: list[int] = []
     for _ in range(rng.integers(2, 7)):
-        greys.append(canvas.grey(rng, *greys))
+        grays.append(canvas.gray(rng, *grays))
         polygon = random_polygon(rng, rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0.1, 0.28) * size.min())
-        canvas.fill(polygon, greys[-1])
+        canvas.fill(polygon, grays[-1])
 
 
 def draw_ellipses(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -162,32 +162,32 @@ def draw_ellipses(canvas: Canvas, rng: np.random.Generator) -> None:
     size = np.array(canvas.size)
     discs: list[tuple[Points, float]] = []
     for _ in range(rng.integers(2, 25)):
-        centre, radius = rng.uniform(0, size - 1), rng.uniform(0.04, 0.25) * size.min()
-        if any(np.linalg.norm(centre - other) < radius + apart + 2 for other, apart in discs):
+        center, radius = rng.uniform(0, size - 1), rng.uniform(0.04, 0.25) * size.min()
+        if any(np.linalg.norm(center - other) < radius + apart + 2 for other, apart in discs):
             continue
-        discs.append((centre, radius))
+        discs.append((center, radius))
         turns = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         axes = radius * np.array([1, rng.uniform(0.4, 1)])
         circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * axes
-        canvas.paint(circle @ rotation(rng.uniform(0, np.pi)).T + centre, canvas.grey(rng))
+        canvas.paint(circle @ rotation(rng.uniform(0, np.pi)).T + center, canvas.gray(rng))
 
 
 def draw_star(canvas: Canvas, rng: np.random.Generator) -> None:
     """Segments from one point."""
     size = np.array(canvas.size)
     branches = rng.integers(3, 7)
-    centre = rng.uniform(0.3, 0.7, 2) * size
+    center = rng.uniform(0.3, 0.7, 2) * size
     turns = rng.uniform(0, 2 * np.pi) + 2 * np.pi * (np.arange(branches) + rng.uniform(-0.3, 0.3, branches)) / branches
     lengths = rng.uniform(0.15, 0.5, branches) * size.min()
-    tips = centre + lengths[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    tips = center + lengths[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     thickness = rng.uniform(1, 0.03 * size.min() + 1)
     for tip in tips:
-        canvas.paint(thick(centre, tip, thickness), canvas.grey(rng))
-    canvas.points = np.concatenate([centre[None], tips])
+        canvas.paint(thick(center, tip, thickness), canvas.gray(rng))
+    canvas.points = np.concatenate([center[None], tips])
 
 
 def draw_checkerboard(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A board of fields in two greys, seen aslant."""
+    """A board of fields in two grays, seen aslant."""
     columns, rows = rng.integers(3, 8, 2)
     _draw_fields(canvas, rng, np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1))
 
@@ -221,10 +221,10 @@ def draw_cube(canvas: Canvas, rng: np.random.Generator) -> None:
     flat *= rng.uniform(0.25, 0.5) * size.min() / np.abs(flat).max()
     flat += rng.uniform(0.35, 0.65, 2) * size
     place = dict(zip(corners, flat, strict=True))
-    greys: list[int] = []
+    grays: list[int] = []
     for face in (('o', 'x', 'xy', 'y'), ('o', 'x', 'xz', 'z'), ('o', 'y', 'yz', 'z')):
-        greys.append(canvas.grey(rng, *greys))
-        canvas.paint(np.array([place[name] for name in face]), greys[-1])
+        grays.append(canvas.gray(rng, *grays))
+        canvas.paint(np.array([place[name] for name in face]), grays[-1])
     canvas.points = flat
 
 
@@ -251,14 +251,14 @@ SHAPES = tuple(DRAWINGS)
 """Names of the shapes that `render` draws."""
 
 
-def random_polygon(rng: np.random.Generator, centre: Points, radius: float) -> Points:
-    """Three to six corners (K, 2) around a centre, each of which is seen as a corner: none is flat, none a needle."""
+def random_polygon(rng: np.random.Generator, center: Points, radius: float) -> Points:
+    """Three to six corners (K, 2) around a center, each of which is seen as a corner: none is flat, none a needle."""
     radius = max(radius, 2 * MIN_DISTANCE)
     while True:
         corners = rng.integers(3, 7)
         turns = np.sort(rng.uniform(0, 2 * np.pi, corners))
         reach = radius * rng.uniform(0.5, 1, corners)
-        polygon = centre + reach[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        polygon = center + reach[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
         sides = np.roll(polygon, -1, axis=0) - polygon
         lengths = np.linalg.norm(sides, axis=1)
         directions = sides / lengths[:, None]
@@ -329,23 +329,23 @@ def _draw_fields(canvas: Canvas, rng: np.random.Generator, columns: Points, rows
     quad = quad + np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
     view = np.asarray(cv2.getPerspectiveTransform(square, quad.astype(np.float32)), np.float64)
     grid = transform_points(view, np.stack(np.meshgrid(columns, rows), axis=-1))
-    first = canvas.grey(rng)
-    greys = first, canvas.grey(rng, first)
+    first = canvas.gray(rng)
+    grays = first, canvas.gray(rng, first)
     for i in range(len(rows) - 1):
         for j in range(len(columns) - 1):
             field = np.array([grid[i, j], grid[i, j + 1], grid[i + 1, j + 1], grid[i + 1, j]])
-            canvas.paint(field, greys[(i + j) % 2])
+            canvas.paint(field, grays[(i + j) % 2])
     canvas.points = grid.reshape(-1, 2)
 
 
-def _blobs(rng: np.random.Generator, size: tuple[int, int], grey: int) -> Image:
+def _blobs(rng: np.random.Generator, size: tuple[int, int], gray: int) -> Image:
     """(H/4, W/4): soft spots on an even ground."""
     width, height = -(-size[0] // 4), -(-size[1] // 4)
-    image = np.full((height, width), grey, np.uint8)
+    image = np.full((height, width), gray, np.uint8)
     count = rng.integers(0, 20)
-    centres, radii = rng.uniform(0, (width, height), (count, 2)), rng.uniform(0.05, 0.3, count) * height
-    greys = np.clip(grey + rng.uniform(-25, 25, count), 0, 255)
-    for (x, y), radius, spot in zip(centres.tolist(), radii.tolist(), greys.tolist(), strict=True):
+    centers, radii = rng.uniform(0, (width, height), (count, 2)), rng.uniform(0.05, 0.3, count) * height
+    grays = np.clip(gray + rng.uniform(-25, 25, count), 0, 255)
+    for (x, y), radius, spot in zip(centers.tolist(), radii.tolist(), grays.tolist(), strict=True):
         cv2.circle(image, (int(x), int(y)), int(radius), int(spot), -1)
     return np.asarray(cv2.blur(image, (9, 9)), np.uint8)
 

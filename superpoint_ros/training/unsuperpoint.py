@@ -1,4 +1,4 @@
-"""UnSuperPoint (arXiv 1907.04011) learns from pairs of an image and its warped self alone; nothing is labelled."""
+"""UnSuperPoint (arXiv 1907.04011) learns from pairs of an image and its warped self alone; nothing is labeled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfi
 from superpoint_ros.training.homography import pixel_grid, valid_mask, warp_images, warp_points
 from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.stage import Batch, Stage, as_grey
+from superpoint_ros.training.stage import Batch, Stage, as_gray
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class UnSuperPointTraining(Stage):
         photometric: how strongly the pictures are changed.
         losses: how much each term counts.
         descriptors: the loss of the descriptors, at cells rather than at points as in the paper.
-        optimiser: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+        optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class UnSuperPointTraining(Stage):
         photometric: PhotometricConfig,
         losses: UnSuperPointLossConfig,
         descriptors: DescriptorLossConfig,
-        **optimiser: Any,
+        **optimizer: Any,
     ) -> None:
-        super().__init__(UnSuperPoint(network), photometric, **optimiser)
+        super().__init__(UnSuperPoint(network), photometric, **optimizer)
         self.losses, self.descriptors = losses, descriptors
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights, homographies = self.losses, batch['homography']
-        images0 = as_grey(batch['image'])
+        images0 = as_gray(batch['image'])
         size = images0.shape[-1], images0.shape[-2]
         images1, valid1 = warp_images(images0, homographies), valid_mask(homographies, size)
         rngs = generators(batch['seed'])
@@ -159,9 +159,9 @@ def uniformity_loss(positions: Tensor) -> Tensor:
 
 def decorrelation_loss(descriptors: Tensor) -> Tensor:
     """The mean squared correlation of any two elements of the descriptors (B, D, H/8, W/8) (equations 13 and 14)."""
-    centred = descriptors.flatten(2) - descriptors.flatten(2).mean(dim=2, keepdim=True)
-    standardised = centred / torch.linalg.vector_norm(centred, dim=2, keepdim=True).clamp(min=1e-6)
-    squares = (standardised @ standardised.mT) ** 2
+    centered = descriptors.flatten(2) - descriptors.flatten(2).mean(dim=2, keepdim=True)
+    standardized = centered / torch.linalg.vector_norm(centered, dim=2, keepdim=True).clamp(min=1e-6)
+    squares = (standardized @ standardized.mT) ** 2
     size = squares.shape[1]
     diagonal = squares.diagonal(dim1=1, dim2=2).sum()
     return (squares.sum() - diagonal) / (len(squares) * size * max(1, size - 1))

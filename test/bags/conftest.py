@@ -124,7 +124,7 @@ def imu_message(types, number, stamp):
 
 
 def contents(path):
-    """All messages of a bag: (topic, log time, serialised)."""
+    """All messages of a bag: (topic, log time, serialized)."""
     with open_bag(path) as reader:
         return [(c.topic, stamp, bytes(data)) for c, stamp, data in messages(reader, reader.connections)]
 

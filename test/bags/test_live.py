@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip('rclpy', reason='needs rclpy to serialise as a live node does')
+pytest.importorskip('rclpy', reason='needs rclpy to serialize as a live node does')
 
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2, TimeReference

@@ -31,7 +31,7 @@ def test_detectors_give_the_best_points_apart_from_each_other_and_from_the_borde
 def test_detectors_find_the_corners_of_a_square(name):
     picture = np.zeros((120, 160), np.uint8)
     picture[40:80, 50:110] = 200
-    picture = cv2.GaussianBlur(picture, (0, 0), 0.8)  # FAST suppresses all of several equally strong neighbours
+    picture = cv2.GaussianBlur(picture, (0, 0), 0.8)  # FAST suppresses all of several equally strong neighbors
     corners = np.array([[50, 40], [109, 40], [109, 79], [50, 79]])
     found = baselines.detectors()[name](SETTING)(picture).keypoints
     assert np.linalg.norm(corners[:, None] - found[None], axis=2).min(axis=1).max() <= 2.5

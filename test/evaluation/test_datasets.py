@@ -12,7 +12,7 @@ HOMOGRAPHY = np.array([[0.9, -0.1, 14.0], [0.12, 1.05, -6.0], [2e-4, -1e-4, 1.0]
 
 
 def blobs(size, centers, sigma=3.0):
-    """A picture with a bright Gaussian at each centre."""
+    """A picture with a bright Gaussian at each center."""
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     total = np.zeros(x.shape)
     for cx, cy in centers:
@@ -21,7 +21,7 @@ def blobs(size, centers, sigma=3.0):
 
 
 def centroid(image, near, radius=12):
-    """The centre of mass of what is bright around a position."""
+    """The center of mass of what is bright around a position."""
     left, top = (max(round(float(v)) - radius, 0) for v in near)
     window = image[top : top + 2 * radius + 1, left : left + 2 * radius + 1].astype(float)
     y, x = np.mgrid[top : top + window.shape[0], left : left + window.shape[1]]

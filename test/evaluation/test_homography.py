@@ -189,7 +189,7 @@ def test_protocols_say_what_they_do():
     paper, rpautrat = PROTOCOLS['paper'], PROTOCOLS['rpautrat']
     assert [s.nms_radius for s in paper.detection] == [4, 8]
     assert 'dropped after the best' in paper.description.pair(matching=True)
-    assert 'nearest neighbours' not in paper.detection[0].pair(matching=False)
+    assert 'nearest neighbors' not in paper.detection[0].pair(matching=False)
     assert 'dropped before the best' in rpautrat.description.pair(matching=True)
     assert (paper.description.size, paper.description.keypoints) == ((640, 480), 1000)
     assert (paper.detection[0].size, paper.detection[0].keypoints) == ((320, 240), 300)

@@ -146,7 +146,7 @@ class TestAveragePrecision:
 
 
 class TestMatching:
-    def test_nearest_neighbours_worked_out_by_hand(self):
+    def test_nearest_neighbors_worked_out_by_hand(self):
         descriptors0 = np.array([[1, 0], [0, 1], [0.8, 0.6]], np.float32)
         descriptors1 = np.array([[0, 1], [1, 0]], np.float32)
         index0, similarities0, index1, similarities1 = metrics.nearest_neighbors(descriptors0, descriptors1)
@@ -155,7 +155,7 @@ class TestMatching:
         assert index1.tolist() == [1, 0]
         assert similarities1.tolist() == [1, 1]
 
-    def test_nothing_has_no_neighbours(self):
+    def test_nothing_has_no_neighbors(self):
         some, none = np.eye(3, dtype=np.float32), np.empty((0, 3), np.float32)
         for pair in ((some, none), (none, some), (none, none)):
             assert [len(array) for array in metrics.nearest_neighbors(*pair)] == [0, 0, 0, 0]

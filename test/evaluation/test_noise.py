@@ -27,7 +27,7 @@ def test_every_change_changes_something_in_proportion_to_its_strength(image, cha
 
 
 def test_points_stay_where_they_are():
-    """Blurs are centred: the centre of mass of a dot does not move."""
+    """Blurs are centered: the center of mass of a dot does not move."""
     dot = np.zeros((41, 41), np.uint8)
     dot[20, 20] = 255
     y, x = np.mgrid[:41, :41]

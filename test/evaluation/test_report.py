@@ -33,7 +33,7 @@ def test_plot_draws_every_panel(tmp_path):
     assert cv2.imread(str(tmp_path / 'plot.png')).shape[1] > 1.8 * cv2.imread(str(one)).shape[1]
 
 
-def test_matches_are_drawn_at_their_points_in_their_colours(tmp_path):
+def test_matches_are_drawn_at_their_points_in_their_colors(tmp_path):
     blank = np.zeros((60, 80), np.uint8)
     matched = Matched(
         np.array([[10, 20], [30, 40]], np.float32),

@@ -94,7 +94,7 @@ def test_headers_that_lie(tmp_path):
     [
         '{',
         '[]',
-        '{"colour": 3}',
+        '{"color": 3}',
         '{"channels": [8, 8, 16]}',
         '{"channels": [8, 8, 16, 1000000000]}',
         '{"channels": 5}',

@@ -24,6 +24,6 @@ def context():
 
 @pytest.fixture(scope='session')
 def photo():
-    """(240, 320) grey, with texture."""
+    """(240, 320) gray, with texture."""
     coarse = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
     return np.kron(coarse, np.ones((8, 8), np.uint8))

@@ -239,28 +239,28 @@ def bench(context, tiny_model):
 
 
 def encodings(photo):
-    grey, four = photo, np.dstack([photo] * 3 + [np.full_like(photo, 9)])
+    gray, four = photo, np.dstack([photo] * 3 + [np.full_like(photo, 9)])
     chroma = np.full_like(photo, 77)
     half = np.full((len(photo) // 2, photo.shape[1]), 77, np.uint8)
     same = {
-        'mono8': grey,
-        '8UC1': grey,
+        'mono8': gray,
+        '8UC1': gray,
         'rgb8': four[..., :3],
         'bgr8': four[..., :3],
         'rgba8': four,
         'bgra8': four,
-        'mono16': grey.astype('<u2') * 257,
-        'uyvy': np.dstack([chroma, grey]),
-        'yuv422': np.dstack([chroma, grey]),
-        'yuv422_yuy2': np.dstack([grey, chroma]),
-        'nv12': np.vstack([grey, half]),
-        'nv21': np.vstack([grey, half]),
+        'mono16': gray.astype('<u2') * 257,
+        'uyvy': np.dstack([chroma, gray]),
+        'yuv422': np.dstack([chroma, gray]),
+        'yuv422_yuy2': np.dstack([gray, chroma]),
+        'nv12': np.vstack([gray, half]),
+        'nv21': np.vstack([gray, half]),
     }
     near = {
-        **{f'bayer_{pattern}8': grey for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
-        **{f'bayer_{pattern}16': grey.astype('<u2') * 257 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
-        '16UC1': grey.astype('<u2') * 4,
-        '32FC1': grey.astype('<f4') / 1000,
+        **{f'bayer_{pattern}8': gray for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+        **{f'bayer_{pattern}16': gray.astype('<u2') * 257 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+        '16UC1': gray.astype('<u2') * 4,
+        '32FC1': gray.astype('<f4') / 1000,
     }
     return same, near
 
@@ -344,7 +344,7 @@ class TestOneCamera:
         assert len(bench.answer(image_message(photo, header())))
         bench.node.destroy_publisher(second)
 
-    def test_large_colour_images_arrive_from_a_reliable_publisher_and_best_effort_ones_are_heard(self, bench, photo):
+    def test_large_color_images_arrive_from_a_reliable_publisher_and_best_effort_ones_are_heard(self, bench, photo):
         bench.forget('image')
         large = cv2.cvtColor(cv2.resize(photo, (640, 480)), cv2.COLOR_GRAY2BGR)
         assert large.nbytes > 512 * 1024

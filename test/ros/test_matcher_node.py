@@ -425,10 +425,10 @@ def test_annotated_image_when_someone_looks(bench, cameras):
     node.listen(Image, 'matches/image')
     node.ready('matches/image')
     names = ['left/', 'right/'] if cameras == 2 else ['', '']
-    grey = np.full((480, 480), 128, np.uint8)
+    gray = np.full((480, 480), 128, np.uint8)
     for number, name in enumerate(names):
         stamp = 1.0 if cameras == 2 else 1.0 + number
-        node.publisher(Image, f'{name}image').publish(image_message(grey, header(stamp)))
+        node.publisher(Image, f'{name}image').publish(image_message(gray, header(stamp)))
         time.sleep(0.3)
         node.send(scene.features(shift=(0, 20 * number)), stamp, f'{name}features')
     picture = node.next('matches/image')

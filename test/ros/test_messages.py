@@ -8,8 +8,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 from sensor_msgs.msg import Image, PointField
 from std_msgs.msg import Header
 
+from superpoint_ros import images
 from superpoint_ros.features import Features
-from superpoint_ros.ros import images
 from superpoint_ros.ros.messages import features_from_message, features_message, image_message
 
 
@@ -75,4 +75,4 @@ def test_an_image_is_one_that_images_reads(shape, encoding):
     message = image_message(pixels, header())
     assert isinstance(message, Image)
     assert (message.encoding, message.header) == (encoding, header())
-    np.testing.assert_array_equal(images.to_grey(message), np.full((6, 8), 100))
+    np.testing.assert_array_equal(images.to_gray(message), np.full((6, 8), 100))

@@ -373,7 +373,7 @@ def make(version: str, control: Control) -> types.ModuleType:
             return True
 
         def execute_async_v3(self, stream_handle):
-            assert stream_handle, 'on the default stream TensorRT synchronises'
+            assert stream_handle, 'on the default stream TensorRT synchronizes'
             assert set(self._addresses) == set(self._engine._names)
             if 'execute_async_v3' in control.failing:
                 return False

@@ -125,8 +125,8 @@ def test_an_output_that_is_used_inside_too_stays_whole():
     np.testing.assert_array_equal(found, [values.clip(0), 2 * values.clip(0)])
 
 
-def quantised(graph):
-    """The graph with its first convolution's input quantised to 8 bits and back."""
+def quantized(graph):
+    """The graph with its first convolution's input quantized to 8 bits and back."""
     graph = copied(graph)
     first = next(node for node in graph.graph.node if node.op_type == 'Conv')
     graph.graph.initializer.extend(
@@ -146,8 +146,8 @@ def quantised(graph):
     return graph
 
 
-def test_a_quantised_graph_is_taken_as_it_is(graphs, images, install, model, tmp_path):
-    graph = quantised(graphs['fp32'])
+def test_a_quantized_graph_is_taken_as_it_is(graphs, images, install, model, tmp_path):
+    graph = quantized(graphs['fp32'])
     assert onnx_graph.precision_of(graph) == 'int8'
     for precision in ('fp32', 'fp16'):
         with pytest.raises(ValueError, match=f'precision {precision}: the graph is in int8, which stays as it is'):
@@ -155,8 +155,8 @@ def test_a_quantised_graph_is_taken_as_it_is(graphs, images, install, model, tmp
     onnx.save(graph, tmp_path / 'small.onnx')
 
     control = install()
-    quantised_model = Model('small', model.weights, tmp_path / 'small.onnx')
-    runtime = runtimes.load(quantised_model, RuntimeConfig(backend='tensorrt'))
+    quantized_model = Model('small', model.weights, tmp_path / 'small.onnx')
+    runtime = runtimes.load(quantized_model, RuntimeConfig(backend='tensorrt'))
     assert runtime.precision == 'int8'
     pictures = (255 * images[:, 0]).astype(np.uint8)
     assert len(runtime(pictures, [(64, 48)] * 2, DecodeConfig(), [None] * 2)[0].scores) > 10

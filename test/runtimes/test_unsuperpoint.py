@@ -6,13 +6,13 @@ import onnx
 import pytest
 import torch
 
-from superpoint_ros.evaluation.quantised import last_convolutions
+from superpoint_ros.evaluation.quantized import last_convolutions
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 from superpoint_ros.runtimes import export, onnx_graph
-from superpoint_ros.runtimes.quantise import quantise
+from superpoint_ros.runtimes.quantize import quantize
 
 
 @pytest.fixture(scope='module')
@@ -73,9 +73,9 @@ def test_half_precision_and_8_bits_find_nearly_the_same(model, picture, tmp_path
     onnx.save(onnx_graph.halved(onnx_graph.read(model.graph)), tmp_path / 'half.onnx')
     half = Extractor(str(tmp_path / 'half.onnx'), backend='openvino', precision='fp32')(picture)
     assert shared(expected, half, 0.1) > 0.95
-    pytest.importorskip('nncf', reason='needs nncf to quantise')
+    pytest.importorskip('nncf', reason='needs nncf to quantize')
     cv2.imwrite(str(tmp_path / 'picture.png'), picture)
-    quantise(model.graph, tmp_path / 'un_int8.onnx', [tmp_path / 'picture.png'])
+    quantize(model.graph, tmp_path / 'un_int8.onnx', [tmp_path / 'picture.png'])
     eight = Extractor(str(tmp_path / 'un_int8.onnx'), backend='openvino', precision='int8')(picture)
     assert shared(expected, eight, 1) > 0.7
 

@@ -114,7 +114,7 @@ def test_a_run_that_dies_leaves_no_half_file(weights, images, tmp_path, monkeypa
     assert [path for path in (tmp_path / 'labels').rglob('*') if path.is_file()] == []
 
 
-def test_a_photograph_that_cannot_be_read_is_named_and_the_others_are_labelled(weights, images, tmp_path, capsys):
+def test_a_photograph_that_cannot_be_read_is_named_and_the_others_are_labeled(weights, images, tmp_path, capsys):
     (images / 'aa.jpg').write_text('not an image')
     code = adaptation.main([str(weights), str(images), str(tmp_path / 'labels'), '--adaptation.views=1'])
     assert code == 1

@@ -33,7 +33,7 @@ def photographs(tmp_path):
         target.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(path), picture)
         np.savez(target, keypoints=SPOTS, scores=np.ones(len(SPOTS), np.float32))
-    (images / 'unlabelled.png').write_bytes((images / '00.png').read_bytes())
+    (images / 'unlabeled.png').write_bytes((images / '00.png').read_bytes())
     return images, labels
 
 
@@ -44,11 +44,11 @@ def photos(photographs, stream=TRAINING, scale=(120, 240)):
 def test_labels_go_where_their_photograph_goes(photographs):
     dataset, errors = photos(photographs), []
     for sample in map(dataset.__getitem__, range(60)):
-        count, _, _, centres = cv2.connectedComponentsWithStats((sample['image'] > 100).astype(np.uint8))
+        count, _, _, centers = cv2.connectedComponentsWithStats((sample['image'] > 100).astype(np.uint8))
         inside = sample['points'][((sample['points'] > 6) & (sample['points'] < [57, 41])).all(axis=1)]
         for point in inside:
             assert count > 1
-            errors.append(min(centres[1:] - point, key=np.linalg.norm))
+            errors.append(min(centers[1:] - point, key=np.linalg.norm))
     assert len(errors) > 30
     assert np.abs(errors).max() < 0.8
     assert np.abs(np.mean(errors, axis=0)).max() < 0.15

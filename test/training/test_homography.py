@@ -44,8 +44,8 @@ def test_an_impulse_lands_where_its_point_lands():
                 continue
             spot = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 2).astype(np.float32)
             warped = warp_images(torch.from_numpy(spot)[None, None], torch.from_numpy(homography)[None])[0, 0].numpy()
-            centre = (x * warped).sum() / warped.sum(), (y * warped).sum() / warped.sum()
-            np.testing.assert_allclose(centre, target, atol=0.15)
+            center = (x * warped).sum() / warped.sum(), (y * warped).sum() / warped.sum()
+            np.testing.assert_allclose(center, target, atol=0.15)
             np.testing.assert_allclose(
                 warp_points(torch.from_numpy(point)[None], torch.from_numpy(homography)[None])[0, 0], target
             )

@@ -112,13 +112,13 @@ def test_hinge_loss_is_the_papers_sum_over_all_pairs_of_cells(seed):
     unit = F.normalize(descriptors.detach(), dim=2)
     for b in range(2):
         for i0, j0 in np.ndindex(ROWS, COLUMNS):
-            centre = transform_points(homographies[b].numpy(), np.array([8 * j0 + 3.5, 8 * i0 + 3.5]))
+            center = transform_points(homographies[b].numpy(), np.array([8 * j0 + 3.5, 8 * i0 + 3.5]))
             for i1, j1 in np.ndindex(ROWS, COLUMNS):
                 if not valid[b, 0, 8 * i1 : 8 * i1 + 8, 8 * j1 : 8 * j1 + 8].all():
                     continue
                 similarity = float(unit[0, b, :, i0, j0] @ unit[1, b, :, i1, j1])
                 count += 1
-                if np.hypot(*(centre - [8 * j1 + 3.5, 8 * i1 + 3.5])) <= 8:
+                if np.hypot(*(center - [8 * j1 + 3.5, 8 * i1 + 3.5])) <= 8:
                     total += 250 * max(0.0, 1 - similarity)
                 else:
                     total += max(0.0, similarity - 0.2)
@@ -127,7 +127,7 @@ def test_hinge_loss_is_the_papers_sum_over_all_pairs_of_cells(seed):
 
 
 def read(descriptors, x, y):
-    """A map (D, rows, columns) between its cells' centres; beyond the outermost it goes on with its edge."""
+    """A map (D, rows, columns) between its cells' centers; beyond the outermost it goes on with its edge."""
     row, column = (np.clip((v - 3.5) / 8, 0, n - 1) for v, n in ((y, ROWS), (x, COLUMNS)))
     i, j = min(int(row), ROWS - 2), min(int(column), COLUMNS - 2)
     u, v = row - i, column - j

@@ -39,9 +39,9 @@ def test_each_change_does_something_and_stays_in_range(field):
 
 
 def test_noise_is_as_strong_as_it_says():
-    grey = torch.full((64, 1, 40, 56), 0.5)
+    gray = torch.full((64, 1, 40, 56), 0.5)
     config = PhotometricConfig(**{**vars(NOTHING), 'noise': 0.1})
-    deviations = augment(grey, config, generators(torch.arange(64))).std(dim=(1, 2, 3))
+    deviations = augment(gray, config, generators(torch.arange(64))).std(dim=(1, 2, 3))
     assert deviations.max() <= 0.1 * 1.05
     assert deviations.mean() == pytest.approx(0.05, abs=0.012)  # uniform from 0 to 0.1
 

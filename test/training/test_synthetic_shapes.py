@@ -9,10 +9,10 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def plain_canvas(grey=0):
-    """A canvas of one grey, to tell exactly what is drawn on it."""
+def plain_canvas(gray=0):
+    """A canvas of one gray, to tell exactly what is drawn on it."""
     canvas = Canvas(rng(), (80, 60))
-    canvas.image[:] = grey
+    canvas.image[:] = gray
     return canvas
 
 
@@ -63,7 +63,7 @@ def test_what_is_drawn_lies_where_its_corners_say():
         canvas = plain_canvas(0)
         canvas.fill(rectangle(20, 10, 50, 40) + offset, 200)
         picture = cv2.resize(canvas.image, canvas.size, interpolation=cv2.INTER_AREA) / 200
-        # With pixel centres at integers, the pixels of a rectangle weigh in at its middle.
+        # With pixel centers at integers, the pixels of a rectangle weigh in at its middle.
         middle = np.array([(x * picture).sum(), (y * picture).sum()]) / picture.sum()
         errors.append(middle - (np.array([35, 25]) + offset))
         sides.append(np.sqrt(picture.sum()))
@@ -106,7 +106,7 @@ def test_a_junction_below_another_shape_is_no_label():
     assert [30.0, 10.0] not in points
 
 
-def test_crossing_lines_are_labelled_at_their_ends_and_where_they_cross():
+def test_crossing_lines_are_labeled_at_their_ends_and_where_they_cross():
     canvas = plain_canvas()
     canvas.line(np.array([10.0, 30.0]), np.array([50.0, 30.0]), 2, 200)
     canvas.line(np.array([30.0, 10.0]), np.array([30.0, 50.0]), 2, 100)

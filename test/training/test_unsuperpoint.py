@@ -27,7 +27,7 @@ SIZE = (24, 16)
 def test_points_lie_in_their_cells():
     positions = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1).expand(1, 2, 2, 3)
     points = points_of(positions)[0]
-    # Half a cell from its left edge, which is half a pixel left of its first pixel's centre: the cell's centre.
+    # Half a cell from its left edge, which is half a pixel left of its first pixel's center: the cell's center.
     assert points.tolist() == [[3.5, 1.5], [11.5, 1.5], [19.5, 1.5], [3.5, 9.5], [11.5, 9.5], [19.5, 9.5]]
 
 
@@ -140,5 +140,5 @@ def test_training_does_not_collapse(tmp_path):
     assert last['loss'] < 0.8 * first['loss']
     assert last['loss/position'] < first['loss/position']
     assert last['spread/scores'] > 0.05, 'scores are not all the same'
-    assert 0.2 < last['spread/positions'] < 0.35, 'points leave the centres, and not all to the edges'
+    assert 0.2 < last['spread/positions'] < 0.35, 'points leave the centers, and not all to the edges'
     assert last['repeats/high'] > last['repeats/low'] + 0.05

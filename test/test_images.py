@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superpoint_ros.ros import images
+from superpoint_ros import images
 
 RED, GREEN, BLUE = 200, 100, 50
-GREY = round(0.299 * RED + 0.587 * GREEN + 0.114 * BLUE)  # 124: ITU-R BT.601, as OpenCV and cv_bridge
+GRAY = round(0.299 * RED + 0.587 * GREEN + 0.114 * BLUE)  # 124: ITU-R BT.601, as OpenCV and cv_bridge
 
 
 def message(pixels, encoding_, padding=0, big=False, **changed):
@@ -28,7 +28,7 @@ def flat(*channels, dtype=np.uint8):
 
 
 def mosaic(first, second, dtype=np.uint8):
-    """A flat colour behind a Bayer filter with these two rows."""
+    """A flat color behind a Bayer filter with these two rows."""
     values = {'r': RED, 'g': GREEN, 'b': BLUE}
     return np.tile(np.array([[values[c] for c in first], [values[c] for c in second]], dtype), (8, 8))
 
@@ -37,8 +37,8 @@ def mosaic(first, second, dtype=np.uint8):
 @pytest.mark.parametrize(
     ('encoding', 'pixels'),
     [
-        ('mono8', flat(GREY)[..., 0]),
-        ('8UC1', flat(GREY)[..., 0]),
+        ('mono8', flat(GRAY)[..., 0]),
+        ('8UC1', flat(GRAY)[..., 0]),
         ('rgb8', flat(RED, GREEN, BLUE)),
         ('bgr8', flat(BLUE, GREEN, RED)),
         ('8UC3', flat(BLUE, GREEN, RED)),
@@ -48,66 +48,66 @@ def mosaic(first, second, dtype=np.uint8):
         ('bayer_bggr8', mosaic('bg', 'gr')),
         ('bayer_gbrg8', mosaic('gb', 'rg')),
         ('bayer_grbg8', mosaic('gr', 'bg')),
-        ('yuv422', flat(7, GREY)),
-        ('uyvy', flat(7, GREY)),
-        ('yuv422_yuy2', flat(GREY, 7)),
-        ('yuyv', flat(GREY, 7)),
+        ('yuv422', flat(7, GRAY)),
+        ('uyvy', flat(7, GRAY)),
+        ('yuv422_yuy2', flat(GRAY, 7)),
+        ('yuyv', flat(GRAY, 7)),
     ],
 )
-def test_a_flat_colour_has_its_grey_in_every_encoding(encoding, pixels, padding):
-    grey = images.to_grey(message(pixels, encoding, padding))
-    assert grey.dtype == np.uint8
-    assert grey.shape == pixels.shape[:2]
-    np.testing.assert_allclose(grey, GREY, atol=1)
+def test_a_flat_color_has_its_gray_in_every_encoding(encoding, pixels, padding):
+    gray = images.to_gray(message(pixels, encoding, padding))
+    assert gray.dtype == np.uint8
+    assert gray.shape == pixels.shape[:2]
+    np.testing.assert_allclose(gray, GRAY, atol=1)
 
 
 @pytest.mark.parametrize('big', [False, True])
 @pytest.mark.parametrize(
     ('encoding', 'pixels'),
     [
-        ('mono16', flat(257 * GREY, dtype=np.uint16)[..., 0]),
+        ('mono16', flat(257 * GRAY, dtype=np.uint16)[..., 0]),
         ('rgb16', flat(257 * RED, 257 * GREEN, 257 * BLUE, dtype=np.uint16)),
         ('bayer_rggb16', 257 * mosaic('rg', 'gb', np.uint16)),
         ('bayer_grbg16', 257 * mosaic('gr', 'bg', np.uint16)),
     ],
 )
 def test_sixteen_bits_keep_their_range_in_either_byte_order(encoding, pixels, big):
-    grey = images.to_grey(message(pixels, encoding, padding=2, big=big))
-    assert grey.dtype == np.uint16
-    np.testing.assert_allclose(grey, 257 * GREY, atol=257)
+    gray = images.to_gray(message(pixels, encoding, padding=2, big=big))
+    assert gray.dtype == np.uint16
+    np.testing.assert_allclose(gray, 257 * GRAY, atol=257)
 
 
 @pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
-def test_the_first_plane_is_grey(encoding):
+def test_the_first_plane_is_gray(encoding):
     luma = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8)
-    colour_rows = {'nv12': 3, 'nv21': 3, 'nv24': 12}[encoding]
-    planes = np.vstack([luma, np.full((colour_rows, 8), 200, np.uint8)])
-    np.testing.assert_array_equal(images.to_grey(message(planes, encoding, padding=4, height=6)), luma)
+    color_rows = {'nv12': 3, 'nv21': 3, 'nv24': 12}[encoding]
+    planes = np.vstack([luma, np.full((color_rows, 8), 200, np.uint8)])
+    np.testing.assert_array_equal(images.to_gray(message(planes, encoding, padding=4, height=6)), luma)
     with pytest.raises(ValueError, match='rows of 8 bytes'):
-        images.to_grey(message(luma, encoding))
+        images.to_gray(message(luma, encoding))
 
 
 def test_mono8_is_not_copied():
     data = bytearray(range(48))
-    grey = images.to_grey(message(np.zeros((6, 8), np.uint8), 'mono8', data=data))
+    gray = images.to_gray(message(np.zeros((6, 8), np.uint8), 'mono8', data=data))
     data[0] = 77
-    assert grey[0, 0] == 77
+    assert gray[0, 0] == 77
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.integers(0, 2**32 - 1))
 def test_mono8_of_any_size_and_step_comes_out_as_it_went_in(height, width, padding, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    np.testing.assert_array_equal(images.to_grey(message(pixels, 'mono8', padding)), pixels)
+    np.testing.assert_array_equal(images.to_gray(message(pixels, 'mono8', padding)), pixels)
 
 
 @pytest.mark.parametrize(('encoding', 'dtype'), [('32FC1', np.float32), ('64FC1', np.float64), ('16UC1', np.uint16)])
 def test_values_without_agreed_range_are_stretched(encoding, dtype):
     pixels = np.linspace(1000, 3000, 10000).reshape(100, 100).astype(dtype)
-    grey = images.to_grey(message(pixels, encoding))
-    assert grey.dtype == np.uint8
-    assert (grey.min(), grey.max()) == (0, 255)
-    assert np.all(np.diff(grey.ravel().astype(int)) >= 0)
-    middle = grey[50, 0]
+    gray = images.to_gray(message(pixels, encoding))
+    assert gray.dtype == np.uint8
+    assert (gray.min(), gray.max()) == (0, 255)
+    assert np.all(np.diff(gray.ravel().astype(int)) >= 0)
+    middle = gray[50, 0]
     assert abs(int(middle) - 128) <= 2
 
 
@@ -115,20 +115,20 @@ def test_what_is_not_finite_becomes_zero_and_does_not_disturb_the_rest():
     pixels = np.linspace(0, 1, 10000, dtype=np.float32).reshape(100, 100)
     spoilt = pixels.copy()
     spoilt[::7, ::3], spoilt[1::7, ::3], spoilt[2::7, ::3] = np.nan, np.inf, -np.inf
-    grey, whole = images.to_grey(message(spoilt, '32FC1')), images.to_grey(message(pixels, '32FC1'))
+    gray, whole = images.to_gray(message(spoilt, '32FC1')), images.to_gray(message(pixels, '32FC1'))
     good = np.isfinite(spoilt)
-    assert not grey[~good].any()
-    assert np.abs(grey[good].astype(int) - whole[good]).max() <= 2
+    assert not gray[~good].any()
+    assert np.abs(gray[good].astype(int) - whole[good]).max() <= 2
 
 
 def test_a_few_wild_pixels_do_not_flatten_the_picture():
     pixels = np.linspace(0, 1, 10000, dtype=np.float32).reshape(100, 100)
     pixels[5, 5] = 1e30
-    assert images.to_grey(message(pixels, '32FC1')).std() > 60
+    assert images.to_gray(message(pixels, '32FC1')).std() > 60
 
 
 def test_an_image_of_one_value_is_black_not_an_error():
-    assert not images.to_grey(message(np.full((20, 20), 5, np.float32), '32FC1')).any()
+    assert not images.to_gray(message(np.full((20, 20), 5, np.float32), '32FC1')).any()
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_an_image_of_one_value_is_black_not_an_error():
 )
 def test_a_bad_message_gets_a_sentence_that_says_what_is_wrong(changed, expected):
     with pytest.raises(ValueError, match=expected):
-        images.to_grey(message(np.zeros((6, 8), np.uint8), 'mono8', **changed))
+        images.to_gray(message(np.zeros((6, 8), np.uint8), 'mono8', **changed))
 
 
 def test_only_nan_is_an_error():
     with pytest.raises(ValueError, match='no pixel is a finite number'):
-        images.to_grey(message(np.full((20, 20), np.nan, np.float32), '32FC1'))
+        images.to_gray(message(np.full((20, 20), np.nan, np.float32), '32FC1'))
 
 
 def picture():
@@ -174,9 +174,9 @@ def test_jpeg_and_png_decode():
         ).mean()
         < 3
     )
-    colour = np.broadcast_to(np.uint8([BLUE, GREEN, RED]), (60, 80, 3))
+    color = np.broadcast_to(np.uint8([BLUE, GREEN, RED]), (60, 80, 3))
     for extension in ('.jpg', '.png'):
-        np.testing.assert_allclose(images.decompress(compressed(extension, colour)), GREY, atol=2)
+        np.testing.assert_allclose(images.decompress(compressed(extension, color)), GRAY, atol=2)
 
 
 def test_a_png_of_sixteen_bits_stays_so_or_is_stretched():

@@ -1,4 +1,4 @@
-"""`superpoint quantise`: 8-bit convolutions, as many as may be without costing more than is allowed."""
+"""`superpoint quantize`: 8-bit convolutions, as many as may be without costing more than is allowed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from superpoint_ros.evaluation.datasets import PairLoader
 from superpoint_ros.evaluation.methods import methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.files import written_whole
-from superpoint_ros.models import QUANTISED, resolve
-from superpoint_ros.runtimes.quantise import convolutions
-from superpoint_ros.runtimes.quantise import quantise as quantise_graph
+from superpoint_ros.models import QUANTIZED, resolve
+from superpoint_ros.runtimes.quantize import convolutions
+from superpoint_ros.runtimes.quantize import quantize as quantize_graph
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ ACCURACY, REPEATABILITY = 'accuracy_3', 'repeatability'
 Figures = dict[str, float]
 
 
-def quantise(
+def quantize(
     model: str,
     photographs: Path,
     pairs: Path,
@@ -44,7 +44,7 @@ def quantise(
 ) -> str:
     """Make a model's graph with 8-bit convolutions, and write it only if it is nearly as good as the one in fp32.
 
-    Quantises all convolutions; if that costs more than one point of homography accuracy at 3 px, or 2 % of the
+    Quantizes all convolutions; if that costs more than one point of homography accuracy at 3 px, or 2 % of the
     repeatability, it keeps the last layer of each head as it is, and then the first convolution, too.
 
     Args:
@@ -62,11 +62,11 @@ def quantise(
 
     Raises:
         ImportError: NNCF or OpenVINO is not installed.
-        ValueError: a folder has no pictures, or the graph is quantised already.
+        ValueError: a folder has no pictures, or the graph is quantized already.
         RuntimeError: it costs too much in every way; nothing is written.
     """
     graph = resolve(model).file('graph')
-    output = output or graph.with_name(f'{graph.stem}{QUANTISED}.onnx')
+    output = output or graph.with_name(f'{graph.stem}{QUANTIZED}.onnx')
     images = datasets.spread(datasets.images_in(photographs), calibration)
     size = PROTOCOLS['paper'].description.size
     loaders = [
@@ -77,10 +77,10 @@ def quantise(
     exact = _figures(graph, loaders)
     rows: list[dict[str, float | str]] = [{'method': 'fp32', **exact}]
     with TemporaryDirectory() as folder:
-        candidate = Path(folder) / f'{graph.stem}{QUANTISED}.onnx'
+        candidate = Path(folder) / f'{graph.stem}{QUANTIZED}.onnx'
         for name, keep in _ways(onnx.load(graph)):
             logger.info('%s', name)
-            quantise_graph(graph, candidate, images, keep)
+            quantize_graph(graph, candidate, images, keep)
             found = _figures(candidate, loaders)
             rows.append({'method': name, **found})
             if good_enough(exact, found):

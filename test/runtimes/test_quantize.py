@@ -7,11 +7,11 @@ from superpoint_ros.models import resolve
 from superpoint_ros.runtimes import RuntimeConfig, load
 from superpoint_ros.runtimes.onnx_graph import precision_of
 
-pytest.importorskip('nncf', reason='needs nncf to quantise')
+pytest.importorskip('nncf', reason='needs nncf to quantize')
 pytest.importorskip('openvino', reason='needs OpenVINO to run a graph')
 
-from superpoint_ros.evaluation import quantised
-from superpoint_ros.runtimes.quantise import convolutions, quantise
+from superpoint_ros.evaluation import quantized
+from superpoint_ros.runtimes.quantize import convolutions, quantize
 
 
 @pytest.fixture(scope='module')
@@ -30,10 +30,10 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def graph(model, photographs, tmp_path_factory):
-    """A copy of the small model's graph with its quantised twin beside it."""
-    path = tmp_path_factory.mktemp('quantised') / 'small.onnx'
+    """A copy of the small model's graph with its quantized twin beside it."""
+    path = tmp_path_factory.mktemp('quantized') / 'small.onnx'
     path.write_bytes(model.graph.read_bytes())
-    quantise(path, path.with_name('small_int8.onnx'), sorted(photographs.iterdir()))
+    quantize(path, path.with_name('small_int8.onnx'), sorted(photographs.iterdir()))
     return path
 
 
@@ -43,10 +43,10 @@ def infer(path, precision, image):
 
 
 def test_every_convolution_computes_in_8_bits_and_gives_nearly_the_same(graph, photographs):
-    quantised_graph = onnx.load(graph.with_name('small_int8.onnx'))
-    assert precision_of(quantised_graph) == 'int8'
-    made_by = {output: node for node in quantised_graph.graph.node for output in node.output}
-    for node in quantised_graph.graph.node:
+    quantized_graph = onnx.load(graph.with_name('small_int8.onnx'))
+    assert precision_of(quantized_graph) == 'int8'
+    made_by = {output: node for node in quantized_graph.graph.node for output in node.output}
+    for node in quantized_graph.graph.node:
         if node.op_type == 'Conv':
             image, weights = (made_by[name] for name in node.input[:2])
             if image.op_type == 'MaxPool':  # the same before and after
@@ -65,14 +65,14 @@ def test_every_convolution_computes_in_8_bits_and_gives_nearly_the_same(graph, p
 
 def test_convolutions_that_are_kept_stay_as_they_are(graph, photographs, tmp_path):
     names = convolutions(onnx.load(graph))
-    quantise(graph, tmp_path / 'kept.onnx', sorted(photographs.iterdir()), [names[0], names[-1]])
+    quantize(graph, tmp_path / 'kept.onnx', sorted(photographs.iterdir()), [names[0], names[-1]])
     kept = onnx.load(tmp_path / 'kept.onnx')
     weights = {initializer.name: initializer.data_type for initializer in kept.graph.initializer}
     exact = [node.name for node in kept.graph.node if node.op_type == 'Conv' and node.input[1] in weights]
     assert exact == [names[0], names[-1]]
 
 
-def test_auto_takes_the_quantised_graph_if_it_is_of_the_same_weights(graph, photographs, tmp_path, caplog):
+def test_auto_takes_the_quantized_graph_if_it_is_of_the_same_weights(graph, photographs, tmp_path, caplog):
     image = cv2.imread(str(photographs / 'a.png'), cv2.IMREAD_GRAYSCALE)
     assert infer(graph, 'auto', image)[0].precision == 'int8'
     assert infer(graph.with_name('small_int8.onnx'), 'auto', image)[0].precision == 'int8'
@@ -86,7 +86,7 @@ def test_auto_takes_the_quantised_graph_if_it_is_of_the_same_weights(graph, phot
     with pytest.raises(ValueError, match='other weights'):
         infer(copy, 'int8', image)
     twin.unlink()
-    with pytest.raises(FileNotFoundError, match='superpoint quantise'):
+    with pytest.raises(FileNotFoundError, match='superpoint quantize'):
         infer(copy, 'int8', image)
 
 
@@ -95,26 +95,26 @@ def test_torch_has_no_int8(model):
         load(model, RuntimeConfig(backend='torch', device='cpu', precision='int8'))
 
 
-def test_what_cannot_be_quantised_is_said(graph, photographs, tmp_path):
+def test_what_cannot_be_quantized_is_said(graph, photographs, tmp_path):
     images = sorted(photographs.iterdir())
-    with pytest.raises(ValueError, match='quantised already'):
-        quantise(graph.with_name('small_int8.onnx'), tmp_path / 'x.onnx', images)
+    with pytest.raises(ValueError, match='quantized already'):
+        quantize(graph.with_name('small_int8.onnx'), tmp_path / 'x.onnx', images)
     with pytest.raises(ValueError, match='no convolution nonsense'):
-        quantise(graph, tmp_path / 'x.onnx', images, ['nonsense'])
+        quantize(graph, tmp_path / 'x.onnx', images, ['nonsense'])
     with pytest.raises(ValueError, match='none'):
-        quantise(graph, tmp_path / 'x.onnx', [])
+        quantize(graph, tmp_path / 'x.onnx', [])
     (tmp_path / 'text.png').write_text('text')
     with pytest.raises(ValueError, match=r'text\.png'):
-        quantise(graph, tmp_path / 'x.onnx', [tmp_path / 'text.png'])
+        quantize(graph, tmp_path / 'x.onnx', [tmp_path / 'text.png'])
     assert not (tmp_path / 'x.onnx').exists()
 
 
 def test_what_8_bits_may_cost():
     exact = {'accuracy_3': 0.70, 'repeatability': 0.50}
-    assert quantised.good_enough(exact, {'accuracy_3': 0.69, 'repeatability': 0.49})
-    assert not quantised.good_enough(exact, {'accuracy_3': 0.68, 'repeatability': 0.50})
-    assert not quantised.good_enough(exact, {'accuracy_3': 0.70, 'repeatability': 0.48})
-    assert quantised.good_enough({'repeatability': 0.5}, {'repeatability': 0.5})  # a detector alone
+    assert quantized.good_enough(exact, {'accuracy_3': 0.69, 'repeatability': 0.49})
+    assert not quantized.good_enough(exact, {'accuracy_3': 0.68, 'repeatability': 0.50})
+    assert not quantized.good_enough(exact, {'accuracy_3': 0.70, 'repeatability': 0.48})
+    assert quantized.good_enough({'repeatability': 0.5}, {'repeatability': 0.5})  # a detector alone
 
 
 def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tmp_path, monkeypatch):
@@ -126,9 +126,9 @@ def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tm
         seen.append(path)
         return {**figures, 'accuracy_3': figures['accuracy_3'] - next(losses)}
 
-    monkeypatch.setattr(quantised, '_figures', measured)
+    monkeypatch.setattr(quantized, '_figures', measured)
     output = tmp_path / 'out.onnx'
-    told = quantised.quantise(str(graph), photographs, photographs, output, calibration=2)
+    told = quantized.quantize(str(graph), photographs, photographs, output, calibration=2)
     assert 'last convolution' in told
     written = onnx.load(output)
     weights = {initializer.name for initializer in written.graph.initializer}
@@ -137,14 +137,14 @@ def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tm
     assert all(node.input[1] in weights for node in last)
     losses = iter([0.0, 0.05, 0.05, 0.05])
     with pytest.raises(RuntimeError, match='nothing was written'):
-        quantised.quantise(str(graph), photographs, photographs, tmp_path / 'none.onnx', calibration=2)
+        quantized.quantize(str(graph), photographs, photographs, tmp_path / 'none.onnx', calibration=2)
     assert not (tmp_path / 'none.onnx').exists()
 
 
 def test_the_command_compares_with_fp32_in_the_same_run(graph, photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantised, 'ACCURACY_LOSS', 1.0)
-    monkeypatch.setattr(quantised, 'REPEATABILITY_LOSS', 1.0)
-    told = quantised.quantise(
+    monkeypatch.setattr(quantized, 'ACCURACY_LOSS', 1.0)
+    monkeypatch.setattr(quantized, 'REPEATABILITY_LOSS', 1.0)
+    told = quantized.quantize(
         str(graph), photographs, photographs, tmp_path / 'out.onnx', calibration=2, count=2, draws=2
     )
     assert '| fp32 |' in told

@@ -1,4 +1,4 @@
-"""Image messages become grey arrays, which is all that the networks look at.
+"""Image messages become gray arrays, which is all that the networks look at.
 
 Works on anything with the attributes of sensor_msgs/Image and sensor_msgs/CompressedImage (rclpy's messages, rosbags'
 messages), and needs no ROS. Sizes are checked before memory is taken.
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Grey = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Gray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 MAX_SIDE = 16384
 """Longest side in pixels of an image that is taken; longer ones are refused."""
@@ -44,25 +44,25 @@ class CompressedImageMessage(Protocol):
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How pixels lie in memory, and how they become grey.
+    """How pixels lie in memory, and how they become gray.
 
     Args:
         dtype: of one channel, little-endian.
         channels: that are interleaved in a row.
-        to_grey: (H, W) or (H, W, channels) → (H, W) uint8 or uint16.
-        rows: rows in `data` per image row: 1.5 where two subsampled colour planes follow the grey one.
+        to_gray: (H, W) or (H, W, channels) → (H, W) uint8 or uint16.
+        rows: rows in `data` per image row: 1.5 where two subsampled color planes follow the gray one.
     """
 
     dtype: str
     channels: int
-    to_grey: Callable[[Any], Grey]
+    to_gray: Callable[[Any], Gray]
     rows: float = 1
 
 
-def to_grey(message: ImageMessage) -> Grey:
-    """The grey image of a sensor_msgs/Image.
+def to_gray(message: ImageMessage) -> Gray:
+    """The gray image of a sensor_msgs/Image.
 
-    mono8 (and nv12 or nv21, whose first plane is grey) share the message's memory. mono16, rgb16 and 16-bit Bayer
+    mono8 (and nv12 or nv21, whose first plane is gray) share the message's memory. mono16, rgb16 and 16-bit Bayer
     patterns come out as uint16 of full range. 16UC1 and 32FC1 have no agreed range (depth, temperature, range): their
     1st to 99th percentiles are stretched to 0 … 255, and what is not finite becomes 0. Encodings not known here are
     left to cv_bridge where that is installed.
@@ -93,13 +93,13 @@ def to_grey(message: ImageMessage) -> Grey:
     pixels: npt.NDArray[Any] = np.ndarray(shape, dtype, data, strides=strides)
     if not dtype.isnative:
         pixels = pixels.astype(dtype.newbyteorder('='))
-    return encoding.to_grey(pixels)
+    return encoding.to_gray(pixels)
 
 
-def decompress(message: CompressedImageMessage) -> Grey:
-    """The grey image of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
+def decompress(message: CompressedImageMessage) -> Gray:
+    """The gray image of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
-    A 16-bit PNG comes out as uint16, or stretched as in to_grey where `format` says that it was 16UC1.
+    A 16-bit PNG comes out as uint16, or stretched as in to_gray where `format` says that it was 16UC1.
 
     Returns:
         (H, W) uint8 or uint16, as stored (an EXIF orientation is not applied: calibrations know nothing of it).
@@ -163,7 +163,7 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _by_cv_bridge(message: ImageMessage) -> Grey:
+def _by_cv_bridge(message: ImageMessage) -> Gray:
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except (ImportError, AttributeError):  # AttributeError: built for NumPy 1, loaded with NumPy 2
@@ -213,7 +213,7 @@ def _channel(index: int) -> Callable[[Any], Any]:
     return lambda pixels: cv2.extractChannel(pixels, index)
 
 
-_COLOURS = {
+_COLORS = {
     'rgb': (3, cv2.COLOR_RGB2GRAY),
     'bgr': (3, cv2.COLOR_BGR2GRAY),
     'rgba': (4, cv2.COLOR_RGBA2GRAY),
@@ -237,7 +237,7 @@ _ENCODINGS: dict[str, _Encoding] = {
     '64FC1': _Encoding('<f8', 1, stretch),
     **{
         f'{name}{bits}': _Encoding(f'<u{bits // 8}', channels, _by(code))
-        for (name, (channels, code)), bits in itertools.product(_COLOURS.items(), (8, 16))
+        for (name, (channels, code)), bits in itertools.product(_COLORS.items(), (8, 16))
     },
     **{
         f'bayer_{name}{bits}': _Encoding(f'<u{bits // 8}', 1, _by(code))

@@ -1,4 +1,4 @@
-"""From an .onnx graph to one whose convolutions compute in 8 bits: NNCF's post-training quantisation."""
+"""From an .onnx graph to one whose convolutions compute in 8 bits: NNCF's post-training quantization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 320
 """Longest side in pixels of the photographs that are run to see the range of each activation."""
 
 
-def quantise(graph: Path, output: Path, photographs: Sequence[Path], keep: Sequence[str] = ()) -> None:
+def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Sequence[str] = ()) -> None:
     """Write a graph with 8-bit convolutions: QuantizeLinear and DequantizeLinear around them, as any back end reads.
 
     Inputs, outputs and metadata (the checksum of the weights, too) are those of the graph.
@@ -33,15 +33,15 @@ def quantise(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
 
     Raises:
         ImportError: NNCF or ONNX Runtime, which it runs the graph with, is not installed.
-        ValueError: the graph is quantised already, has no such convolution, or a photograph cannot be read.
+        ValueError: the graph is quantized already, has no such convolution, or a photograph cannot be read.
     """
     try:
         import nncf
     except ImportError as error:
-        raise ImportError(f'quantisation needs nncf ({error}); pip install superpoint_ros[train]') from error
+        raise ImportError(f'quantization needs nncf ({error}); pip install superpoint_ros[train]') from error
     model = onnx.load(graph)
     if precision_of(model) == 'int8':
-        raise ValueError(f'{graph}: quantised already')
+        raise ValueError(f'{graph}: quantized already')
     if wrong := sorted(set(keep) - set(convolutions(model))):
         raise ValueError(f'{graph}: no convolution {", ".join(wrong)}; it has {", ".join(convolutions(model))}')
     images = list(_images(photographs))
@@ -67,7 +67,7 @@ def convolutions(model: onnx.ModelProto) -> list[str]:
 
 def _images(paths: Sequence[Path]) -> Iterator[Floats]:
     if not paths:
-        raise ValueError('quantisation needs photographs to see what the network sees, and there are none')
+        raise ValueError('quantization needs photographs to see what the network sees, and there are none')
     for path in paths:
         image: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if image is None:
