@@ -16,21 +16,26 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from superpoint_ros.files import written_whole
+from superpoint_ros.networks.lightglue import LightGlue, LightGlueConfig
 from superpoint_ros.networks.superpoint import ConvBlock, SuperPoint, SuperPointConfig
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 
 Network = SuperPoint | UnSuperPoint
+"""Maps images to heads."""
 
-NETWORKS: dict[str, tuple[Any, Any]] = {
+Networks = dict[str, tuple[Any, Any]]
+"""The network and configuration classes of each model family, by the `model` of a file's metadata."""
+
+EXTRACTORS: Networks = {
     'superpoint': (SuperPoint, SuperPointConfig),
     'unsuperpoint': (UnSuperPoint, UnSuperPointConfig),
 }
-"""The network and configuration classes of each model family, by the `model` of a file's metadata."""
+MATCHERS: Networks = {'lightglue': (LightGlue, LightGlueConfig)}
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def save(path: Path | str, network: Network) -> None:
+def save(path: Path | str, network: Network | LightGlue) -> None:
     """Write a network to a .safetensors file; the file appears whole or not at all."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
     with written_whole(path) as partial:
@@ -39,13 +44,21 @@ def save(path: Path | str, network: Network) -> None:
 
 
 def load(path: Path | str) -> Network:
-    """Read a network that `save` wrote; it comes in evaluation mode, on the CPU.
+    """Read an extractor's network that `save` wrote; it comes in evaluation mode, on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a complete .safetensors file of ours, or its tensors do not fit its configuration.
+        ValueError: not a complete .safetensors file of an extractor, or its tensors do not fit its configuration.
     """
-    path = Path(path)
+    return _load(Path(path), EXTRACTORS)
+
+
+def load_matcher(path: Path | str) -> LightGlue:
+    """Read a matcher's network; as `load` otherwise."""
+    return _load(Path(path), MATCHERS)
+
+
+def _load(path: Path, networks: Networks) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
     try:
@@ -54,12 +67,12 @@ def load(path: Path | str) -> Network:
         raise ValueError(f'{path}: not a complete .safetensors file ({error})') from error
     with file:
         metadata = file.metadata() or {}
-        if metadata.get('model') not in NETWORKS:
+        if metadata.get('model') not in networks:
             raise ValueError(
                 f'{path}: expected a checkpoint of superpoint_ros, which has in its metadata a model '
-                f'({", ".join(NETWORKS)}) and its config; found metadata {metadata}'
+                f'({", ".join(networks)}) and its config; found metadata {metadata}'
             )
-        network_class, config_class = NETWORKS[metadata['model']]
+        network_class, config_class = networks[metadata['model']]
         try:
             config = config_class(**json.loads(metadata['config']))
         except (KeyError, TypeError, ValueError) as error:
@@ -72,9 +85,10 @@ def load(path: Path | str) -> Network:
     return network.float().eval()
 
 
-def metadata_of(network: Network) -> dict[str, str]:
+def metadata_of(network: Network | LightGlue) -> dict[str, str]:
     """What a file of this network says of it: the model family, and the configuration as JSON."""
-    model = next(name for name, (network_class, _) in NETWORKS.items() if isinstance(network, network_class))
+    networks = EXTRACTORS | MATCHERS
+    model = next(name for name, (network_class, _) in networks.items() if isinstance(network, network_class))
     return {'model': model, 'config': json.dumps(dataclasses.asdict(network.config))}
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.lightglue import LightGlue, LightGlueConfig
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 
 SMALL = SuperPointConfig((8, 8, 16, 16), head_channels=16, descriptor_size=24)
@@ -46,6 +47,26 @@ def test_saved_loaded_and_folded_networks_compute_the_same(norm, depth, tmp_path
             torch.testing.assert_close(close, expected, rtol=1e-4, atol=1e-4)
     norms = [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert bool(norms) == (norm == 'after_relu')
+
+
+def test_a_matcher_comes_back_with_the_extractor_it_was_trained_for(tmp_path):
+    path = tmp_path / 'matcher.safetensors'
+    network = LightGlue(LightGlueConfig(8, 16, 2, 1, extractor='superpoint', extractor_checksum='0a1b'))
+    checkpoint.save(path, network)
+    loaded = checkpoint.load_matcher(path)
+    assert loaded.config == network.config
+    inputs = torch.rand(2, 5, 2), torch.rand(2, 5, 8), torch.ones(2, 5), torch.rand(2, 5)
+    with torch.no_grad():
+        assert torch.equal(loaded(*inputs)['log_assignment'], network(*inputs)['log_assignment'])
+
+
+def test_extractors_and_matchers_are_not_taken_for_each_other(tmp_path):
+    path = tmp_path / 'network.safetensors'
+    checkpoint.save(path, LightGlue(LightGlueConfig(8, 16, 2, 1)))
+    refused(path, r'expected .* a model \(superpoint, unsuperpoint\)')
+    checkpoint.save(path, SuperPoint(SMALL))
+    with pytest.raises(ValueError, match=r'expected .* a model \(lightglue\)'):
+        checkpoint.load_matcher(path)
 
 
 def test_everyone_may_read_the_file(tmp_path):

@@ -1,0 +1,177 @@
+"""LightGlue (Lindenberger, Sarlin, Pollefeys 2023, arXiv 2306.13643): matches the keypoints of two images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MASKED = -1e4
+"""Added to the logits of padding: its exponential is 0, and half precision holds the sum."""
+
+
+@dataclass(frozen=True)
+class LightGlueConfig:
+    """Shape of a LightGlue network, and whose features it matches. The paper's is 256 wide and has 9 layers.
+
+    Args:
+        descriptor_size: length D of the descriptors.
+        width: length of a keypoint's state, a multiple of twice the heads.
+        heads: attention heads; each takes width / heads elements.
+        layers: pairs of a self-attention and a cross-attention.
+        use_scores: whether the detector's scores are an input; the paper does not use them.
+        extractor: name of the model whose features the network was trained for.
+        extractor_checksum: SHA-256 of that model's weights.
+    """
+
+    descriptor_size: int = 256
+    width: int = 128
+    heads: int = 4
+    layers: int = 3
+    use_scores: bool = True
+    extractor: str = ''
+    extractor_checksum: str = ''
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value).__name__ != field.type:
+                raise ValueError(f'{field.name}: expected {field.type}, got {value!r}')
+            most = 64 if field.name in ('heads', 'layers') else 4096
+            if field.type == 'int' and not 1 <= value <= most:
+                raise ValueError(f'{field.name}: expected a number from 1 to {most}, got {value}')
+        if self.width % (2 * self.heads):
+            raise ValueError(f'width: expected a multiple of {2 * self.heads}, twice the heads, got {self.width}')
+
+
+class LightGlue(nn.Module):
+    """Maps the keypoints of B pairs of images to the logarithms of their match probabilities.
+
+    In each input, the first B rows are the first images and the last B rows the second images, all with N keypoints, of
+    which some may be padding.
+
+    Args of forward:
+        keypoints: (2·B, N, 2), relative to the image's center, divided by half its longest side.
+        descriptors: (2·B, N, D) with unit rows.
+        valid: (2·B, N) float, 1 for a keypoint and 0 for padding.
+        scores: (2·B, N) in [0, 1], if the configuration uses them.
+
+    Returns from forward, by name:
+        log_assignment: (B, N, N), the logarithm of the probability that keypoint i of the first image matches keypoint
+            j of the second one (equation 8); of padding it means nothing.
+    """
+
+    def __init__(self, config: LightGlueConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, heads, layers = config.width, config.heads, range(config.layers)
+        self.input = nn.Linear(config.descriptor_size + config.use_scores, width)
+        self.frequencies = nn.Linear(2, width // 2, bias=False)
+        nn.init.normal_(self.frequencies.weight)
+        self.self_attention = nn.ModuleList(Attention(width, heads, own_keys=True) for _ in layers)
+        self.cross_attention = nn.ModuleList(Attention(width, heads, own_keys=False) for _ in layers)
+        self.assignment = nn.ModuleList(Assignment(width) for _ in layers)
+
+    def forward(
+        self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        *_, last = self.states(keypoints, descriptors, valid, scores)
+        log_assignment, _ = self.assignment[-1](last, valid)
+        return {'log_assignment': log_assignment}
+
+    def states(
+        self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The states (2·B, N, width) of the keypoints after each layer; arguments as in forward."""
+        if self.config.use_scores:
+            assert scores is not None
+            descriptors = torch.cat([descriptors, scores[..., None]], dim=-1)
+        state = self.input(descriptors)
+        angles = split_heads(self.frequencies(keypoints), self.config.heads)
+        rotation = angles.cos(), angles.sin()
+        bias = (1 - valid)[:, None, None] * MASKED
+        for self_attention, cross_attention in zip(self.self_attention, self.cross_attention, strict=True):
+            state = self_attention(state, state, bias, rotation)
+            state = cross_attention(state, swap_images(state), swap_images(bias))
+            yield state
+
+
+class Attention(nn.Module):
+    """Updates the states of keypoints with what they gather from those of an image (section 3.1).
+
+    Args:
+        width: length of a state.
+        heads: attention heads.
+        own_keys: whether keys have their own projection, as in self-attention; in cross-attention queries are keys.
+    """
+
+    def __init__(self, width: int, heads: int, own_keys: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width) if own_keys else None
+        self.value = nn.Linear(width, width)
+        self.message = nn.Linear(width, width)
+        self.update = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(
+        self, state: Tensor, source: Tensor, bias: Tensor, rotation: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """The new states.
+
+        Args:
+            state: (2·B, N, width), of the keypoints that attend.
+            source: (2·B, N, width), of the keypoints that they attend to.
+            bias: (2·B, 1, 1, N), added to the attention logits of the source.
+            rotation: cosines and sines (2·B, heads, N, width / heads / 2) of the rotary encoding, or none.
+        """
+        to_key = self.query if self.key is None else self.key
+        query, key = split_heads(self.query(state), self.heads), split_heads(to_key(source), self.heads)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        value = split_heads(self.value(source), self.heads)
+        gathered = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype))
+        message = self.message(gathered.transpose(1, 2).flatten(2))
+        return state + self.update(torch.cat([state, message], dim=-1))
+
+
+class Assignment(nn.Module):
+    """Turns states into the logarithms of match probabilities (section 3.2)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, width)
+        self.matchability = nn.Linear(width, 1)
+
+    def forward(self, state: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The log assignment (B, N, N), and the logits (2·B, N) of having a match at all."""
+        projected0, projected1 = (self.projection(state) * state.shape[-1] ** -0.25).chunk(2)
+        similarity = (projected0 @ projected1.mT).float()
+        padding0, padding1 = ((1 - valid) * MASKED).chunk(2)
+        logits = self.matchability(state).squeeze(-1).float()
+        matchable0, matchable1 = F.logsigmoid(logits).chunk(2)
+        log_assignment = (similarity + padding1[:, None]).log_softmax(dim=2) + matchable0[:, :, None]
+        log_assignment = log_assignment + (similarity + padding0[:, :, None]).log_softmax(dim=1) + matchable1[:, None]
+        return log_assignment, logits
+
+
+def split_heads(states: Tensor, heads: int) -> Tensor:
+    """(B, N, W) as (B, heads, N, W / heads)."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def swap_images(tensor: Tensor) -> Tensor:
+    """First and second images exchanged."""
+    first, second = tensor.chunk(2)
+    return torch.cat([second, first])
+
+
+def rotate(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn element i of the first half of each vector together with element i of the second half (equation 4)."""
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], dim=-1)
