@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from superpoint_ros.features import Features, Floats, Matches
+from superpoint_ros.features import Features, Matches
+from superpoint_ros.tracking import Tracks
 
 MATCH = np.dtype(
     [
@@ -76,9 +77,7 @@ def encode_features(features: Features, descriptor_type: str = 'int8') -> npt.ND
     return cloud
 
 
-def decode_features(
-    data: Any, width: int, point_step: int, fields: Iterable[Any], image_size: tuple[int, int] = (0, 0)
-) -> Features:
+def decode_features(data: Any, width: int, point_step: int, fields: Iterable[Any], info: str = '') -> Features:
     """Features from a point cloud.
 
     Args:
@@ -86,7 +85,7 @@ def decode_features(
         width: number of points.
         point_step: bytes per point.
         fields: the message's fields, with attributes name, offset, datatype and count.
-        image_size: (width, height) in pixels, from features/info.
+        info: JSON of features/info, for checksum and image size; empty if unknown.
 
     Raises:
         ValueError: the data is shorter than the message says, or a field is missing or of another type.
@@ -107,7 +106,8 @@ def decode_features(
             descriptors /= np.maximum(length, 1e-12)[:, None]
     else:
         descriptors = np.empty((len(cloud), 0), np.float32)
-    return Features(keypoints, cloud['score'].astype(np.float32), descriptors, image_size)
+    checksum, image_size = read_features_info(info)
+    return Features(keypoints, cloud['score'].astype(np.float32), descriptors, image_size, checksum)
 
 
 def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) -> npt.NDArray[np.void]:
@@ -160,6 +160,20 @@ def features_info(
     )
 
 
+def read_features_info(info: str) -> tuple[str, tuple[int, int]]:
+    """Checksum and image size in features/info.
+
+    Returns:
+        If the text is not what features_info makes: the whole text in place of the checksum, and (0, 0).
+    """
+    try:
+        facts = json.loads(info)
+        width, height = facts['image_size']
+        return str(facts['checksum']), (int(width), int(height))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return info, (0, 0)
+
+
 def encode_matches(features0: Features, features1: Features, matches: Matches) -> npt.NDArray[np.void]:
     """Matches as an array of records."""
     cloud = np.empty(len(matches), MATCH)
@@ -170,11 +184,9 @@ def encode_matches(features0: Features, features1: Features, matches: Matches) -
     return cloud
 
 
-def encode_tracks(
-    ids: npt.NDArray[np.integer], ages: npt.NDArray[np.integer], keypoints: Floats, scores: Floats
-) -> npt.NDArray[np.void]:
+def encode_tracks(tracks: Tracks) -> npt.NDArray[np.void]:
     """Tracks as an array of records."""
-    cloud = np.empty(len(ids), TRACK)
-    cloud['id'], cloud['age'], cloud['score'] = ids, ages, scores
-    cloud['x'], cloud['y'] = keypoints.T
+    cloud = np.empty(len(tracks), TRACK)
+    cloud['id'], cloud['age'], cloud['score'] = tracks.ids, tracks.ages, tracks.scores
+    cloud['x'], cloud['y'] = tracks.keypoints.T
     return cloud

@@ -19,6 +19,9 @@ from superpoint_ros.matching import MatchConfig, verify
 from superpoint_ros.matching import match as match_features
 from superpoint_ros.runtimes import RuntimeConfig
 
+ARRAYS = ('keypoints', 'scores', 'descriptors', 'image_size')
+"""Attributes of Features in an .npz file."""
+
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -59,7 +62,7 @@ def detect(
             failed.append(str(error))
             continue
         with written_whole(output / f'{name}.npz') as partial:
-            np.savez(partial, **vars(features))
+            np.savez(partial, **{name: getattr(features, name) for name in ARRAYS})
         if pictures:
             with written_whole(output / f'{name}.png') as partial:
                 cv2.imwrite(str(partial), drawing.draw_keypoints(_eight_bits(image), features))

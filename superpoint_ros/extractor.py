@@ -127,7 +127,8 @@ class Extractor:
                 [small_masks[i] for i in members],
             )
             decoded.update(zip(members, results, strict=True))
-        return [finish(decoded[i], image, mask) for i, (image, mask) in enumerate(zip(prepared, masks, strict=True))]
+        finished = [finish(decoded[i], *pair) for i, pair in enumerate(zip(prepared, masks, strict=True))]
+        return [dataclasses.replace(features, checksum=self.runtime.checksum) for features in finished]
 
     def configure(self, **options: Any) -> None:
         """Change options of DecodeConfig; the next call uses them.

@@ -1,4 +1,4 @@
-"""What comes out of an image, and what comes out of two of them.
+"""Features of one image and matches of two, as NumPy arrays.
 
 Pixels are (x, y), float32, with pixel centers at integers: (0, 0) is the center of the top-left pixel, as in OpenCV
 and in ROS. Everything public in this package uses this convention, and sizes are (width, height).
@@ -6,7 +6,7 @@ and in ROS. Everything public in this package uses this convention, and sizes ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,8 @@ class Features:
         keypoints: (N, 2) float32, pixels (x, y) of the image that was given, whatever size the network ran at.
         scores: (N,) float32 in [0, 1], descending.
         descriptors: (N, D) float32 with unit rows; D is 0 for a detector without descriptors.
-        image_size: (width, height) of the image in pixels.
+        image_size: (width, height) of the image in pixels; (0, 0) if unknown.
+        checksum: SHA-256 of the model's weights; empty if unknown. Descriptors of two models cannot be compared.
 
     Raises:
         ValueError: the arrays do not have these shapes and types.
@@ -32,6 +33,7 @@ class Features:
     scores: Floats
     descriptors: Floats
     image_size: tuple[int, int]
+    checksum: str = ''
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
@@ -48,7 +50,9 @@ class Features:
 
     def __getitem__(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Features:
         """The features at a slice, an index array or a boolean mask."""
-        return Features(self.keypoints[index], self.scores[index], self.descriptors[index], self.image_size)
+        return replace(
+            self, keypoints=self.keypoints[index], scores=self.scores[index], descriptors=self.descriptors[index]
+        )
 
 
 @dataclass(frozen=True, eq=False)

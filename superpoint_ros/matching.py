@@ -7,7 +7,7 @@ float32 matrix product takes 2.3 ms on two cores with AVX-512, torch's integer o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -23,6 +23,16 @@ BLOCK = 128
 
 GEOMETRIES = {'homography': 4, 'fundamental': 7, 'essential': 5}
 """How many matches each geometry needs."""
+
+
+class Matcher(Protocol):
+    """Matches the features of two images: `match` with its defaults, or `functools.partial(match, config=...)`.
+
+    Raises:
+        ValueError: the features cannot be compared; see check_comparable.
+    """
+
+    def __call__(self, features0: Features, features1: Features, /) -> Matches: ...
 
 
 @dataclass(frozen=True)
@@ -80,13 +90,9 @@ def match(
         At most min(N0, N1) matches in the order of features0.
 
     Raises:
-        ValueError: descriptors differ in size or have size 0, or predicted is not (N0, 2).
+        ValueError: the features cannot be compared (see check_comparable), or predicted is not (N0, 2).
     """
-    size0, size1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
-    if size0 != size1:
-        raise ValueError(f'descriptors of different sizes, {size0} and {size1}: features of two models do not match')
-    if size0 == 0:
-        raise ValueError('features without descriptors cannot be matched: use a model that describes its keypoints')
+    check_comparable(features0, features1)
     if predicted is not None and predicted.shape != (len(features0), 2):
         raise ValueError(f'predicted: expected shape ({len(features0)}, 2), got {predicted.shape}')
     if not len(features0) or not len(features1):
@@ -106,6 +112,23 @@ def match(
     # Exactly equal descriptors in the first image may claim the same feature of the second: the first of them gets it.
     index0 = index0[np.sort(np.unique(best[index0], return_index=True)[1])]
     return Matches(np.stack([index0, best[index0]], axis=1).astype(np.uint32), similarity[index0])
+
+
+def check_comparable(features0: Features, features1: Features) -> None:
+    """Check that two sets of features have descriptors, and that these come from one model as far as known.
+
+    Raises:
+        ValueError: one sentence that says why they cannot be matched.
+    """
+    size0, size1 = features0.descriptors.shape[1], features1.descriptors.shape[1]
+    if size0 != size1:
+        raise ValueError(f'descriptors of different sizes, {size0} and {size1}: features of two models do not match')
+    if size0 == 0:
+        raise ValueError('features without descriptors cannot be matched: use a model that describes its keypoints')
+    known = features0.checksum, features1.checksum
+    if all(known) and known[0] != known[1]:
+        short = ' and '.join(checksum[:12] for checksum in known)
+        raise ValueError(f'features of two models do not match (checksums {short})')
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,11 +112,11 @@ class Tracker:
         kept = missing & (known.lost < self.config.max_lost_frames)
         lost = replace(known.features, keypoints=expected)[kept]
         self._known = _Known(
-            features=Features(
-                np.concatenate([features.keypoints, lost.keypoints]),
-                np.concatenate([features.scores, lost.scores]),
-                np.concatenate([features.descriptors, lost.descriptors]),
-                features.image_size,
+            features=replace(
+                features,
+                keypoints=np.concatenate([features.keypoints, lost.keypoints]),
+                scores=np.concatenate([features.scores, lost.scores]),
+                descriptors=np.concatenate([features.descriptors, lost.descriptors]),
             ),
             ids=np.concatenate([ids, known.ids[kept]]),
             ages=np.concatenate([ages, known.ages[kept]]),

@@ -7,6 +7,7 @@ import pytest
 
 from superpoint_ros import clouds
 from superpoint_ros.features import Features, Matches
+from superpoint_ros.tracking import Tracks
 
 
 def features(count, depth, seed=0):
@@ -46,7 +47,7 @@ def decode(cloud, **changes):
         'width': len(cloud),
         'point_step': cloud.dtype.itemsize,
         'fields': clouds.point_fields(cloud.dtype),
-        'image_size': (640, 480),
+        'info': clouds.features_info('superpoint', 'abc', 256, 'int8', (640, 480)),
     }
     return clouds.decode_features(**(arguments | changes))
 
@@ -60,6 +61,7 @@ def test_features_there_and_back(count, depth, kind, tolerance):
     np.testing.assert_array_equal(got.keypoints, sent.keypoints)
     np.testing.assert_array_equal(got.scores, sent.scores)
     assert got.image_size == sent.image_size
+    assert got.checksum == 'abc'
     np.testing.assert_allclose(got.descriptors, sent.descriptors, atol=tolerance)
     np.testing.assert_allclose(np.linalg.norm(got.descriptors, axis=1), 1 if depth else 0, atol=1e-5)
 
@@ -112,13 +114,20 @@ def test_matches_and_tracks():
     assert cloud['y0'].tolist() == first.keypoints[[0, 3], 1].tolist()
     assert cloud['index0'].tolist() == [0, 3]
     assert cloud['similarity'].tolist() == matches.similarities.tolist()
-    tracks = clouds.encode_tracks(np.array([7, 9]), np.array([1, 2]), first.keypoints[:2], first.scores[:2])
+    ids, ages = np.array([7, 9], np.uint32), np.array([1, 2], np.uint32)
+    tracks = clouds.encode_tracks(Tracks(ids, ages, first.keypoints[:2], first.scores[:2]))
     assert tracks['id'].tolist() == [7, 9]
     assert tracks['age'].tolist() == [1, 2]
     assert tracks['y'].tolist() == first.keypoints[:2, 1].tolist()
-    none = clouds.encode_tracks(np.array([], int), np.array([], int), first.keypoints[:0], first.scores[:0])
-    assert len(none) == 0
+    assert len(clouds.encode_tracks(Tracks(ids[:0], ages[:0], first.keypoints[:0], first.scores[:0]))) == 0
 
 
 def test_info_is_json():
     assert isinstance(json.loads(clouds.features_info('superpoint', 'abc', 256, 'int8', (640, 480))), dict)
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'ORB', '[]', '{}', '{"checksum": "abc", "image_size": 640}', '[' * 100_000, '{"checksum": "\\ud800"}']
+)
+def test_info_of_other_detectors_identifies_the_model_by_its_whole_text(text):
+    assert clouds.read_features_info(text) == (text, (0, 0))

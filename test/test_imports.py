@@ -13,7 +13,7 @@ PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
     'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'images', 'matching',
-    'models', 'resources', 'runtimes', 'tracking',
+    'models', 'resources', 'runtimes', 'stream_tracker', 'tracking',
 ]  # fmt: skip
 
 PARTS = ['benchmark', 'bags', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']

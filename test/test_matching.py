@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -149,6 +151,15 @@ def test_stereo_band_knows_rows_and_the_sign_of_disparity():
     assert pairs(match(left, at_angles([5], [(51, 20)]), band)) == [(0, 0)], 'a far point, measured with noise'
     assert pairs(match(left, at_angles([5], [(70, 20)]), band)) == [], 'behind the cameras'
     assert pairs(match(left, at_angles([5], [(30, 22)]), band)) == [], 'another row'
+
+
+def test_features_of_two_models_are_refused():
+    rng = np.random.default_rng(0)
+    first, second = (replace(random_features(rng, 3), checksum=checksum * 64) for checksum in 'ab')
+    with pytest.raises(ValueError, match='checksums aaaaaaaaaaaa and bbbbbbbbbbbb'):
+        match(first, second)
+    match(first, replace(second, checksum=first.checksum))
+    match(first, replace(second, checksum=''))
 
 
 def test_bad_input_is_named():

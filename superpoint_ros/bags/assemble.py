@@ -12,11 +12,13 @@ from rosbags.convert.converter import create_connections_converters
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from superpoint_ros.bags.follow import Follower, Following
+from superpoint_ros import clouds
+from superpoint_ros.bags.follow import Following
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.parts import Finished, Message, features_of, part_messages
 from superpoint_ros.bags.read import messages, namespace, open_bag
-from superpoint_ros.bags.write import CLOUD, BagWriter, bag_writer
+from superpoint_ros.bags.write import CLOUD, BagWriter, bag_writer, string_of
+from superpoint_ros.stream_tracker import Frame, StreamTracker
 
 OUR_TOPICS = ('features', 'features/info', 'matches', 'matches/first', 'tracks')
 """Names of the topics that are written beside an image topic."""
@@ -59,7 +61,7 @@ class _Ours:
         self._writer = writer
         self._following = following
         self._infos: dict[str, bytes] = {}
-        self._followers: dict[str, Follower] = {}
+        self._trackers: dict[str, StreamTracker] = {}
 
     def write(self, message: Message) -> None:
         camera = message.topic.removesuffix('/info').removesuffix('/features')
@@ -70,24 +72,26 @@ class _Ours:
         elif self._infos.get(camera) != message.data:  # each part says it again
             self._writer.raw(message.topic, message.msgtype, message.stamp, message.data)
             self._infos[camera] = message.data
-            if camera in self._followers:  # images of another size
-                self._followers[camera].reset()
 
     def _follow(self, camera: str, message: Message) -> None:
-        follower = self._followers.setdefault(camera, Follower(self._following))
-        features, header = features_of(message)
-        step = follower.take(features, header)
-        if step and self._following.track:
-            self._writer.cloud(f'{camera}/tracks', message.stamp, step.tracks, header)
-        if step and step.matches is not None and self._following.match:
-            self._writer.reference(f'{camera}/matches/first', message.stamp, header, step.first)
-            self._writer.cloud(f'{camera}/matches', message.stamp, step.matches, header)
+        config = self._following
+        tracker = self._trackers.setdefault(camera, StreamTracker(config.match_config, config.tracker_config))
+        features, header = features_of(message, string_of(self._infos[camera]))
+        step = tracker.update(Frame(header, features))
+        if step and config.track:
+            self._writer.cloud(f'{camera}/tracks', message.stamp, clouds.encode_tracks(step.tracks), header)
+        if step and step.matched and config.match:
+            first, matches = step.matched
+            self._writer.reference(f'{camera}/matches/first', message.stamp, header, first.header)
+            cloud = clouds.encode_matches(first.features, features, matches)
+            self._writer.cloud(f'{camera}/matches', message.stamp, cloud, header)
 
     def complaints(self) -> list[str]:
         return [
-            f'{camera}/features: {follower.late} images are not tracked, their stamps are not after those before them'
-            for camera, follower in self._followers.items()
-            if follower.late
+            f'{camera}/features: {tracker.stream.late} images are not tracked, their stamps are not after those before '
+            'them'
+            for camera, tracker in self._trackers.items()
+            if tracker.stream.late
         ]
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from superpoint_ros import clouds
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.read import messages, namespace, open_bag
-from superpoint_ros.bags.write import STRING, BagWriter, bag_writer, typestore
+from superpoint_ros.bags.write import STRING, BagWriter, bag_writer, string_of, typestore
 from superpoint_ros.features import Features
 
 
@@ -75,10 +75,10 @@ def part_messages(job: Job, segment: int) -> Iterator[Message]:
             yield Message(stamp, connection.topic, connection.msgtype, data)
 
 
-def features_of(message: Message, image_size: tuple[int, int] = (0, 0)) -> tuple[Features, Any]:
-    """The features in a message of a part, and its header."""
+def features_of(message: Message, info: str) -> tuple[Features, Any]:
+    """The features in a message of a part, of which features/info says this, and its header."""
     cloud: Any = typestore().deserialize_cdr(message.data, message.msgtype)
-    return clouds.decode_features(cloud.data, cloud.width, cloud.point_step, cloud.fields, image_size), cloud.header
+    return clouds.decode_features(cloud.data, cloud.width, cloud.point_step, cloud.fields, info), cloud.header
 
 
 def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
@@ -88,16 +88,14 @@ def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
     those after the first get -1, -2, … behind it.
     """
     topics = {f'{namespace(topic)}/features': topic.strip('/') for topic in job.topics}
-    sizes: dict[str, tuple[int, int]] = {}
+    infos: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for segment in finished:
         for message in part_messages(job, segment):
             if message.msgtype == STRING:
-                text: Any = typestore().deserialize_cdr(message.data, STRING)
-                width, height = json.loads(text.data)['image_size']
-                sizes[message.topic.removesuffix('/info')] = width, height
+                infos[message.topic.removesuffix('/info')] = string_of(message.data)
                 continue
-            features, header = features_of(message, sizes[message.topic])
+            features, header = features_of(message, infos[message.topic])
             stamp = header.stamp.sec * 10**9 + header.stamp.nanosec or message.stamp
             name = f'{topics[message.topic]}/{stamp}'
             yield f'{name}-{seen[name]}' if seen[name] else name, features

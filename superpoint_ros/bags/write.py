@@ -28,6 +28,12 @@ def typestore() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
+def string_of(data: bytes) -> str:
+    """The text in a serialized std_msgs/String."""
+    message: Any = typestore().deserialize_cdr(data, STRING)
+    return str(message.data)
+
+
 @contextmanager
 def bag_writer(path: Path, storage: str = 'mcap') -> Iterator[BagWriter]:
     """A new bag; without an error in the block it is whole at its end."""

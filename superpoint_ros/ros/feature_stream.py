@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Callable
@@ -15,16 +14,14 @@ import numpy.typing as npt
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from std_msgs.msg import Header, String
+from std_msgs.msg import String
 
 from superpoint_ros import images
-from superpoint_ros.features import Features
 from superpoint_ros.ros.diagnostics import Statistics
 from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.subscription import MatchedSubscription
+from superpoint_ros.stream_tracker import Frame, nanoseconds
 
-JUMP_BACK = 10**9
-"""A stamp that is this much before the last one, in ns, means that time began anew; less means a late message."""
 IMAGES_KEPT = 10
 """Images kept to draw on, until the features come that were found in them."""
 
@@ -46,32 +43,6 @@ class Arrival:
     info: str
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """The features of one image.
-
-    Args:
-        camera: whose.
-        header: of the image.
-        features: found in it.
-        model: what the descriptors can be compared with: those of the same model; empty if not known.
-        received_at: monotonic time in seconds.
-        late: whether a newer one came before.
-    """
-
-    camera: str
-    header: Header
-    features: Features
-    model: str
-    received_at: float
-    late: bool
-
-    @property
-    def stamp(self) -> int:
-        """Of the image, in ns."""
-        return nanoseconds(self.header)
-
-
 class FeatureStream:
     """Subscribes to what is published of one camera.
 
@@ -86,7 +57,6 @@ class FeatureStream:
     def __init__(self, node: Node, name: str, reliability: str, image_transport: str, calibrated: bool) -> None:
         self.name = name
         self.statistics = Statistics()
-        self.out_of_order = self.resets = 0
         self.camera_info: CameraInfo | None = None
         self._node = node
         self._prefix = f'{name}/' if name else ''
@@ -99,8 +69,6 @@ class FeatureStream:
         self._info, self._info_at = '', 0.0
         self._images: dict[int, Any] = {}
         self._image_subscription: MatchedSubscription | None = None
-        self._last: Arrival | None = None
-        self._last_size: int | None = None
 
     @property
     def topic(self) -> str:
@@ -108,8 +76,7 @@ class FeatureStream:
         return f'{self._prefix}features'
 
     def subscribe(self, receive: Callable[[Arrival], None]) -> None:
-        """Start to receive; the stream begins anew."""
-        self._last = self._last_size = None
+        """Start to receive."""
 
         def arrived(message: PointCloud2) -> None:
             received_at = self.statistics.receive()
@@ -162,43 +129,18 @@ class FeatureStream:
         """The topic if nobody publishes on it, else empty."""
         return self._subscription.topic if self._subscription and not self._subscription.publishers else ''
 
-    def read(self, arrival: Arrival) -> tuple[Frame, str]:
-        """The features in a message, in the thread that processes them; call it with each message in order.
-
-        Returns:
-            The frame, and why it is not to be compared with those before, or ''.
+    def read(self, arrival: Arrival) -> Frame:
+        """The frame in a message.
 
         Raises:
             ValueError: one sentence on what is wrong with the message.
         """
-        features = features_from_message(arrival.message)
+        features = features_from_message(arrival.message, arrival.info)
         if not (np.isfinite(features.keypoints).all() and np.isfinite(features.descriptors).all()):
             raise ValueError('a keypoint or descriptor is not a finite number')
-        size = features.descriptors.shape[1]
-        if not size:
+        if not features.descriptors.shape[1]:
             raise ValueError('the features have no descriptors; they come from a model that only detects')
-        header = arrival.message.header
-        back = nanoseconds(self._last.message.header) - nanoseconds(header) if self._last else -1
-        reason = self._news(arrival, size, back)
-        late = back >= 0 and not reason
-        self.out_of_order += late
-        self.resets += bool(reason)
-        if not late:
-            self._last, self._last_size = arrival, size
-        return Frame(self.name, header, features, _model(arrival.info), arrival.received_at, late), reason
-
-    def _news(self, arrival: Arrival, size: int, back: int) -> str:
-        if not self._last:
-            return ''
-        if self._last.writers and arrival.writers - self._last.writers:
-            return 'the publisher is another one'
-        if self._last.info and arrival.info != self._last.info:
-            return 'features/info changed: another model, or other images'
-        if size != self._last_size:
-            return f'descriptors have {size} numbers and no longer {self._last_size}'
-        if back >= JUMP_BACK:
-            return f'the clock jumped back by {back / 1e9:.1f} s'
-        return ''
+        return Frame(arrival.message.header, features, arrival.writers)
 
     def fail(self, error: Exception) -> None:
         """Count a message that could not be processed, and log why."""
@@ -261,17 +203,3 @@ class FeatureStream:
     def _take_image(self, message: Any) -> None:
         kept = list(self._images.items())[1 - IMAGES_KEPT :]
         self._images = dict([*kept, (nanoseconds(message.header), message)])
-
-
-def nanoseconds(header: Header) -> int:
-    """The stamp of a header."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
-
-
-def _model(info: str) -> str:
-    """Model and checksum in features/info; the whole text if it is not what our detector says."""
-    try:
-        facts = json.loads(info)
-        return f'{facts["model"]} {facts["checksum"]}'
-    except (ValueError, TypeError, KeyError):
-        return info

@@ -13,9 +13,10 @@ from superpoint_ros.features import Matches
 from superpoint_ros.images import Gray
 from superpoint_ros.matching import verify
 from superpoint_ros.ros.diagnostics import Statistics
-from superpoint_ros.ros.feature_stream import FeatureStream, Frame
+from superpoint_ros.ros.feature_stream import FeatureStream
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.messages import cloud_message, image_message
+from superpoint_ros.stream_tracker import Frame
 
 
 class MatchOutput:
@@ -53,7 +54,7 @@ class MatchOutput:
         for publisher in (self._cloud, self._first, self._image):
             self._node.destroy_publisher(publisher)
 
-    def publish(self, first: Frame, second: Frame, matches: Matches) -> None:
+    def publish(self, first: Frame, second: Frame, matches: Matches, received_at: float) -> None:
         """Publish matches, of which only those are left that agree with the geometry, if there is to be one.
 
         Raises:
@@ -68,7 +69,7 @@ class MatchOutput:
         self._first.publish(TimeReference(header=second.header, time_ref=first.header.stamp, source=source))
         cloud = clouds.encode_matches(first.features, second.features, matches)
         self._cloud.publish(cloud_message(cloud, second.header))
-        self.statistics.publish(second.received_at)
+        self.statistics.publish(received_at)
         if self.drawing and (picture := self._picture(first, second, matches)) is not None:
             self._image.publish(image_message(picture, second.header))
 
@@ -76,7 +77,7 @@ class MatchOutput:
         """The second image with the way of each point, or the images of two cameras side by side; None without them."""
         features = first.features, second.features
         image1 = self._streams[1].image(second)
-        if image1 is None or first.camera == second.camera:
+        if image1 is None or self._streams[0] is self._streams[1]:
             return None if image1 is None else draw_motion(_eight_bits(image1), features, matches)
         image0 = self._streams[0].image(first)
         if image0 is None:

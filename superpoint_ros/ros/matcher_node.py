@@ -89,21 +89,17 @@ class MatcherNode(ManagedNode):
     def _process(self, item: tuple[FeatureStream, Arrival]) -> None:
         """Runs in the thread of the queue."""
         stream, arrival = item
-        concerned = [matcher for matcher in self._matchers if stream in matcher.streams]
         try:
-            frame, reason = stream.read(arrival)
+            frame = stream.read(arrival)
         except Exception as error:  # noqa: BLE001 - counted and logged; the next message must find the node working
             stream.fail(error)
             return
-        if reason:
-            self.get_logger().warning(f'{stream.topic}: {reason}; starting anew')
-            for matcher in concerned:
-                matcher.reset()
-        for matcher in concerned:
-            try:
-                matcher.take(frame)
-            except Exception as error:  # noqa: BLE001 - as above
-                stream.fail(error)
+        for matcher in self._matchers:
+            if stream in matcher.streams:
+                try:
+                    matcher.take(stream, frame, arrival.received_at)
+                except Exception as error:  # noqa: BLE001 - as above
+                    stream.fail(error)
 
 
 def _split(pair: str) -> tuple[str, str]:

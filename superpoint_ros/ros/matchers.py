@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -12,14 +13,15 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from superpoint_ros import clouds
-from superpoint_ros.matching import MatchConfig, match
+from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.ros.diagnostics import status
-from superpoint_ros.ros.feature_stream import FeatureStream, Frame
+from superpoint_ros.ros.feature_stream import FeatureStream
 from superpoint_ros.ros.match_output import MatchOutput
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.messages import cloud_message
 from superpoint_ros.ros.pairing import Pairing
-from superpoint_ros.tracking import Tracker, TrackerConfig, Tracks, continued
+from superpoint_ros.stream_tracker import Frame, Stream, StreamTracker
+from superpoint_ros.tracking import TrackerConfig
 
 
 class CameraMatcher:
@@ -45,15 +47,13 @@ class CameraMatcher:
         self.streams = (stream,)
         self.output = MatchOutput(node, f'{prefix}matches', (stream, stream), config)
         self._node = node
-        # The band is for two cameras side by side, not for one that moves.
-        self._tracker = Tracker(tracker_config, replace(match_config, epipolar_band=0.0))
+        self._match_config, self._tracker_config = match_config, tracker_config
+        self._tracker = StreamTracker(match_config, tracker_config)
         self._publisher = node.create_publisher(PointCloud2, f'{prefix}tracks', 5)
         self._services = [
             node.create_service(Trigger, f'~/{prefix}set_reference', self._set_reference),
             node.create_service(Trigger, f'~/{prefix}clear_reference', self._clear_reference),
         ]
-        self._last: tuple[Frame, Tracks] | None = None
-        self._reference: Frame | None = None
 
     def destroy(self) -> None:
         """End topics and services."""
@@ -65,51 +65,47 @@ class CameraMatcher:
     def configure(self, options: Mapping[str, Any]) -> None:
         """Take new values of live options."""
         self.output.config = _changed(self.output.config, options)
-        self._tracker.config = _changed(self._tracker.config, options)
-        self._tracker.match_config = replace(_changed(self._tracker.match_config, options), epipolar_band=0.0)
+        self._match_config = _changed(self._match_config, options)
+        self._tracker_config = _changed(self._tracker_config, options)
+        self._tracker.set_config(self._match_config, self._tracker_config)
 
     def reset(self) -> None:
         """Forget all frames, the reference too; the numbers of tracks go on."""
-        if self._reference:
-            self._node.get_logger().warning(f'{self.output.topic}: the reference frame is forgotten')
         self._tracker.reset()
-        self._last = self._reference = None
 
-    def take(self, frame: Frame) -> None:
+    def take(self, stream: FeatureStream, frame: Frame, received_at: float) -> None:
         """Process the next frame.
 
         Raises:
             ValueError: one sentence on what is missing.
         """
-        if frame.late:
+        step = self._tracker.update(frame)
+        if step is None:
             return
-        last, reference = self._last, self._reference
-        features = frame.features
-        tracks = self._tracker.update(features)
-        self._last = frame, tracks
-        cloud = clouds.encode_tracks(tracks.ids, tracks.ages, tracks.keypoints, tracks.scores)
-        self._publisher.publish(cloud_message(cloud, frame.header))
-        if reference:
-            anywhere = replace(self._tracker.match_config, window=0.0)
-            self.output.publish(reference, frame, match(reference.features, features, anywhere))
-        elif last:
-            self.output.publish(last[0], frame, continued(last[1], tracks, last[0].features, features))
+        if step.restart:
+            self._node.get_logger().warning(
+                f'{stream.topic}: {step.restart}; tracks start again, and the reference frame is forgotten'
+            )
+        self._publisher.publish(cloud_message(clouds.encode_tracks(step.tracks), frame.header))
+        if step.matched:
+            first, matches = step.matched
+            self.output.publish(first, frame, matches, received_at)
 
     def report(self) -> DiagnosticStatus:
         """What to tell on /diagnostics."""
-        return _report(self._node, self.output, self.streams, {})
+        return _report(self._node, self.output, self.streams, (self._tracker.stream,), {})
 
     def _set_reference(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:  # noqa: ARG002
-        last = self._last
+        last = self._tracker.stream.last
         if last is None:
             response.success, response.message = False, f'no frame has come on {self.streams[0].topic} yet'
         else:
-            self._reference, stamp = last[0], last[0].header.stamp
+            self._tracker.reference, stamp = last, last.header.stamp
             response.success, response.message = True, f'the reference is the frame of {stamp.sec}.{stamp.nanosec:09d}'
         return response
 
     def _clear_reference(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:  # noqa: ARG002
-        self._reference = None
+        self._tracker.reference = None
         response.success, response.message = True, 'matches are with the frame before'
         return response
 
@@ -136,7 +132,9 @@ class PairMatcher:
         self.streams = streams
         self.output = MatchOutput(node, topic, streams, config)
         self._node = node
-        self._match_config = replace(match_config, window=config.max_disparity)
+        self._match_config = match_config
+        self._matcher = _matcher(match_config, config)
+        self._orders = Stream(), Stream()
         self._pairing: Pairing[Frame] = Pairing(round(config.sync_tolerance * 1e9), config.depth)
 
     def destroy(self) -> None:
@@ -146,31 +144,44 @@ class PairMatcher:
     def configure(self, options: Mapping[str, Any]) -> None:
         """Take new values of live options."""
         self.output.config = _changed(self.output.config, options)
-        self._match_config = replace(_changed(self._match_config, options), window=self.output.config.max_disparity)
+        self._match_config = _changed(self._match_config, options)
+        self._matcher = _matcher(self._match_config, self.output.config)
 
     def reset(self) -> None:
         """Forget the frames that wait for their partner."""
         self._pairing.clear()
+        for order in self._orders:
+            order.last = None
 
-    def take(self, frame: Frame) -> None:
+    def take(self, stream: FeatureStream, frame: Frame, received_at: float) -> None:
         """Process the next frame of one of the two cameras.
 
         Raises:
             ValueError: the two do not come from the same model, or one sentence on what is missing.
         """
-        side = 0 if frame.camera == self.streams[0].name else 1
+        side = self.streams.index(stream)
+        arrival = self._orders[side].add(frame)
+        if arrival.restart:
+            self._node.get_logger().warning(f'{stream.topic}: {arrival.restart}; starting anew')
+            self._pairing.clear()
         pair = self._pairing.add(side, frame.stamp, frame)
         if pair is None:
             return
         first, second = pair
-        if first.model != second.model:
-            known = (f'{frame.camera}: {frame.model or "not said on features/info"}' for frame in pair)
-            raise ValueError(f'features of two models are not matched ({", ".join(known)})')
-        self.output.publish(first, second, match(first.features, second.features, self._match_config))
+        if bool(first.features.checksum) != bool(second.features.checksum):
+            unknown = self.streams[bool(first.features.checksum)].name
+            raise ValueError(f'features of two models are not matched ({unknown}: nothing came on features/info)')
+        self.output.publish(first, second, self._matcher(first.features, second.features), received_at)
 
     def report(self) -> DiagnosticStatus:
         """What to tell on /diagnostics."""
-        return _report(self._node, self.output, self.streams, {'unpaired': self._pairing.unpaired})
+        counted = {'unpaired': self._pairing.unpaired}
+        return _report(self._node, self.output, self.streams, self._orders, counted)
+
+
+def _matcher(match_config: MatchConfig, config: MatcherConfig) -> Matcher:
+    """Matches two cameras: the window is for one camera in time, here the disparity takes its place."""
+    return partial(match, config=replace(match_config, window=config.max_disparity))
 
 
 def _changed(config: Any, options: Mapping[str, Any]) -> Any:
@@ -178,18 +189,22 @@ def _changed(config: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _report(
-    node: Node, output: MatchOutput, streams: tuple[FeatureStream, ...], counted: Mapping[str, object]
+    node: Node,
+    output: MatchOutput,
+    streams: tuple[FeatureStream, ...],
+    orders: tuple[Stream, ...],
+    counted: Mapping[str, object],
 ) -> DiagnosticStatus:
     level, message = DiagnosticStatus.OK, ''
     going_out = output.statistics.values()
     values: dict[str, object] = {'matches': output.matches, **counted}
     values |= {name: going_out[name] for name in ('rate out [Hz]', 'latency p50 [ms]', 'latency p99 [ms]', 'published')}
-    for stream in streams:
+    for stream, order in zip(streams, orders, strict=True):
         coming_in = stream.statistics.values()
         prefix = f'{stream.name} ' if len(streams) > 1 else ''
         names = 'rate in [Hz]', 'received', 'dropped', 'bad', 'last error'
         values |= {f'{prefix}{name}': coming_in[name] for name in names}
-        values |= {f'{prefix}out of order': stream.out_of_order, f'{prefix}resets': stream.resets}
+        values |= {f'{prefix}out of order': order.late, f'{prefix}resets': order.restarts}
         if stream.unpublished:
             level, message = DiagnosticStatus.STALE, f'nobody publishes {stream.unpublished}'
         elif level == DiagnosticStatus.OK and stream.trouble:

@@ -43,12 +43,12 @@ def features_message(features: Features, header: Header, descriptor_type: str = 
     return cloud_message(clouds.encode_features(features, descriptor_type), header)
 
 
-def features_from_message(message: PointCloud2, image_size: tuple[int, int] = (0, 0)) -> Features:
+def features_from_message(message: PointCloud2, info: str = '') -> Features:
     """The features in a message; descriptors come out as float32 with unit rows.
 
     Args:
         message: as features_message makes it, from whatever program.
-        image_size: (width, height) in pixels, as features/info says.
+        info: JSON of features/info, for checksum and image size; empty if unknown.
 
     Raises:
         ValueError: one sentence on what is wrong with the message.
@@ -56,7 +56,7 @@ def features_from_message(message: PointCloud2, image_size: tuple[int, int] = (0
     if message.is_bigendian:
         raise ValueError('features: the cloud is big-endian; send it little-endian')
     count = message.width * message.height
-    return clouds.decode_features(message.data, count, message.point_step, message.fields, image_size)
+    return clouds.decode_features(message.data, count, message.point_step, message.fields, info)
 
 
 def image_message(image: npt.NDArray[np.uint8], header: Header) -> Image:

@@ -13,6 +13,7 @@ from superpoint_ros import clouds
 from superpoint_ros.bags.write import CLOUD, REFERENCE, STRING, bag_writer, typestore
 from superpoint_ros.features import Features
 from superpoint_ros.ros.messages import cloud_message, features_message
+from superpoint_ros.tracking import Tracks
 
 from . import conftest
 from .conftest import contents
@@ -27,7 +28,7 @@ def test_messages_are_the_same_bytes(frame, count, descriptor_size, descriptor_t
     descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
     features = Features(rng.random((count, 2), np.float32), rng.random(count, np.float32), descriptors, (96, 64))
     ids = np.arange(count, dtype=np.uint32)
-    tracks = clouds.encode_tracks(ids, ids, features.keypoints, features.scores)
+    tracks = clouds.encode_tracks(Tracks(ids, ids, features.keypoints, features.scores))
     header = conftest.header(typestore(), 12_000_000_034, frame)
     live = Header(frame_id=frame)
     live.stamp.sec, live.stamp.nanosec = 12, 34

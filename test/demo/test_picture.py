@@ -7,6 +7,7 @@ from superpoint_ros import clouds
 from superpoint_ros.demo.monitor import Frame
 from superpoint_ros.demo.picture import BAD, BAR, GOOD, PANEL, compose
 from superpoint_ros.features import Features
+from superpoint_ros.tracking import Tracks
 
 WIDTH, HEIGHT = 160, 120
 SCALE = PANEL / WIDTH
@@ -22,7 +23,8 @@ def frame(number):
     points = np.array([[40 + 5 * number, 30], [100, 90]], np.float32)
     scores = np.array([0.9, 0.5], np.float32)
     features = Features(points, scores, np.ones((2, 1), np.float32), (WIDTH, HEIGHT))
-    tracks = clouds.encode_tracks(np.array([7, 8]), np.full(2, number + 1), points, scores)
+    ids, ages = np.array([7, 8], np.uint32), np.full(2, number + 1, np.uint32)
+    tracks = clouds.encode_tracks(Tracks(ids, ages, points, scores))
     matches = np.zeros(2, clouds.MATCH)
     matches['x1'], matches['y1'] = points.T
     image = np.full((HEIGHT, WIDTH), 100, np.uint8)

@@ -221,8 +221,8 @@ def test_reference_frame(bench):
     assert seconds(node.next('matches/first').time_ref) == 1.3
 
 
-def info(checksum='0' * 64, size=64):
-    return String(data=clouds.features_info('superpoint', checksum, size, 'int8', (480, 480)))
+def info(checksum='0' * 64, size=64, image_size=(480, 480)):
+    return String(data=clouds.features_info('superpoint', checksum, size, 'int8', image_size))
 
 
 def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
@@ -246,16 +246,20 @@ def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
     node.publishers['features/info'].publish(info('1' * 64))
     time.sleep(0.3)
     assert ids(scene.features(), 50.4) == list(range(80, 100)), 'another model'
+    node.publishers['features/info'].publish(info('1' * 64, image_size=(320, 240)))
+    time.sleep(0.3)
+    assert ids(scene.features(), 50.5) == list(range(100, 120)), 'another image size'
     node.restart_publisher('features')
-    assert ids(scene.features(), 50.5) == list(range(100, 120)), 'another publisher'
+    assert ids(scene.features(), 50.6) == list(range(120, 140)), 'another publisher'
     said = node.diagnostics()
-    assert (said['resets'], said['out of order'], said['bad']) == ('5', '1', '0')
+    assert (said['resets'], said['out of order'], said['bad']) == ('6', '1', '0')
     _, log = node.stop()
     for reason in (
         'the clock jumped back by 50.2 s',
-        'descriptors have 32 numbers and no longer 64',
-        'features/info changed',
-        'the publisher is another one',
+        'the descriptor size changed from 64 to 32',
+        'the model changed',
+        'the image size changed from 480×480 to 320×240',
+        'the publisher changed',
     ):
         assert f'features: {reason}' in log
 

@@ -8,7 +8,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 from sensor_msgs.msg import Image, PointField
 from std_msgs.msg import Header
 
-from superpoint_ros import images
+from superpoint_ros import clouds, images
 from superpoint_ros.features import Features
 from superpoint_ros.ros.messages import features_from_message, features_message, image_message
 
@@ -51,11 +51,12 @@ def test_the_bytes_are_those_of_the_documented_layout():
 @pytest.mark.parametrize(('count', 'size'), [(7, 16), (0, 16), (7, 0), (0, 0)])
 def test_features_come_back(kind, tolerance, count, size):
     given = features(count, size)
-    back = features_from_message(features_message(given, header(), kind), (100, 100))
+    info = clouds.features_info('superpoint', 'abc', size, kind, (100, 100))
+    back = features_from_message(features_message(given, header(), kind), info)
     np.testing.assert_array_equal(back.keypoints, given.keypoints)
     np.testing.assert_array_equal(back.scores, given.scores)
     np.testing.assert_allclose(back.descriptors, given.descriptors, atol=tolerance)
-    assert back.image_size == (100, 100)
+    assert (back.image_size, back.checksum) == ((100, 100), 'abc')
 
 
 @pytest.mark.parametrize(
