@@ -1,5 +1,7 @@
 """OpenCV's detectors and features, and chance, through the same interface as our models: a gray image to Features.
 
+RootSIFT (Arandjelović and Zisserman, CVPR 2012) is SIFT with the square root of L1-normalized descriptors.
+
 Scores are OpenCV's responses. Descriptors come as unit rows, so one matcher serves all: for SIFT that ranks as
 Euclidean distance does (its descriptors have nearly equal lengths), for binary descriptors, whose bits become ±1,
 exactly as Hamming distance does: cosine = 1 − 2 · distance / bits.
@@ -7,6 +9,7 @@ exactly as Hamming distance does: cosine = 1 − 2 · distance / bits.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +36,7 @@ def descriptors() -> dict[str, Baseline]:
     """The features that the installed OpenCV has; AKAZE went to opencv_contrib with OpenCV 5."""
     found: dict[str, Baseline] = {
         'SIFT': lambda setting: _features(cv2.SIFT.create(nfeatures=setting.candidates), setting),
+        'RootSIFT': lambda setting: _root(_features(cv2.SIFT.create(nfeatures=setting.candidates), setting)),
         'ORB': lambda setting: _features(cv2.ORB.create(nfeatures=setting.candidates), setting),
     }
     akaze = getattr(cv2, 'AKAZE', None)
@@ -104,6 +108,17 @@ def _features(algorithm: Any, setting: Setting) -> Extract:
         return Features(keypoints[keep], scores[keep], _unit_rows(rows[keep]), size)
 
     return extract
+
+
+def _root(extract: Extract) -> Extract:
+    """Square roots of non-negative descriptors whose elements are scaled to a sum of 1: unit rows again."""
+
+    def root(image: Image) -> Features:
+        features = extract(image)
+        totals = np.maximum(features.descriptors.sum(axis=1, keepdims=True), 1e-12)
+        return dataclasses.replace(features, descriptors=np.sqrt(features.descriptors / totals))
+
+    return root
 
 
 def _thin(keypoints: Floats, radius: int) -> npt.NDArray[np.intp]:
