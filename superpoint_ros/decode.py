@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ from superpoint_ros.features import Floats
 
 CELL = 8
 """Side in pixels of the cells that the network's heads work on."""
+
+Heads = Mapping[str, npt.NDArray[Any]]
+"""The outputs of a network for one image, by name."""
 
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
@@ -59,80 +62,55 @@ class Decoded(NamedTuple):
     descriptors: Floats
 
 
-def decode_superpoint(
-    outputs: Mapping[str, Floats], size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
-) -> Decoded:
-    """Keypoints and descriptors from the raw heads of SuperPoint, or of MagicPoint, which has no descriptors.
+def decode_superpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
+    """Decode the heads of SuperPoint, or of MagicPoint, which has no descriptors.
 
     Args:
-        outputs: logits (65, H/8, W/8), or score_map (H, W) where the back end has made it of them, and, if the model
-            has them, descriptors (D, H/8, W/8); fastest if the descriptors lie in memory as (H/8, W/8, D).
-        size: (width, height) of the part at the top left that is picture and not padding.
-        config: how to decode.
-        mask: (H, W), False where no keypoint may be.
+        heads: score_map (H, W) and, if the model has them, descriptors (H/8, W/8, D).
+        size: (width, height) of the picture, which is at the top left; the rest is padding.
+        config: thresholds and options.
+        mask: (h, w) bool, at least as large as the picture; False where keypoints are not allowed.
     """
-    scores = outputs['score_map'] if 'score_map' in outputs else score_map(outputs['logits'])
+    scores = heads['score_map']
     y, x = find_peaks(scores, size, config, mask)
     keypoints = np.stack([x, y], axis=1).astype(np.float32)
     if config.subpixel:
         keypoints += refinement(scores, y, x)
         np.clip(keypoints, 0, np.array(size, np.float32) - 1, out=keypoints)  # beyond the edge is no picture
-    if 'descriptors' in outputs:
-        descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
+    if 'descriptors' in heads:
+        descriptors = sample_descriptors(heads['descriptors'], keypoints, config.interpolation)
     else:
         descriptors = np.empty((len(keypoints), 0), np.float32)
     return Decoded(keypoints, scores[y, x], descriptors)
 
 
-def decode_unsuperpoint(
-    outputs: Mapping[str, Floats], size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
-) -> Decoded:
-    """Keypoints and descriptors from the raw heads of UnSuperPoint, which has one keypoint in each cell.
+def decode_unsuperpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
+    """Decode the heads of UnSuperPoint, which has one keypoint in each cell.
 
-    Its positions are fractions of pixels already; config.subpixel does nothing. For non-maximum suppression, border
-    and mask a keypoint counts as the pixel that it is nearest to.
+    The positions are subpixel already, so config.subpixel has no effect. Non-maximum suppression, border and mask use
+    the pixel nearest to each keypoint.
 
     Args:
-        outputs: scores (1, H/8, W/8), positions (2, H/8, W/8) in the cells, and descriptors (D, H/8, W/8).
-        size: (width, height) of the part at the top left that is picture and not padding.
-        config: how to decode.
-        mask: (H, W), False where no keypoint may be.
+        heads: scores (1, H/8, W/8), positions (2, H/8, W/8) within the cells, 0 to 1, and descriptors (H/8, W/8, D).
+        size: (width, height) of the picture, which is at the top left; the rest is padding.
+        config: thresholds and options.
+        mask: (h, w) bool, at least as large as the picture; False where keypoints are not allowed.
     """
-    _, rows, columns = outputs['scores'].shape
-    scores, (right, down) = outputs['scores'].ravel(), outputs['positions']
+    _, rows, columns = heads['scores'].shape
+    scores, (right, down) = heads['scores'].ravel(), heads['positions']
     x = ((np.arange(columns, dtype=np.float32) + right) * CELL - 0.5).ravel()
     y = ((np.arange(rows, dtype=np.float32)[:, None] + down) * CELL - 0.5).ravel()
     chosen = best_of_cells(scores, x, y, (rows, columns), size, config, mask)
     keypoints = np.stack([x[chosen], y[chosen]], axis=1)
     np.clip(keypoints, 0, np.array(size, np.float32) - 1, out=keypoints)
-    descriptors = sample_descriptors(outputs['descriptors'], keypoints, config.interpolation)
+    descriptors = sample_descriptors(heads['descriptors'], keypoints, config.interpolation)
     return Decoded(keypoints, scores[chosen], descriptors)
 
 
-Decoder = Callable[[Mapping[str, Floats], tuple[int, int], DecodeConfig, Mask | None], Decoded]
-
-DECODERS: dict[frozenset[str], Decoder] = {
-    frozenset({'logits'}): decode_superpoint,
-    frozenset({'logits', 'descriptors'}): decode_superpoint,
-    frozenset({'scores', 'positions', 'descriptors'}): decode_unsuperpoint,
-}
-"""What decodes a network, by the names of its outputs."""
-
-CHANNELS = {'logits': CELL * CELL + 1, 'scores': 1, 'positions': 2}
-"""How many channels an output must have; of the others any number will do."""
-
-
-def decoder_for(outputs: Iterable[str]) -> Decoder:
-    """The decoder of a network with these outputs.
-
-    Raises:
-        ValueError: we know no such network.
-    """
-    names = frozenset(outputs)
-    if names not in DECODERS:
-        known = ' or '.join('+'.join(sorted(known)) for known in DECODERS)
-        raise ValueError(f'expected the outputs {known}, found {"+".join(sorted(names))}')
-    return DECODERS[names]
+def decode(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
+    """Decode the heads of any of our networks; the arguments are those of decode_superpoint and decode_unsuperpoint."""
+    decoder = decode_superpoint if 'score_map' in heads else decode_unsuperpoint
+    return decoder(heads, size, config, mask)
 
 
 def score_map(logits: Floats) -> Floats:
@@ -303,15 +281,15 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
     with its edge values.
 
     Args:
-        descriptors: (D, H/8, W/8), not normalized.
+        descriptors: (H/8, W/8, D) float32 or float16, not normalized.
         keypoints: (K, 2), pixels (x, y).
         interpolation: bilinear, or bicubic: Keys' kernel with a = −0.75, as in OpenCV and torch.
 
     Returns:
         (K, D) float32 with unit rows; a row of zeros stays zero.
     """
-    depth, rows, columns = descriptors.shape
-    cells = np.ascontiguousarray(descriptors.transpose(1, 2, 0)).reshape(rows * columns, depth)
+    rows, columns, depth = descriptors.shape
+    cells = descriptors.reshape(rows * columns, depth)
     kernel = _bilinear if interpolation == 'bilinear' else _bicubic
     position: Floats = (keypoints - np.float32((CELL - 1) / 2)) / np.float32(CELL)
     first = np.floor(position)
@@ -323,7 +301,7 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
     sampled = np.empty((len(keypoints), depth), np.float32)
     for start in range(0, len(keypoints), 64):  # in blocks that stay in the cache
         block = slice(start, start + 64)
-        np.matmul(weight[block], cells[index[block]], out=sampled[block, None])
+        np.matmul(weight[block], cells[index[block]].astype(np.float32, copy=False), out=sampled[block, None])
     length = np.sqrt(np.einsum('kd,kd->k', sampled, sampled))
     sampled /= np.maximum(length, 1e-12)[:, None]
     return sampled

@@ -1,4 +1,4 @@
-"""Images to features: prepare, run the network, decode, map back to the pixels of the image that came in."""
+"""Images to features: prepare, run the network, decode, map back to the pixels of the original image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from superpoint_ros import models, runtimes
 from superpoint_ros.config import check, option, split
-from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
+from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decode
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, resize_transform, transform_points
 from superpoint_ros.runtimes import RuntimeConfig, Watch
@@ -54,13 +54,17 @@ class Prepared(NamedTuple):
     """An image as the network takes it."""
 
     pixels: npt.NDArray[np.uint8]
-    """(H, W) gray, H and W multiples of 8; beyond `size` the edge is repeated."""
+    """(H, W) gray, H and W multiples of 8; outside `size` the edge is repeated."""
     size: tuple[int, int]
-    """(width, height) of the part at the top left that is picture."""
+    """(width, height) of the picture, which is at the top left; the rest is padding."""
     transform: Transform
-    """(3, 3), from these pixels to those of the image that came in."""
+    """(3, 3), from these pixels to those of the original image."""
     image_size: tuple[int, int]
-    """(width, height) of the image that came in."""
+    """(width, height) of the original image."""
+    mask: Mask | None = None
+    """(h, w) of the picture, False where keypoints are not allowed."""
+    image_mask: Image | None = None
+    """The mask as it was given, at the size of the original image."""
 
 
 class Extractor:
@@ -83,9 +87,9 @@ class Extractor:
     """
 
     def __init__(self, model: str = 'superpoint', watch: Watch | None = None, **options: Any) -> None:
-        own, runtime, decode = split(options, ExtractorConfig, RuntimeConfig, DecodeConfig)
+        own, runtime, decoding = split(options, ExtractorConfig, RuntimeConfig, DecodeConfig)
         self.config = ExtractorConfig(**own)
-        self.decode_config = DecodeConfig(**decode)
+        self.decode_config = DecodeConfig(**decoding)
         self.model = models.resolve(model)
         self.runtime = runtimes.load(self.model, RuntimeConfig(**runtime), watch)
 
@@ -100,35 +104,40 @@ class Extractor:
         Raises:
             ValueError: the image or the mask is something else; the message says what.
         """
-        return self.batch([image], [mask])[0]
+        (result,) = self.batch([image], [mask])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def batch(self, images: Sequence[Image], masks: Sequence[Image | None] | None = None) -> list[Features]:
-        """Extract the features of several images, of any sizes; those that the network sees at one size in one call.
+    def batch(self, images: Sequence[Image], masks: Sequence[Image | None] | None = None) -> list[Features | Exception]:
+        """Extract the features of several images of any sizes; images of one prepared size run in one call.
 
         Args:
             images: as in `__call__`.
             masks: as in `__call__`, one or None for each image.
 
-        Raises:
-            ValueError: as in `__call__`.
+        Returns:
+            For each image its features, or the error that `__call__` would raise: a bad image does not affect others.
         """
+        results: dict[int, Features | Exception] = {}
+        groups: dict[tuple[int, ...], dict[int, Prepared]] = defaultdict(dict)
         masks = [None] * len(images) if masks is None else masks
-        prepared = [prepare(image, self.config.resize) for image in images]
-        small_masks = [None if m is None else prepare_mask(m, p) for m, p in zip(masks, prepared, strict=True)]
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, image in enumerate(prepared):
-            groups[image.pixels.shape].append(index)
-        decoded: dict[int, Decoded] = {}
-        for members in groups.values():
-            results = self.runtime(
-                np.stack([prepared[i].pixels for i in members]),
-                [prepared[i].size for i in members],
-                self.decode_config,
-                [small_masks[i] for i in members],
-            )
-            decoded.update(zip(members, results, strict=True))
-        finished = [finish(decoded[i], *pair) for i, pair in enumerate(zip(prepared, masks, strict=True))]
-        return [dataclasses.replace(features, checksum=self.runtime.checksum) for features in finished]
+        for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            try:
+                prepared = prepare(image, self.config.resize, mask)
+                groups[prepared.pixels.shape][index] = prepared
+            except ValueError as error:
+                results[index] = error
+        for group in groups.values():
+            try:
+                heads_of_images = self.runtime([prepared.pixels for prepared in group.values()])
+                for (index, prepared), heads in zip(group.items(), heads_of_images, strict=True):
+                    decoded = decode(heads, prepared.size, self.decode_config, prepared.mask)
+                    features = finish(decoded, prepared)
+                    results[index] = dataclasses.replace(features, checksum=self.runtime.checksum)
+            except Exception as error:  # noqa: BLE001 - whatever a back end raises concerns this group only
+                results |= dict.fromkeys(group.keys() - results.keys(), error)
+        return [results[index] for index in range(len(images))]
 
     def configure(self, **options: Any) -> None:
         """Change options of DecodeConfig; the next call uses them.
@@ -141,12 +150,13 @@ class Extractor:
         self.decode_config = dataclasses.replace(self.decode_config, **changed)
 
 
-def prepare(image: Image, resize: int) -> Prepared:
-    """Make of an image what the network takes: 8-bit gray, shrunk, padded to multiples of 8.
+def prepare(image: Image, resize: int, mask: Image | None = None) -> Prepared:
+    """Convert an image for the network: 8-bit gray, shrunk, padded to multiples of 8.
 
     Args:
         image: as in Extractor.__call__.
         resize: as in ExtractorConfig.
+        mask: as in Extractor.__call__.
 
     Raises:
         ValueError: as in Extractor.__call__.
@@ -161,22 +171,24 @@ def prepare(image: Image, resize: int) -> Prepared:
     right, bottom = -size[0] % CELL, -size[1] % CELL
     if right or bottom:
         gray = np.asarray(cv2.copyMakeBorder(gray, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-    return Prepared(gray, size, resize_transform(width / size[0], height / size[1]), (width, height))
+    transform = resize_transform(width / size[0], height / size[1])
+    small_mask = None if mask is None else prepare_mask(mask, (width, height), size, transform)
+    return Prepared(gray, size, transform, (width, height), small_mask, mask)
 
 
-def prepare_mask(mask: Image, prepared: Prepared) -> Mask:
-    """A mask at the size of the prepared image.
+def prepare_mask(mask: Image, image_size: tuple[int, int], size: tuple[int, int], transform: Transform) -> Mask:
+    """Resize a mask to the prepared picture; the arguments are those of Prepared.
 
     Raises:
         ValueError: the mask is not (H, W) bool or uint8 of the image's size.
     """
-    width, height = prepared.image_size
+    width, height = image_size
     if getattr(mask, 'shape', None) != (height, width) or mask.dtype not in (np.uint8, np.bool_):
         found = f'{mask.dtype} of {mask.shape}' if isinstance(mask, np.ndarray) else f'{mask!r:.100}'
         raise ValueError(f'mask: expected bool or uint8 of shape {(height, width)} as the image, got {found}')
-    rows, columns = prepared.pixels.shape
-    diagonal = np.arange(max(rows, columns), dtype=np.float32)
-    x, y = transform_points(prepared.transform, np.stack([diagonal, diagonal], axis=1)).T
+    columns, rows = size
+    diagonal = np.arange(max(size), dtype=np.float32)
+    x, y = transform_points(transform, np.stack([diagonal, diagonal], axis=1)).T
     nearest = np.ix_(_pixels(y[:rows], height), _pixels(x[:columns], width))
     return np.asarray(mask[nearest] != 0)
 
@@ -210,11 +222,11 @@ def to_gray(image: Image) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.convertScaleAbs(np.maximum(image, 0), alpha=255), np.uint8)
 
 
-def finish(decoded: Decoded, prepared: Prepared, mask: Image | None = None) -> Features:
-    """Features in the pixels of the image that came in, none where its mask is 0."""
+def finish(decoded: Decoded, prepared: Prepared) -> Features:
+    """Features in the pixels of the original image, none where its mask is 0."""
     keypoints = transform_points(prepared.transform, decoded.keypoints)
     features = Features(keypoints, decoded.scores, decoded.descriptors, prepared.image_size)
-    if mask is None:
+    if (mask := prepared.image_mask) is None:
         return features
     width, height = prepared.image_size
     return features[mask[_pixels(keypoints[:, 1], height), _pixels(keypoints[:, 0], width)] != 0]

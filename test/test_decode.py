@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from superpoint_ros.decode import (
     DecodeConfig,
     best_of_cells,
+    decode,
     decode_superpoint,
     decode_unsuperpoint,
-    decoder_for,
     find_peaks,
     refinement,
     sample_descriptors,
@@ -160,7 +160,7 @@ def test_refinement_moves_nothing_by_more_than_half_a_pixel():
 
 def keypoints_and_map(rng, depth=7, rows=5, columns=6):
     keypoints = rng.uniform(-4, [columns * 8 + 4, rows * 8 + 4], (40, 2)).astype(np.float32)
-    return keypoints, rng.standard_normal((depth, rows, columns)).astype(np.float32)
+    return keypoints, rng.standard_normal((rows, columns, depth)).astype(np.float32)
 
 
 @pytest.mark.parametrize(('interpolation', 'flag'), [('bilinear', cv2.INTER_LINEAR), ('bicubic', cv2.INTER_CUBIC)])
@@ -170,7 +170,9 @@ def test_descriptors_are_read_as_opencv_reads_images(interpolation, flag):
     position = np.round((keypoints - 3.5) / 8 * 32) / 32  # OpenCV may round positions to 1/32
     sampled = sample_descriptors(cells, (position * 8 + 3.5).astype(np.float32), interpolation)
     where = position.astype(np.float32)[:, None]
-    channels = [cv2.remap(channel, where, None, flag, borderMode=cv2.BORDER_REPLICATE) for channel in cells]
+    channels = [
+        cv2.remap(channel, where, None, flag, borderMode=cv2.BORDER_REPLICATE) for channel in cells.transpose(2, 0, 1)
+    ]
     expected = np.concatenate(channels, axis=1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(sampled, expected, atol=2e-5)
@@ -179,40 +181,45 @@ def test_descriptors_are_read_as_opencv_reads_images(interpolation, flag):
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
 def test_descriptor_at_a_cell_center_is_the_cell(interpolation):
     rng = np.random.default_rng(2)
-    cells = rng.standard_normal((16, 3, 4)).astype(np.float32)
+    cells = rng.standard_normal((3, 4, 16)).astype(np.float32)
     centers = np.array([[8 * j + 3.5, 8 * i + 3.5] for i in range(3) for j in range(4)], np.float32)
-    expected = cells.reshape(16, 12).T
+    expected = cells.reshape(12, 16)
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(sample_descriptors(cells, centers, interpolation), expected, atol=1e-6)
 
 
-def test_descriptors_do_not_depend_on_the_memory_layout():
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_half_precision_descriptors_are_interpolated_in_float32(interpolation):
     keypoints, cells = keypoints_and_map(np.random.default_rng(3))
-    channels_last = np.ascontiguousarray(cells.transpose(1, 2, 0)).transpose(2, 0, 1)
-    np.testing.assert_array_equal(sample_descriptors(cells, keypoints), sample_descriptors(channels_last, keypoints))
+    half = cells.astype(np.float16)
+    found = sample_descriptors(half, keypoints, interpolation)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, sample_descriptors(half.astype(np.float32), keypoints, interpolation))
 
 
 def test_zero_descriptors_stay_zero():
-    sampled = sample_descriptors(np.zeros((4, 2, 2), np.float32), np.array([[5, 5]], np.float32))
+    sampled = sample_descriptors(np.zeros((2, 2, 4), np.float32), np.array([[5, 5]], np.float32))
     np.testing.assert_array_equal(sampled, np.zeros((1, 4)))
 
 
 @pytest.mark.parametrize('depth', [0, 8])
 def test_decode_of_an_empty_score_map(depth):
-    logits = np.zeros((65, 2, 2), np.float32)
-    logits[64] = 50
-    outputs = {'logits': logits} | ({'descriptors': np.ones((depth, 2, 2), np.float32)} if depth else {})
-    decoded = decode_superpoint(outputs, (16, 16), DecodeConfig())
+    heads = {'score_map': np.zeros((16, 16), np.float32)}
+    if depth:
+        heads['descriptors'] = np.ones((2, 2, depth), np.float32)
+    decoded = decode_superpoint(heads, (16, 16), DecodeConfig())
     assert decoded.keypoints.shape == (0, 2)
     assert decoded.scores.shape == (0,)
     assert decoded.descriptors.shape == (0, depth)
     assert {array.dtype for array in decoded} == {np.dtype(np.float32)}
 
 
-def test_the_decoder_is_chosen_by_the_outputs():
-    assert decoder_for(['descriptors', 'logits']) is decode_superpoint
-    with pytest.raises(ValueError, match=r'expected the outputs .*logits.*found boxes'):
-        decoder_for(['boxes'])
+def test_heads_of_both_networks_are_decoded():
+    scores = np.zeros((24, 32), np.float32)
+    scores[12, 20] = 0.5
+    assert decode({'score_map': scores}, (32, 24), DecodeConfig()).keypoints.tolist() == [[20, 12]]
+    heads = unsuperpoint_heads(3, 4, {(1, 2): (0.5, 0.5, 0.7)})
+    assert decode(heads, (32, 24), DecodeConfig()).keypoints.tolist() == [[19.5, 11.5]]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +236,7 @@ def unsuperpoint_heads(rows, columns, points, depth=4):
     scores, positions = np.zeros((1, rows, columns), np.float32), np.full((2, rows, columns), 0.5, np.float32)
     for (row, column), (right, down, score) in points.items():
         scores[0, row, column], positions[:, row, column] = score, (right, down)
-    descriptors = np.random.default_rng(0).standard_normal((depth, rows, columns)).astype(np.float32)
+    descriptors = np.random.default_rng(0).standard_normal((rows, columns, depth)).astype(np.float32)
     return {'scores': scores, 'positions': positions, 'descriptors': descriptors}
 
 

@@ -1,5 +1,7 @@
 """From images of all kinds to keypoints in their pixels, with a graph whose scores are the brightness of the image."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import onnx
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from superpoint_ros.extractor import Extractor, ExtractorConfig, prepare, prepare_mask, to_gray
+from superpoint_ros.extractor import Extractor, ExtractorConfig, prepare, to_gray
 from superpoint_ros.models import SHIPPED
 
 GAIN, DUSTBIN = 8, 12
@@ -237,11 +239,9 @@ def test_masks_that_do_not_fit(extractor):
 
 
 def test_a_prepared_mask_is_the_nearest_pixel_of_the_mask():
-    prepared = prepare(np.zeros((90, 120), np.uint8), 40)
     mask = np.arange(90)[:, None] // 3 % 2 == np.arange(120) // 3 % 2
-    small = prepare_mask(mask, prepared)
-    assert small.shape == (32, 40)
-    np.testing.assert_array_equal(small[:30], np.arange(30)[:, None] % 2 == np.arange(40) % 2)
+    prepared = prepare(np.zeros((90, 120), np.uint8), 40, mask)
+    np.testing.assert_array_equal(prepared.mask, np.arange(30)[:, None] % 2 == np.arange(40) % 2)
 
 
 def test_a_batch_of_different_sizes_keeps_its_order(extractor):
@@ -251,6 +251,34 @@ def test_a_batch_of_different_sizes_keeps_its_order(extractor):
     assert extractor.batch([]) == []
     with pytest.raises(ValueError, match='zip'):
         extractor.batch(images, [None])
+
+
+def test_a_bad_image_does_not_affect_the_others(extractor):
+    images = [PICTURE, PICTURE[:10], PICTURE, 'image.png', PICTURE[:50]]
+    masks = [None, None, np.ones((3, 3), bool), None, None]
+    first, small, wrong_mask, no_image, last = extractor.batch(images, masks)
+    assert (len(first), len(last)) == (3, 3)
+    for error, message in ((small, '90×10 pixels'), (wrong_mask, 'mask: expected'), (no_image, 'expected a NumPy')):
+        assert isinstance(error, ValueError)
+        assert message in str(error)
+
+
+def test_an_error_of_the_network_concerns_the_images_of_its_size(extractor, monkeypatch):
+    network = extractor.runtime.network
+
+    class Failing:
+        def __call__(self, items):
+            outputs = network(items)
+            if items[0]['image'].shape[1] < 64:
+                next(outputs)
+                raise RuntimeError('no engine for this size')
+            yield from outputs
+
+    monkeypatch.setattr(extractor, 'runtime', dataclasses.replace(extractor.runtime, network=Failing()))
+    results = extractor.batch([PICTURE[:40], PICTURE, PICTURE[:40]])
+    assert [len(results[1]), str(results[2])] == [3, 'no engine for this size']
+    with pytest.raises(RuntimeError, match='no engine for this size'):
+        extractor(PICTURE[:40])
 
 
 def test_options_can_be_changed_between_images(graph):

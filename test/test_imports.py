@@ -113,7 +113,9 @@ def test_the_core_works_without_torch_ros_and_back_ends():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(('backend', 'library', 'extra'), [('openvino', 'openvino', 'cpu'), ('torch', 'torch', 'gpu')])
+@pytest.mark.parametrize(
+    ('backend', 'library', 'extra'), [('openvino', 'openvino', 'cpu'), ('torch', 'torch', 'train')]
+)
 def test_a_back_end_that_is_not_installed_says_how_to_install_it(backend, library, extra, tmp_path):
     (tmp_path / 'model.onnx').touch()
     statement = f"""

@@ -105,15 +105,15 @@ def _extract(
             return dataclasses.replace(frame, error=str(error) or type(error).__name__, data=b'')
 
     def find(frames: list[Frame]) -> list[Frame]:
-        good = [frame for frame in frames if not frame.error]
-        try:
-            found = extractor.batch([frame.image for frame in good if frame.image is not None]) if good else []
-        except ValueError as error:
-            if len(frames) > 1:  # one of them is bad; the others shall not suffer for it
-                return [one for frame in frames for one in find([frame])]
-            return [dataclasses.replace(frames[0], error=str(error), image=None)]
-        features = iter(found)
-        return [f if f.error else dataclasses.replace(f, features=next(features), image=None) for f in frames]
+        results = iter(extractor.batch([frame.image for frame in frames if frame.image is not None]))
+        return [frame if frame.image is None else extracted(frame, next(results)) for frame in frames]
+
+    def extracted(frame: Frame, result: Features | Exception) -> Frame:
+        if isinstance(result, ValueError):
+            return dataclasses.replace(frame, error=str(result), image=None)
+        if isinstance(result, Exception):  # not the image's fault
+            raise result
+        return dataclasses.replace(frame, features=result, image=None)
 
     size = job.settings.batch or (8 if extractor.runtime.name == 'openvino' else 1)
     with (

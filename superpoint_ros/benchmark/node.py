@@ -208,7 +208,7 @@ def _detect(results: Connection, arguments: Sequence[str]) -> None:
     about = ''
 
     class Timed(Extractor):
-        def batch(self, *args: Any, **kwargs: Any) -> list[Features]:
+        def batch(self, *args: Any, **kwargs: Any) -> list[Features | Exception]:
             start = time.time_ns()
             features = super().batch(*args, **kwargs)
             done = calls[-1].frames if calls else 0

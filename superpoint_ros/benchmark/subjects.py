@@ -6,9 +6,10 @@ Processes of their own keep the thread pools of one library out of the times of 
 from __future__ import annotations
 
 import array
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -20,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros import clouds
-from superpoint_ros.decode import DecodeConfig, Decoded
-from superpoint_ros.extractor import Extractor, Prepared, finish, prepare
+from superpoint_ros.decode import decode
+from superpoint_ros.extractor import Extractor, finish, prepare
 from superpoint_ros.features import Features
 from superpoint_ros.images import to_gray
+from superpoint_ros.runtimes import Arrays, Network
 
 STAGES = ('convert', 'resize', 'network', 'decode', 'encode')
 """What is done to an image, from the message that comes in to the message that goes out; together the whole way."""
@@ -175,69 +177,39 @@ def _opencv(subject: Subject) -> tuple[str, str, Callable[[Message], Laps]]:
 
 def _model(subject: Subject) -> tuple[str, str, Callable[[Message], Laps]]:
     extractor = Extractor(subject.model, max_keypoints=subject.keypoints, threads=subject.threads, **subject.options)
-    runtime: Any = extractor.runtime
+    network = _TimedNetwork(extractor.runtime.network)
+    runtime = extractor.runtime = dataclasses.replace(extractor.runtime, network=network)
 
     def measure(message: Message) -> Laps:
         image, convert = timed(to_gray, message)
         prepared, resize = timed(prepare, image, extractor.config.resize)
-        decoded, network, decode = _network_and_decode(runtime, prepared, extractor.decode_config)
+        heads, run = timed(next, runtime([prepared.pixels]))
+        decoded, decoding = timed(decode, heads, prepared.size, extractor.decode_config)
         features, map_back = timed(finish, decoded, prepared)
         _, encode = timed(_encode, features)
-        laps = dict(zip(STAGES, (convert, resize, network, decode + map_back, encode), strict=True))
-        inside = _NetworkTime(runtime)
+        laps = dict(zip(STAGES, (convert, resize, run, decoding + map_back, encode), strict=True))
+        network.milliseconds = 0.0
         _, extraction = timed(extractor, image)
-        # Where decoding is not to be told apart in the call, what the bare network took just before must do.
-        rest = extraction - (inside.stop() or network)
-        return {**laps, EXTRACTION: extraction, REST: rest, KEYPOINTS: len(features)}
+        return {**laps, EXTRACTION: extraction, REST: extraction - network.milliseconds, KEYPOINTS: len(features)}
 
     about = f'{runtime.name} {runtime.precision} on {runtime.device}, sha256 {runtime.checksum[:12]}…'
     return f'{extractor.model.name} {runtime.name} {runtime.precision}', about, measure
 
 
-def _network_and_decode(runtime: Any, prepared: Prepared, config: DecodeConfig) -> tuple[Decoded, float, float]:
-    """Network and decoding of one image, apart, and the milliseconds of each."""
-    pixels = prepared.pixels[None]
-    outputs, network = timed(_infer, runtime, pixels)
-    if isinstance(outputs, dict):
-        # Network and decoding are one piece of work on the device: decoding is what both take longer than the network.
-        (decoded,), both = timed(runtime, pixels, [prepared.size], config, [None])
-        return decoded, min(network, both), max(both - network, 0.0)
-    heads, run = timed(next, outputs)
-    decoded, decode = timed(runtime.decode, heads, prepared.size, config, None)
-    outputs.close()
-    return decoded, network + run, decode
+class _TimedNetwork:
+    """A network that adds up the time it takes."""
 
+    def __init__(self, network: Network) -> None:
+        self.device, self.precision = network.device, network.precision
+        self.milliseconds = 0.0
+        self._network = network
 
-class _NetworkTime:
-    """Takes the time of the bare network within calls of a runtime that gives NumPy arrays, until stopped."""
-
-    def __init__(self, runtime: Any) -> None:
-        self._runtime, self._infer, self._milliseconds = runtime, runtime.infer, 0.0
-        runtime.infer = self._timed_infer
-
-    def stop(self) -> float:
-        """Gives the milliseconds; 0 if the runtime does not ask for the network alone."""
-        self._runtime.infer = self._infer
-        return self._milliseconds
-
-    def _timed_infer(self, images: npt.NDArray[np.uint8]) -> Iterator[Any]:
-        with closing(self._infer(images)) as outputs:
-            for _ in range(len(images)):
-                heads, milliseconds = timed(next, outputs)
-                self._milliseconds += milliseconds
-                yield heads
-
-
-def _infer(runtime: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """The network's outputs: NumPy arrays, one image after the other, or tensors of the batch, when they are there."""
-    outputs = runtime.infer(pixels)
-    if isinstance(outputs, dict):
-        import torch
-
-        device = next(iter(outputs.values())).device
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-    return outputs
+    def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
+        outputs = self._network(items)
+        for _ in items:
+            one, milliseconds = timed(next, outputs)
+            self.milliseconds += milliseconds
+            yield one
 
 
 def _encode(features: Features) -> array.array[int]:

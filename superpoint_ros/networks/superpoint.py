@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 CELL = 8
 """Side in pixels of the cells that the two heads work on: three poolings halve the image three times."""
@@ -69,6 +70,11 @@ class SuperPoint(nn.Module):
         if self.descriptor is not None:
             outputs['descriptors'] = self.descriptor(features)
         return outputs
+
+
+def score_map(logits: Tensor) -> Tensor:
+    """Probability of a keypoint at each pixel, (B, H, W) float32, from logits (B, 65, H/8, W/8)."""
+    return functional.pixel_shuffle(logits.float().softmax(dim=1)[:, :-1], CELL)[:, 0]
 
 
 def vgg_encoder(

@@ -117,24 +117,19 @@ class DetectorNode(ManagedNode):
         for name, features in self._extract(pictures).items():
             message, received_at = frames[name]
             try:
+                if isinstance(features, Exception):
+                    raise features
                 self._cameras[name].publish(features, pictures[name], message.header, received_at)
             except Exception as error:  # noqa: BLE001 - as above
                 self._cameras[name].fail(error)
 
-    def _extract(self, pictures: dict[str, Gray]) -> dict[str, Features]:
+    def _extract(self, pictures: dict[str, Gray]) -> dict[str, Features | Exception]:
         if not pictures or not self._extractor:
             return {}
-        try:
-            masks = [self._cameras[name].mask for name in pictures]
-            return dict(zip(pictures, self._extractor.batch(list(pictures.values()), masks), strict=True))
-        except Exception as error:  # noqa: BLE001 - as above
-            if len(pictures) == 1:
-                self._cameras[next(iter(pictures))].fail(error)
-                return {}
-        finally:
-            self._preparing = ''
-        # One of them is bad; the others shall not suffer for it.
-        return {k: v for name, picture in pictures.items() for k, v in self._extract({name: picture}).items()}
+        masks = [self._cameras[name].mask for name in pictures]
+        results = self._extractor.batch(list(pictures.values()), masks)
+        self._preparing = ''
+        return dict(zip(pictures, results, strict=True))
 
 
 def _read_mask(path: str) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,6 @@
-"""Back ends: each runs a network on a device and decodes what it gives.
+"""Back ends: each runs networks on a device.
 
-The table is explicit, a back end's libraries are imported when it is chosen, and nothing falls back silently.
+Their libraries are imported when a back end is chosen; there is no silent fallback to another one.
 """
 
 from __future__ import annotations
@@ -10,34 +10,43 @@ import importlib.util
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.config import check, option
-from superpoint_ros.decode import DecodeConfig, Decoded, Mask
+from superpoint_ros.decode import Heads
 from superpoint_ros.models import Model
 
 logger = logging.getLogger(__name__)
 
 ON_JETSON = 'on a Jetson it comes with JetPack, see docs/jetson.md'
 
+
+class Backend(NamedTuple):
+    """A back end.
+
+    Args:
+        module: has a function `load` as in this package.
+        libraries: that it needs.
+        extra: of this package that installs them.
+        note: more on their installation.
+    """
+
+    module: str
+    libraries: tuple[str, ...]
+    extra: str
+    note: str = ''
+
+
 TABLE = {
-    'openvino': ('superpoint_ros.runtimes.openvino', 'OpenVINORuntime', ('openvino',), 'cpu', ''),
-    'torch': ('superpoint_ros.runtimes.pytorch', 'TorchRuntime', ('torch',), 'gpu', ON_JETSON),
-    'tensorrt': (
-        'superpoint_ros.runtimes.tensorrt',
-        'TensorRTRuntime',
-        ('torch', 'tensorrt', 'onnx'),
-        'gpu',
-        ON_JETSON,
-    ),
+    'openvino': Backend('superpoint_ros.runtimes.openvino', ('openvino', 'onnx'), 'cpu'),
+    'torch': Backend('superpoint_ros.runtimes.pytorch', ('torch',), 'train'),
+    'tensorrt': Backend('superpoint_ros.runtimes.tensorrt', ('torch', 'tensorrt', 'onnx'), 'gpu', ON_JETSON),
 }
-"""Of each back end: its module and class, the libraries that it needs, the extra that installs them, and what else to
-know of installing them."""
 
 OLDEST = {'tensorrt': (10, 0)}
 """Older ones lack what the back end needs. TensorRT 10.3 comes with JetPack 6.1."""
@@ -93,35 +102,68 @@ class Watch:
     """Ends it when set."""
 
 
-class Runtime(Protocol):
-    """A network on a device. Not thread-safe: one call at a time."""
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""Inputs or outputs of a network, by name."""
 
-    name: str
-    """The back end: openvino, torch, …"""
+
+class Network(Protocol):
+    """A network on a device: named arrays in, named arrays out. Not thread-safe: one call at a time."""
+
     device: str
-    """What runs it, for people: 'AMD EPYC', 'NVIDIA H200', …"""
+    """Name of the hardware, such as 'AMD EPYC' or 'NVIDIA H200'."""
     precision: str
-    """What is really used: fp32, tf32, bf16, fp16, int8."""
-    descriptor_size: int
-    checksum: str
-    """SHA-256 of the model's .safetensors file, also where a graph made from it is run: it tells models apart."""
+    """Precision in use: fp32, tf32, bf16, fp16 or int8."""
 
-    def __call__(
-        self,
-        images: npt.NDArray[np.uint8],
-        sizes: Sequence[tuple[int, int]],
-        config: DecodeConfig,
-        masks: Sequence[Mask | None],
-    ) -> list[Decoded]:
-        """Run and decode a batch.
+    def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
+        """Run the network on each of some items.
+
+        Networks are compiled for the shapes of their inputs; callers should use few different ones.
 
         Args:
-            images: (B, H, W) uint8 gray, H and W multiples of 8.
-            sizes: (width, height) of the part of each image, at its top left, that is picture and not padding.
-            config: how to decode.
-            masks: for each image (H, W), False where no keypoint may be, or None.
+            items: the inputs of each, without a batch axis; all items have the same shapes.
+
+        Yields:
+            The outputs of each item, in order, without a batch axis. They are valid until the next are requested.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An image network on a back end: gray images in, heads out. Not thread-safe: one call at a time.
+
+    Args:
+        name: of the back end.
+        network: takes `image` (1, H, W) uint8 and returns the heads that superpoint_ros.decode takes.
+        descriptor_size: length D of a descriptor; 0 if the network has none.
+        checksum: SHA-256 of the model's .safetensors file, also if a graph made from it is run.
+    """
+
+    name: str
+    network: Network
+    descriptor_size: int
+    checksum: str
+
+    @property
+    def device(self) -> str:
+        """Name of the hardware."""
+        return self.network.device
+
+    @property
+    def precision(self) -> str:
+        """Precision in use: fp32, tf32, bf16, fp16 or int8."""
+        return self.network.precision
+
+    def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Heads]:
+        """Run the network on some images.
+
+        Args:
+            images: (H, W) gray, all of one size, H and W multiples of 8.
+
+        Yields:
+            The heads of each image, in order. They are valid until the next are requested.
+        """
+        return self.network([{'image': image[None]} for image in images])
 
 
 def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Runtime:
@@ -130,20 +172,19 @@ def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Run
     Args:
         model: the model's files.
         config: the back end and its options.
-        watch: follows long preparations, which a runtime makes when it is called, not here.
+        watch: reports the progress of long preparations, and can cancel them.
 
     Raises:
-        ImportError: the back end's library is not installed, or does not load; the message says how to install it.
+        ImportError: the back end's library is not installed or does not load; the message says how to install it.
         FileNotFoundError: the model has no file for this back end.
-        ValueError: the model's file is broken or not of a network that we know.
+        ValueError: the model's file is broken or not of a known network, or an option is not supported.
     """
     backend = config.backend
     if backend == 'auto':
         backend, why = _choose()
         logger.info('back end: %s (%s)', backend, why)
     require(backend)
-    module, name, *_ = TABLE[backend]
-    runtime: Runtime = getattr(importlib.import_module(module), name)(model, config, watch or Watch())
+    runtime: Runtime = importlib.import_module(TABLE[backend].module).load(model, config, watch or Watch())
     return runtime
 
 
@@ -153,12 +194,12 @@ def require(backend: str) -> None:
     Raises:
         ImportError: one is not installed, too old, or does not load; the message says how to install it.
     """
-    _, _, libraries, extra, also = TABLE[backend]
+    _, libraries, extra, note = TABLE[backend]
     for library in libraries:
         try:
             version = getattr(importlib.import_module(library), '__version__', '')
         except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
-            cure = '; '.join(filter(None, (f'pip install superpoint_ros[{extra}]', also)))
+            cure = '; '.join(filter(None, (f'pip install superpoint_ros[{extra}]', note)))
             raise ImportError(f'back end {backend} needs {library}, which does not load ({error}); {cure}') from error
         oldest = OLDEST.get(library, ())
         if tuple(int(part) for part in re.findall(r'\d+', version)[:2]) < oldest:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from superpoint_ros.networks.decode import score_map
+from superpoint_ros.networks.superpoint import score_map
 from superpoint_ros.runtimes.engine_cache import EngineError
-from superpoint_ros.runtimes.pipeline import Heads
+
+Heads = Callable[[Tensor], Mapping[str, Tensor]]
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The .onnx graph as TensorRT gets it: there the precision stands in the graph, not in the options of the build."""
+"""ONNX graphs of image networks: reading, precision, and the steps between network and decoder."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
-
-from superpoint_ros.decode import CHANNELS, decoder_for
+from onnx import TensorProto, compose, helper, numpy_helper, parser
 
 INPUT = 'image'
+
+OUTPUTS: tuple[dict[str, int | None], ...] = (
+    {'logits': 65},
+    {'logits': 65, 'descriptors': None},
+    {'scores': 1, 'positions': 2, 'descriptors': None},
+)
+"""Outputs of MagicPoint, SuperPoint and UnSuperPoint, and their channels; None for any number."""
 
 Graph = onnx.ModelProto
 
 
 def read(path: Path) -> Graph:
-    """Read a graph, weights in files of their own included, and check that it is one of ours.
+    """Read a graph, including weights in separate files, and check that it is an image network that we can decode.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is broken, or takes or gives something else.
+        ValueError: the file is broken, or the graph has other inputs or outputs.
     """
     try:
         graph = onnx.load(path)
@@ -29,26 +34,34 @@ def read(path: Path) -> Graph:
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).partition('\n')[0]
         raise ValueError(f'{path}: not a complete .onnx file ({reason})') from error
-    shapes = {value.name: _shape(value) for value in graph.graph.input}
-    if shapes != {INPUT: (None, 1, None, None)}:
+    if opset(graph) < 13:
+        raise ValueError(f'{path}: ONNX opset {opset(graph)}, expected 13 or newer')
+    inputs = {value.name: _shape(value) for value in graph.graph.input}
+    if inputs != {INPUT: (None, 1, None, None)}:
         raise ValueError(
             f'{path}: expected one input, {INPUT} of float32 (batch, 1, height, width) with batch, height and width '
-            f'free, found {shapes}'
+            f'free, found {inputs}'
         )
     outputs = {value.name: _shape(value) for value in graph.graph.output}
-    try:
-        decoder_for(outputs)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+    expected = next((known for known in OUTPUTS if known.keys() == outputs.keys()), None)
+    if expected is None:
+        known = ' or '.join('+'.join(names) for names in OUTPUTS)
+        raise ValueError(f'{path}: expected the outputs {known}, found {"+".join(outputs)}')
     for name, shape in outputs.items():
         channels = shape[1] if len(shape) == 4 else None
-        if channels is None or channels != CHANNELS.get(name, channels):
-            raise ValueError(f'{path}: output {name}: expected float32 (batch, channels, rows, columns), found {shape}')
+        if not isinstance(channels, int) or channels != (expected[name] or channels):
+            wanted = expected[name] or 'channels'
+            raise ValueError(f'{path}: output {name}: expected float32 (batch, {wanted}, rows, columns), found {shape}')
     return graph
 
 
+def opset(graph: Graph) -> int:
+    """The version of ONNX's operators that a graph uses."""
+    return next((entry.version for entry in graph.opset_import if entry.domain in ('', 'ai.onnx')), 0)
+
+
 def precision_of(graph: Graph) -> str:
-    """In what the convolutions of a graph compute: fp32, fp16, bf16, or int8 if it has quantization nodes."""
+    """The precision of a graph's convolutions: fp32, fp16, bf16, or int8 if it has quantization nodes."""
     if any(node.op_type == 'QuantizeLinear' for node in graph.graph.node):
         return 'int8'
     types = {weights.data_type for weights in graph.graph.initializer}
@@ -56,35 +69,35 @@ def precision_of(graph: Graph) -> str:
 
 
 def descriptor_size(graph: Graph) -> int:
-    """Length of the descriptors; 0 if it gives none."""
+    """Length of the descriptors; 0 if the network has none."""
     sizes = [v.type.tensor_type.shape.dim[1].dim_value for v in graph.graph.output if v.name == 'descriptors']
     return sum(sizes)
 
 
 def checksum_of_weights(graph: Graph) -> str:
-    """What `superpoint export` noted in the graph's metadata; empty if it was made by another tool."""
+    """The checksum of the weights that `superpoint export` wrote to the metadata; '' for graphs of other tools."""
     return next((entry.value for entry in graph.metadata_props if entry.key == 'checksum'), '')
 
 
 def with_precision(graph: Graph, precision: str) -> Graph:
-    """A graph that computes in fp16 or fp32; made from one in fp32, or the graph itself if it is so already.
+    """Convert a graph from fp32 to fp16; a graph that has the precision already is returned as it is.
 
     Raises:
-        ValueError: the graph is of another precision, and cannot be made so.
+        ValueError: the graph has another precision and cannot be converted.
     """
     found = precision_of(graph)
     if found == precision:
         return graph
     if (found, precision) == ('fp32', 'fp16'):
         return halved(graph)
-    raise ValueError(f'precision {precision}: the graph is in {found}, which stays as it is; ask for auto or {found}')
+    raise ValueError(f'precision {precision}: the graph is {found} and cannot be converted; use auto or {found}')
 
 
 def halved(graph: Graph) -> Graph:
-    """The graph in half precision, between casts: what goes in and what comes out stays float32.
+    """Convert a graph to half precision between casts: inputs and outputs stay float32.
 
     Raises:
-        ValueError: a weight is beyond what half precision can hold (65504).
+        ValueError: a weight is outside the range of half precision (65504).
     """
     half = Graph()
     half.CopyFrom(graph)
@@ -93,7 +106,7 @@ def halved(graph: Graph) -> Graph:
         if weights.data_type == TensorProto.FLOAT:
             values = numpy_helper.to_array(weights)
             if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
-                raise ValueError(f'precision fp16: {weights.name} has weights beyond its range; take fp32')
+                raise ValueError(f'precision fp16: {weights.name} has weights outside its range; use fp32')
             weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), weights.name))
     inside = {value.name: f'{value.name}_half' for value in (*body.input, *body.output)}
     for node in body.node:
@@ -110,8 +123,61 @@ def halved(graph: Graph) -> Graph:
     return half
 
 
+TO_GRAY = """(uint8[batch, 1, height, width] image) => (float[batch, 1, height, width] gray) {
+    levels = Cast<to = 1>(image)
+    white = Constant<value_float = 255.0>()
+    gray = Div(levels, white)
+}"""
+
+TO_HEADS = {
+    'logits': """(float[batch, 65, rows, columns] logits) => (float[batch, height, width] score_map) {
+        probabilities = Softmax<axis = 1>(logits)
+        first = Constant<value_ints = [0]>()
+        dustbin = Constant<value_ints = [64]>()
+        channel = Constant<value_ints = [1]>()
+        cells = Slice(probabilities, first, dustbin, channel)
+        pixels = DepthToSpace<blocksize = 8>(cells)
+        score_map = Squeeze(pixels, channel)
+    }""",
+    'descriptors': """(float[batch, depth, rows, columns] raw) => (TYPE[batch, rows, columns, depth] descriptors) {
+        channels_last = Transpose<perm = [0, 2, 3, 1]>(raw)
+        descriptors = Cast<to = NUMBER>(channels_last)
+    }""",
+    'scores': '(float[batch, 1, rows, columns] s) => (float[batch, 1, rows, columns] scores) { scores = Identity(s) }',
+    'positions': '(float[batch, 2, rows, columns] p) => (float[batch, 2, rows, columns] positions) '
+    '{ positions = Identity(p) }',
+}
+"""What comes behind each output of a network, in ONNX's text format."""
+
+
+def with_heads(graph: Graph, half_descriptors: bool = False) -> Graph:
+    """Extend a graph to the contract of superpoint_ros.runtimes.Runtime: uint8 images in, heads out.
+
+    Args:
+        graph: as `read` returns it, in any precision; its inputs and outputs are float32.
+        half_descriptors: return the descriptors as float16, which halves what is copied from a GPU.
+
+    Returns:
+        A graph with input image (B, 1, H, W) uint8 and outputs score_map (B, H, W) float32 instead of logits, and
+        descriptors (B, H/8, W/8, D). Softmax is computed in float32.
+    """
+    kind, number = ('float16', TensorProto.FLOAT16) if half_descriptors else ('float', TensorProto.FLOAT)
+    header = f'<ir_version: {graph.ir_version}, opset_import: ["" : {opset(graph)}]>'
+    result = compose.add_prefix(graph, 'network/')
+    result = compose.merge_models(
+        parser.parse_model(f'{header} preprocess {TO_GRAY}'), result, [('gray', f'network/{INPUT}')]
+    )
+    for output in graph.graph.output:
+        text = TO_HEADS[output.name].replace('TYPE', kind).replace('NUMBER', str(number))
+        head = parser.parse_model(f'{header} {output.name} {text}')
+        head = compose.add_prefix(head, f'{output.name}/', rename_outputs=False)
+        connection = (f'network/{output.name}', head.graph.input[0].name)
+        result = compose.merge_models(result, head, [connection])
+    return result
+
+
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | str:
-    """The shape of a float32 tensor, None where it is free; of other tensors their type."""
+    """The shape of a float32 tensor, None where it is free; for other tensors the name of the type."""
     kind = value.type.tensor_type
     if kind.elem_type != TensorProto.FLOAT:
         return TensorProto.DataType.Name(kind.elem_type).lower()

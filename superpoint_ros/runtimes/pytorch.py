@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from superpoint_ros.decode import DecodeConfig, Decoded, Mask
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
-from superpoint_ros.networks.checkpoint import Network
-from superpoint_ros.runtimes import RuntimeConfig, Watch
-from superpoint_ros.runtimes.pipeline import Pipeline
+from superpoint_ros.networks.superpoint import score_map
+from superpoint_ros.runtimes import Arrays, Runtime, RuntimeConfig, Watch
 
 logger = logging.getLogger(__name__)
 
 TYPES = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
-class TorchRuntime:
-    """Runs a network in torch; see superpoint_ros.runtimes.Runtime. Decoding is on the device, too."""
+def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa: ARG001
+    """Load an image network from its weights; see superpoint_ros.runtimes.load."""
+    path = model.file('weights')
+    network = checkpoint.fold(checkpoint.load(path))
+    size = network.config.descriptor_size
+    return Runtime('torch', TorchNetwork(ImageNetwork(network), config), size, checksum(path))
 
-    name = 'torch'
 
-    def __init__(self, model: Model, config: RuntimeConfig, watch: Watch | None = None) -> None:  # noqa: ARG002
-        path = model.file('weights')
+class TorchNetwork:
+    """Runs a module whose forward takes and returns named tensors; see superpoint_ros.runtimes.Network."""
+
+    def __init__(self, module: nn.Module, config: RuntimeConfig) -> None:
         self._device = _device(config.device)
         on_gpu = self._device.type == 'cuda'
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else platform.processor() or str(self._device)
@@ -39,36 +40,47 @@ class TorchRuntime:
             self.precision = 'fp16' if on_gpu else 'fp32'
             logger.info('precision: %s (on %s)', self.precision, self.device)
         if self.precision not in TYPES:
-            raise ValueError(f'precision {self.precision}: back end torch has {", ".join(TYPES)}')
+            raise ValueError(
+                f'precision {self.precision}: not supported by back end torch; available: {", ".join(TYPES)}'
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
-        network = checkpoint.fold(checkpoint.load(path))
-        self.checksum = checksum(path)
-        self.descriptor_size = network.config.descriptor_size
-        network = network.to(self._device, TYPES[self.precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._heads = partial(_heads, network, self.precision)
-        self._pipeline = Pipeline(self._device)
+        self._module = module.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def __call__(
-        self,
-        images: npt.NDArray[np.uint8],
-        sizes: Sequence[tuple[int, int]],
-        config: DecodeConfig,
-        masks: Sequence[Mask | None],
-    ) -> list[Decoded]:
-        return self._pipeline(lambda _: self._heads, images, sizes, config, masks)
-
-    def infer(self, images: npt.NDArray[np.uint8]) -> Mapping[str, Tensor]:
-        """The network alone: its outputs for (B, H, W) images, by name, float32 on the device."""
-        with torch.inference_mode(), self._pipeline.on_stream():
-            return self._heads(torch.from_numpy(images).to(self._device))
+    def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
+        batch = {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
+        kind = TYPES[self.precision]
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, kind, enabled=kind != torch.float32),
+            # Images of one size come many times: it pays to time cuDNN's algorithms once.
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.precision == 'tf32'),
+        ):
+            outputs = self._module(**{name: tensor.to(self._device) for name, tensor in batch.items()})
+            host = {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+        for index in range(len(items)):
+            yield {name: array[index] for name, array in host.items()}
 
 
-def _heads(network: Network, precision: str, images: Tensor) -> Mapping[str, Tensor]:
-    pixels = (images[:, None].float() / 255).to(TYPES[precision], memory_format=torch.channels_last)
-    # Images of one size come many times: it pays to time what cuDNN offers, once.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=precision == 'tf32'):
-        return {name: output.float() for name, output in network(pixels).items()}
+class ImageNetwork(nn.Module):
+    """A network of networks.checkpoint, from (B, 1, H, W) uint8 images to the heads that decoding takes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return to_heads(self.network((image.float() / 255).to(memory_format=torch.channels_last)))
+
+
+def to_heads(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a network as decoding takes them: a score map, and descriptors channels last."""
+    heads = dict(outputs)
+    if 'logits' in heads:
+        heads['score_map'] = score_map(heads.pop('logits'))
+    if 'descriptors' in heads:
+        heads['descriptors'] = heads['descriptors'].permute(0, 2, 3, 1)
+    return heads
 
 
 def _device(name: str) -> torch.device:

@@ -1,7 +1,6 @@
 """TensorRT: NVIDIA GPUs on Jetsons and desktops, from the .onnx graph.
 
-The engine is the network alone; the decoding is that of the torch back end, on the same stream and in the same CUDA
-graph. This has been tested against the documented interface of TensorRT 10.0 to 11, not on TensorRT.
+This has been tested against the documented interface of TensorRT 10.0 to 11, not on TensorRT.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ import ctypes
 import hashlib
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ import tensorrt as trt
 import torch
 from torch import Tensor
 
-from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask
+from superpoint_ros.decode import CELL, Heads
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.runtimes import RuntimeConfig, Watch, engine_cache, onnx_graph
 from superpoint_ros.runtimes.engine_build import RECIPE, Profile, build, deserialize, said
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError, Facts
+from superpoint_ros.runtimes.engine_check import Heads as Run
 from superpoint_ros.runtimes.engine_check import check_agreement
-from superpoint_ros.runtimes.pipeline import STAGES_KEPT, Heads, Pipeline
+from superpoint_ros.runtimes.pytorch import to_heads
 
 logger = logging.getLogger(__name__)
 
@@ -73,26 +74,19 @@ class TensorRTRuntime:
         self._watch = watch
         self._engines: dict[Profile, Any] = {}
         self._failed: dict[Profile, str] = {}
-        self._heads = lru_cache(maxsize=STAGES_KEPT)(heads_of)
-        self._pipeline = Pipeline(self._device)
+        self._heads = lru_cache(maxsize=4)(heads_of)
+        # Not the default stream, on which TensorRT waits after each call.
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == 'cuda' else None
 
-    def __call__(
-        self,
-        images: npt.NDArray[np.uint8],
-        sizes: Sequence[tuple[int, int]],
-        config: DecodeConfig,
-        masks: Sequence[Mask | None],
-    ) -> list[Decoded]:
-        parts = [slice(start, start + self._batch) for start in range(0, len(images), self._batch)]
-        return [one for at in parts for one in self._pipeline(self._bind, images[at], sizes[at], config, masks[at])]
-
-    def infer(self, images: npt.NDArray[np.uint8]) -> dict[str, Tensor]:
-        """The network alone: its outputs for (B, H, W) images, B at most engine_batch, by name, float32 on the GPU.
-
-        The next call overwrites them.
-        """
-        with torch.inference_mode(), self._pipeline.on_stream():
-            return dict(self._bind(images.shape)(torch.from_numpy(images).to(self._device)))
+    def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Heads]:
+        """Run the network on some images; see superpoint_ros.runtimes.Runtime."""
+        for start in range(0, len(images), self._batch):
+            part = np.stack(images[start : start + self._batch])
+            with torch.inference_mode(), self._on_stream():
+                outputs = self._bind(part.shape)(torch.from_numpy(part).to(self._device))
+                host = {name: tensor.cpu().numpy() for name, tensor in to_heads(outputs).items()}
+            for index in range(len(part)):
+                yield {name: array[index] for name, array in host.items()}
 
     def prepare(self, width: int, height: int) -> Path:
         """Build, or load, and check the engine for a size; __call__ does it if it was not done.
@@ -117,7 +111,7 @@ class TensorRTRuntime:
         if profile not in self._engines:
             make, use = partial(self._build, profile), partial(self._load, profile)
             try:
-                with self._pipeline.on_stream():
+                with self._on_stream():
                     self._engines[profile] = engine_cache.obtain(name, facts, make, use, self._watch)
             except BuildCancelledError:
                 raise
@@ -138,7 +132,10 @@ class TensorRTRuntime:
             check_agreement(heads_of(engine, shape, self._device), network, shape, self.precision, self._device)
         return engine
 
-    def _bind(self, shape: tuple[int, ...]) -> Heads:
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+    def _bind(self, shape: tuple[int, ...]) -> Run:
         _, height, width = shape
         self.prepare(width, height)
         return self._heads(self._engines[Profile(self._batch, height, width)], shape, self._device)
@@ -162,6 +159,9 @@ class TensorRTRuntime:
             'cuda': str(torch.version.cuda),
             'driver': driver_version(),
         }
+
+
+load = TensorRTRuntime
 
 
 def build_engines(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> list[Path]:
@@ -203,7 +203,7 @@ def build_engines(model: Model, config: RuntimeConfig, watch: Watch | None = Non
     return paths
 
 
-def heads_of(engine: Any, shape: tuple[int, ...], device: torch.device) -> Heads:
+def heads_of(engine: Any, shape: tuple[int, ...], device: torch.device) -> Run:
     """An engine as a network for one shape of batch, with a context and memory of its own.
 
     What it returns is in that memory, and overwritten by the next call.

@@ -28,8 +28,7 @@ from superpoint_ros.features import Floats
 from superpoint_ros.files import written_whole
 from superpoint_ros.geometry import resize_transform, transform_points
 from superpoint_ros.networks import checkpoint
-from superpoint_ros.networks.decode import score_map
-from superpoint_ros.networks.superpoint import SuperPoint
+from superpoint_ros.networks.superpoint import SuperPoint, score_map
 from superpoint_ros.training.homography import HomographyConfig, sample_homography, valid_mask, warp_images
 
 logger = logging.getLogger(__name__)

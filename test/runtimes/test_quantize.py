@@ -39,7 +39,7 @@ def graph(model, photographs, tmp_path_factory):
 
 def infer(path, precision, image):
     runtime = load(resolve(str(path)), RuntimeConfig(backend='openvino', precision=precision))
-    return runtime, {name: array.copy() for name, array in next(runtime.infer(image[None])).items()}
+    return runtime, {name: array.copy() for name, array in next(runtime([image])).items()}
 
 
 def test_every_convolution_computes_in_8_bits_and_gives_nearly_the_same(graph, photographs):

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from superpoint_ros import runtimes
-from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.decode import DecodeConfig, decode
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import Model, resolve
 from superpoint_ros.networks import checkpoint
@@ -46,7 +46,8 @@ def load(model, watch=None, **options):
 
 def run(runtime, images, masks=None):
     height, width = images.shape[1:]
-    return runtime(images, [(width, height - 3)] * len(images), CONFIG, masks or [None] * len(images))
+    heads = runtime(images)
+    return [decode(h, (width, height - 3), CONFIG, m) for h, m in zip(heads, masks or [None] * 3, strict=False)]
 
 
 def engines(tmp_path):
@@ -89,15 +90,6 @@ def test_the_extractor_runs_on_it(control, model):
     np.testing.assert_allclose(found.descriptors, expected.descriptors, atol=1e-3)
 
 
-def test_results_stay_when_the_next_image_comes(control, model, images):
-    runtime = load(model)
-    first = run(runtime, images[:1])[0]
-    copies = [array.copy() for array in first]
-    run(runtime, images[1:2])
-    for array, copy in zip(first, copies, strict=True):
-        np.testing.assert_array_equal(array, copy)
-
-
 def test_precision_is_in_the_graph_and_tf32_in_the_build(control, model, images):
     for precision, used, tf32 in (('auto', 'fp16', False), ('fp16', 'fp16', False), ('tf32', 'tf32', True)):
         runtime = load(model, precision=precision)
@@ -109,15 +101,6 @@ def test_precision_is_in_the_graph_and_tf32_in_the_build(control, model, images)
     assert control.flags == [strongly_typed] * 2
     with pytest.raises(ValueError, match='precision bf16: back end tensorrt has fp32, tf32 and fp16'):
         load(model, precision='bf16')
-
-
-def test_infer_gives_the_raw_heads(control, model, images):
-    runtime = load(model, precision='fp32', engine_batch=3)
-    expected = runtimes.load(model, RuntimeConfig(backend='torch', device='cpu', precision='fp32')).infer(images)
-    found = runtime.infer(images)
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
 
 
 def test_engines_are_kept_with_a_note_of_what_they_depend_on(control, model, images, tmp_path):
@@ -221,12 +204,6 @@ def test_a_run_that_fails_later_is_told_and_the_next_works(control, model, image
         run(runtime, images)
     control.failing = set()
     assert len(run(runtime, images)) == 3
-
-
-def test_batches_beyond_the_profile_are_refused(control, model):
-    runtime = load(model, engine_batch=2)
-    with pytest.raises(EngineError, match=r'does not take images of \(3, 1, 64, 96\)'):
-        runtime.infer(np.zeros((3, 64, 96), np.uint8))
 
 
 def test_memory_that_is_not_aligned_is_refused(control, model, images, monkeypatch):
