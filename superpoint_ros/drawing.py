@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.features import Features, Matches
+from superpoint_ros.files import written_whole
 
 Canvas = npt.NDArray[np.uint8]
 
@@ -101,3 +104,15 @@ def _as_color(image: npt.NDArray[np.uint8]) -> Canvas:
 def _fixed(points: npt.NDArray[np.float32]) -> list[tuple[int, int]]:
     """Points (N, 2) in OpenCV's fixed-point pixels."""
     return [(x, y) for x, y in np.rint(points * 2**FRACTION).astype(int).tolist()]
+
+
+def write(path: Path | str, picture: npt.NDArray[np.uint8]) -> None:
+    """Write a picture; the suffix of the path decides the format.
+
+    Raises:
+        OSError: the picture cannot be written.
+    """
+    with written_whole(path) as partial:
+        encoded, data = cv2.imencode(partial.suffix, picture)
+        assert encoded
+        partial.write_bytes(data.tobytes())

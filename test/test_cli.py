@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -6,26 +7,78 @@ from typing import Literal
 
 import pytest
 
-from superpoint_ros import cli
+from superpoint_ros import arguments, cli
 from superpoint_ros.decode import DecodeConfig
 
+BARE = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {missing!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Missing())
+from superpoint_ros.cli import main
+{program}
+"""
+EXTRAS = (
+    'h5py', 'kornia', 'lightning', 'matplotlib', 'nncf', 'onnx', 'onnxruntime', 'openvino', 'ray', 'rclpy', 'skimage',
+    'sensor_msgs', 'std_msgs', 'tensorboard', 'tensorrt', 'torch',
+)  # fmt: skip
+STEPS = [(name,) for name in cli.COMMANDS if callable(cli.load(name))]
+STEPS += [(name, step) for name in cli.COMMANDS if not callable(cli.load(name)) for step in cli.load(name)]
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, '-m', 'superpoint_ros.cli', *words], capture_output=True, text=True, timeout=120
-    )
+
+def superpoint(
+    *words: str, missing: Sequence[str] = (), program: str = 'sys.exit(main(sys.argv[1:]))'
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-c', BARE.format(missing=tuple(missing), program=program), *words]
+    env = {**os.environ, 'COLUMNS': '200'}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 
-def test_help_names_every_command_and_loads_no_heavy_library():
-    blocked = 'import sys; sys.modules.update(dict.fromkeys(("torch", "rclpy", "openvino", "lightning")));'
-    done = subprocess.run(
-        [sys.executable, '-c', f'{blocked} from superpoint_ros.cli import main; sys.exit(main(["--help"]))'],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_every_file_of_commands_is_a_command():
+    folder = Path(cli.__file__).parent / 'commands'
+    assert {path.stem for path in folder.glob('*.py')} - {'__init__'} <= set(cli.COMMANDS)
+
+
+def test_help_lists_every_command():
+    done = superpoint('--help', missing=EXTRAS)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in cli.COMMANDS)
+
+
+def test_every_help_answers_without_any_extra():
+    program = f"""
+for words in {STEPS}:
+    try:
+        code = main([*words, '--help'])
+    except SystemExit as exit_:
+        code = exit_.code
+    print(*words, code)
+"""
+    done = superpoint(program=program, missing=EXTRAS)
+    assert done.stderr == ''
+    for words in STEPS:
+        assert f'superpoint {" ".join(words)}' in done.stdout
+        assert f'\n{" ".join(words)} 0\n' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('words', 'missing', 'message'),
+    [
+        ('label superpoint photos labels', 'torch', 'label needs torch; pip install superpoint_ros[train]'),
+        ('train --run x', 'lightning', 'train needs lightning; pip install superpoint_ros[train]'),
+        ('quantize superpoint photos pairs', 'onnx', 'quantize needs onnx; pip install superpoint_ros[train]'),
+        ('evaluate shapes', 'matplotlib', 'evaluate needs matplotlib; pip install superpoint_ros[train]'),
+        ('convert x.pth --output y.safetensors', 'torch', 'convert needs torch; pip install superpoint_ros[train]'),
+        ('demo', 'rclpy', 'pip install superpoint_ros[ros'),
+    ],
+)
+def test_a_missing_library_names_the_extra_to_install(words, missing, message):
+    done = superpoint(*words.split(), missing=[missing])
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
 
 
 def test_no_command_shows_the_help(capsys):
@@ -33,27 +86,30 @@ def test_no_command_shows_the_help(capsys):
     assert 'Usage: superpoint COMMAND' in capsys.readouterr().out
 
 
-def test_an_unknown_command_is_wrong(capsys):
-    assert cli.main(['detekt']) == 2
-    assert "no command 'detekt'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('name', cli.COMMANDS)
-def test_every_command_has_help(name, capsys):
-    try:
-        code = cli.main([name, '--help'])
-    except SystemExit as exit_:
-        code = exit_.code
-    assert code == 0
-    assert f'superpoint {name}' in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('detekt', 'superpoint: unknown command detekt; did you mean detect?'),
+        ('evaluate pair', 'superpoint evaluate: unknown command pair; did you mean pairs?'),
+        ('frobnicate', 'superpoint: unknown command frobnicate\n'),
+    ],
+)
+def test_an_unknown_command_is_named_with_a_similar_one(words, message):
+    done = superpoint(*words.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stdout == ''
 
 
 def run(
     files: Sequence[Path],
+    *,
     output: Path,
     how: Literal['fast', 'well'] = 'well',
     quiet: bool = False,
+    pictures: bool = True,
     cluster: str | None = None,
+    models: Sequence[str] = ('superpoint',),
     decode: DecodeConfig = DecodeConfig(),
 ) -> tuple:
     """Do something.
@@ -63,74 +119,77 @@ def run(
         output: where to.
         how: to do it.
         quiet: say nothing.
+        pictures: draw.
         cluster: of machines.
+        models: to run.
         decode: which keypoints.
     """
-    return [str(file) for file in files], str(output), how, quiet, cluster, decode
+    return [str(file) for file in files], str(output), how, quiet, pictures, cluster, list(models), decode
+
+
+DEFAULT = DecodeConfig()
 
 
 @pytest.mark.parametrize(
     ('words', 'expected'),
     [
-        ('a b --output c', (['a', 'b'], 'c', 'well', False, None, DecodeConfig())),
+        ('a b --output c', (['a', 'b'], 'c', 'well', False, True, None, ['superpoint'], DEFAULT)),
         (
-            'a --output c --how fast --quiet --cluster --decode.border 7',
-            (['a'], 'c', 'fast', True, 'local', DecodeConfig(border=7)),
+            'a --output=c --how fast --quiet --pictures false --cluster --border 7',
+            (['a'], 'c', 'fast', True, False, 'local', ['superpoint'], DecodeConfig(border=7)),
         ),
-        ('a --output c --cluster host:1', (['a'], 'c', 'well', False, 'host:1', DecodeConfig())),
+        (
+            'a --models b /c/d.onnx --output c --cluster host:1',
+            (['a'], 'c', 'well', False, True, 'host:1', ['b', '/c/d.onnx'], DEFAULT),
+        ),
+        ('a --output c --models', (['a'], 'c', 'well', False, True, None, [], DEFAULT)),
     ],
 )
 def test_arguments_of_a_function_come_from_the_command_line(words, expected):
     assert cli.run(run, words.split(), 'test') == expected
+    assert cli.run({'one': run}, ['one', *words.split()], 'test') == expected
 
 
-def several(folder: Path, models: Sequence[str] = ('superpoint',), count: int = 0) -> tuple:
-    """Take a list as an option."""
-    return str(folder), list(models), count
+def test_arguments_come_from_a_file_too(tmp_path):
+    path = tmp_path / 'options.yaml'
+    path.write_text('models: [b, c]\nborder: 7\noutput: d\n')
+    *_, models, decode = cli.run(run, ['a', '--config', str(path), '--max_keypoints', '5'], 'test')
+    assert models == ['b', 'c']
+    assert decode == DecodeConfig(border=7, max_keypoints=5)
+
+
+def test_help_describes_the_fields_of_configurations():
+    text = ' '.join(arguments.parser_of(run, 'test').format_help().split())
+    assert 'Do something.' in text
+    assert 'say nothing' in text
+    assert 'No keypoints nearer than this to the edge' in text
 
 
 @pytest.mark.parametrize(
-    ('words', 'expected'),
+    ('words', 'message'),
     [
-        ('x', ('x', ['superpoint'], 0)),
-        ('x --models a', ('x', ['a'], 0)),
-        ('x --models a /left/b.onnx --count 3', ('x', ['a', '/left/b.onnx'], 3)),
-        ('x --models --count 3', ('x', [], 3)),
-        ('--models=[a,b] x', ('x', ['a', 'b'], 0)),
-        ('x --models [a,b]', ('x', ['a', 'b'], 0)),
+        ('a', 'the following arguments are required: output'),
+        ('--output c', 'the following arguments are required: files'),
+        ('a --output c --how badly', "invalid choice: 'badly'"),
+        ('a --output c --border many', 'border'),
+        ('a --output c --border=-3', 'border: -3 is out of range, expected 0 to 1000 px'),
+        ('a --output c --max_keypoint 1', 'test: unknown option --max_keypoint; did you mean --max_keypoints?'),
+        ('a --output c --max-keypoints=1', 'test: unknown option --max-keypoints; did you mean --max_keypoints?'),
+        ('a --output c --decode.border 1', 'test: unknown option --decode.border; did you mean --border?'),
+        ('a --output c --xyzzy', 'test: unknown option --xyzzy\n'),
     ],
 )
-def test_an_option_that_is_a_list_takes_several_words(words, expected):
-    assert cli.run(several, words.split(), 'test') == expected
-    assert cli.run({'one': several}, ['one', *words.split()], 'test') == expected
-
-
-def test_the_help_of_an_option_is_that_of_its_field():
-    text = cli.parser_of(run, 'test').format_help()
-    assert 'Do something.' in text
-    assert 'say nothing.' in text
-    assert 'No keypoints nearer than this to the edge' in ' '.join(text.split())
-
-
-@pytest.mark.parametrize('words', ['a', '--output c', 'a --output c --how badly', 'a --output c --unknown 1'])
-def test_a_wrong_command_line_ends_with_2(words):
+def test_a_wrong_command_line_ends_with_2_and_one_message(words, message, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.run(run, words.split(), 'test')
     assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert 'usage' not in printed.err
+    assert printed.out == ''
 
 
-def test_a_value_out_of_range_is_one_sentence(tmp_path):
-    done = command('detect', str(tmp_path), '--decode.border=-3')
-    assert done.returncode != 0
-    assert 'border: -3 is out of range, expected 0 to 1000 px' in done.stderr
-    assert 'Traceback' not in done.stderr
-
-
-def test_what_is_missing_is_one_sentence(tmp_path):
-    done = command('evaluate', 'sequence', str(tmp_path / 'none'))
+def test_missing_input_is_one_sentence(tmp_path):
+    done = superpoint('evaluate', 'sequence', str(tmp_path / 'none'))
     assert done.returncode == 1
-    assert done.stderr.strip().endswith(f'superpoint evaluate: {tmp_path / "none"}: no such folder')
-
-
-def test_one_of_several_functions_gets_its_own_arguments_alone():
-    assert cli.run({'one': run, 'other': lambda: None}, ['other'], 'test') is None
+    assert done.stderr.strip() == f'superpoint evaluate: {tmp_path / "none"}: no such folder'

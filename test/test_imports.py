@@ -13,10 +13,10 @@ PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
     'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'images', 'matching',
-    'models', 'resources', 'runtimes', 'stream_tracker', 'tracking',
+    'image_files', 'models', 'resources', 'runtimes', 'stream_tracker', 'tracking',
 ]  # fmt: skip
 
-PARTS = ['benchmark', 'bags', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']
+PARTS = ['benchmark', 'bags', 'commands', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']
 
 ALLOWED = {
     'networks': [],
@@ -88,7 +88,7 @@ def test_the_core_imports_the_core_alone(module):
 
 def test_every_module_is_listed():
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or (path / '__init__.py').is_file()}
-    assert found == {*CORE, *PARTS, '__init__', 'cli', 'detect'}
+    assert found == {*CORE, *PARTS, '__init__', 'arguments', 'cli'}
 
 
 BLOCK = """
@@ -108,7 +108,7 @@ def python(statement, blocked):
 
 
 def test_the_core_works_without_torch_ros_and_back_ends():
-    modules = ', '.join(f'superpoint_ros.{name}' for name in [*CORE, 'cli', 'detect'])
+    modules = ', '.join(f'superpoint_ros.{name}' for name in [*CORE, 'arguments', 'cli'])
     result = python(f'import superpoint_ros, {modules}', HEAVY)
     assert result.returncode == 0, result.stderr
 

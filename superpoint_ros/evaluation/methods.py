@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 
+from superpoint_ros.config import option
 from superpoint_ros.evaluation import baselines as opencv
 from superpoint_ros.evaluation.baselines import Baseline, Extract, Image
 from superpoint_ros.evaluation.protocols import Setting
@@ -33,26 +33,27 @@ class Method:
     describes: bool
 
 
-def methods(
-    models: Sequence[str] = ('superpoint',),
-    baselines: bool = True,
-    backend: str = 'auto',
-    precision: str = 'auto',
-    subpixel: bool = True,
-) -> list[Method]:
-    """Our models first, then everything that the installed OpenCV has.
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Which models are compared, and how they run."""
+
+    models: tuple[str, ...] = option(('superpoint',), 'Names of shipped models, or .safetensors or .onnx files.')
+    backend: str = option('auto', 'Library that runs the models: auto, openvino, torch, …')
+    precision: str = option('auto', 'Arithmetic of the models: auto, fp32, bf16, …')
+    subpixel: bool = option(True, 'Refine the keypoints of the models to a fraction of a pixel.')
+
+
+def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
+    """The methods to compare: models first, then everything that the installed OpenCV has.
 
     Args:
-        models: shipped models' names, or .safetensors or .onnx files; may be empty.
-        baselines: compare OpenCV's methods, and chance, in the same run.
-        backend: library that runs the models: auto, openvino, torch, …
-        precision: arithmetic of the models: auto, fp32, bf16, …
-        subpixel: refine the models' keypoints to fractions of a pixel.
+        config: the models.
+        baselines: compare OpenCV's methods, and chance, too.
 
     Raises:
-        ValueError: there is nothing to measure, or two models have one name. Also what Extractor raises.
+        ValueError: there is nothing to measure, or two models have the same name. Also what Extractor raises.
     """
-    found = [_model(model, backend, precision, subpixel) for model in models]
+    found = [_model(model, config) for model in config.models]
     if baselines:
         version = f'OpenCV {cv2.__version__}'
         found += [Method(name, version, at, True, False) for name, at in opencv.detectors().items()]
@@ -66,8 +67,8 @@ def methods(
     return found
 
 
-def _model(model: str, backend: str, precision: str, subpixel: bool) -> Method:
-    extractor = Extractor(model, resize=0, backend=backend, precision=precision, subpixel=subpixel)
+def _model(model: str, config: ModelsConfig) -> Method:
+    extractor = Extractor(model, resize=0, backend=config.backend, precision=config.precision, subpixel=config.subpixel)
     runtime = extractor.runtime
 
     def at(setting: Setting) -> Extract:
@@ -82,6 +83,6 @@ def _model(model: str, backend: str, precision: str, subpixel: bool) -> Method:
 
         return extract
 
-    refined = 'refined' if subpixel else 'whole-pixel'
+    refined = 'refined' if config.subpixel else 'whole-pixel'
     about = f'sha256 {runtime.checksum[:12]}…, {runtime.name} {runtime.precision}, {refined} keypoints'
     return Method(extractor.model.name, about, at, True, runtime.descriptor_size > 0)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import matplotlib as mpl
@@ -16,8 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from superpoint_ros.evaluation.datasets import Pair
-from superpoint_ros.evaluation.homography import Matched
+from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.files import written_whole
+
+if TYPE_CHECKING:
+    from superpoint_ros.evaluation.homography import Matched
 
 Curve = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]
 
@@ -51,6 +54,54 @@ def _cell(value: float | str | None, whole: bool) -> str:
     if value is None or not math.isfinite(value):
         return '–'
     return f'{value:.0f}' if whole else f'{value:.3f}'
+
+
+def preamble(images: str, methods: Sequence[Method]) -> str:
+    """A list of the images that were measured, and of the methods by what ran them."""
+    by_about: dict[str, list[str]] = {}
+    for method in methods:
+        by_about.setdefault(method.about, []).append(method.name)
+    return '\n'.join([f'- Images: {images}', *(f'- {", ".join(names)}: {about}' for about, names in by_about.items())])
+
+
+def finish(
+    output: Path,
+    name: str,
+    title: str,
+    images: str,
+    methods: Sequence[Method],
+    sections: Sequence[str],
+    data: Mapping[str, Any],
+    failed: Sequence[str] = (),
+) -> str:
+    """Write NAME.md and NAME.json.
+
+    Args:
+        output: folder.
+        name: of the files.
+        title: of the report.
+        images: what was measured, for people.
+        methods: what was compared.
+        sections: paragraphs and tables in Markdown.
+        data: everything that was measured.
+        failed: a sentence for each image that could not be read.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: some images could not be read; the report of the others has been written.
+    """
+    sections = [f'# {title}', preamble(images, methods), *sections]
+    if failed:
+        sections += ['Could not be read, and in none of the figures:', '\n'.join(f'- {f}' for f in failed)]
+    markdown = '\n\n'.join(sections) + '\n'
+    about = {method.name: method.about for method in methods}
+    write(output, name, markdown, {'images': images, 'methods': about, **data, 'failed': list(failed)})
+    if failed:
+        where = output / f'{name}.md'
+        raise ValueError(f'{len(failed)} could not be read, the others are in {where}:\n' + '\n'.join(failed))
+    return markdown
 
 
 def write(folder: Path, name: str, markdown: str, data: Mapping[str, Any]) -> None:

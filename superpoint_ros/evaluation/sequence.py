@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros.evaluation import metrics
+from superpoint_ros.evaluation import metrics, report
 from superpoint_ros.evaluation.datasets import read_image
 from superpoint_ros.evaluation.methods import Method
-from superpoint_ros.evaluation.protocols import Setting
+from superpoint_ros.evaluation.protocols import PROTOCOLS, Setting
 from superpoint_ros.features import Features
 from superpoint_ros.matching import verify
 
@@ -88,3 +89,40 @@ def summarize(results: Results) -> list[dict[str, float | str]]:
         fewest = min(float(row['inliers']) for row in chosen)
         rows.append({'method': method, 'pairs': len(chosen), **means, 'fewest_inliers': fewest})
     return rows
+
+
+def measure(frames: Sequence[Path], images: str, methods: Sequence[Method], output: Path) -> str:
+    """Match the consecutive frames of a camera, and write the report.
+
+    Args:
+        frames: image files in their order.
+        images: what they are, for people.
+        methods: what is compared.
+        output: folder for sequence.md and sequence.json.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: a frame could not be read; the report of the others has been written.
+    """
+    setting = PROTOCOLS['paper'].description
+    results = evaluate(frames, methods, setting)
+    columns = {
+        'method': 'method',
+        'pairs': 'pairs#',
+        'keypoints': 'keypoints#',
+        'matches': 'mutual matches#',
+        'inliers': 'inliers#',
+        'inlier_ratio': 'inlier share',
+        'fewest_inliers': 'fewest inliers#',
+    }
+    summary = summarize(results)
+    protocol = (
+        f'Protocol: images at their own size; {setting.points()}; mutual nearest neighbors; inliers of one '
+        f'fundamental matrix (MAGSAC++, {THRESHOLD:g} px).'
+    )
+    sections = [report.table(columns, summary), protocol]
+    data = {'protocol': dataclasses.asdict(setting), 'summary': summary, 'pairs': results.pairs}
+    title = 'Matches of consecutive frames'
+    return report.finish(output, 'sequence', title, images, methods, sections, data, results.failed)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros.evaluation import metrics
+from superpoint_ros.evaluation import metrics, report
 from superpoint_ros.evaluation.baselines import Image
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.noise import EVERYTHING, photometric
-from superpoint_ros.evaluation.protocols import Setting
+from superpoint_ros.evaluation.protocols import SYNTHETIC, Setting
 from superpoint_ros.features import Floats
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
 
@@ -164,3 +166,52 @@ def curve(found: Detections) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     correct, scores = np.concatenate(found.correct[THRESHOLDS[0]]), np.concatenate(found.scores)
     precision, recall = metrics.precision_recall(correct, scores, found.corners)
     return recall, precision
+
+
+def measure(methods: Sequence[Method], count: int, seed: int, output: Path) -> str:
+    """Measure detectors on Synthetic Shapes, and write the report.
+
+    Args:
+        methods: the detectors.
+        count: images of each shape.
+        seed: of the images.
+        output: folder for shapes.md, shapes.json and the plot.
+
+    Returns:
+        The report in Markdown.
+    """
+    results = evaluate(methods, SYNTHETIC, count, seed)
+    summary, shapes = summarize(results), by_shape(results)
+    columns = {
+        'method': 'method',
+        'variant': 'images',
+        'epsilon': 'ε (px)#',
+        'mean_average_precision': 'mAP',
+        'localization_error': 'localization error (px)',
+        'pooled_average_precision': 'pooled AP',
+    }
+    means = (
+        'mAP and localization error are means over the shapes that have corners; pooled AP is of all images together, '
+        'those of ellipses and noise, which have none, included.'
+    )
+    protocol = (
+        f'Protocol: images {SYNTHETIC.size[0]}×{SYNTHETIC.size[1]}; {SYNTHETIC.points()}; FAST at its default '
+        f'threshold, Harris and Shi-Tomasi down to {SYNTHETIC.quality:.0%} of the strongest response.'
+    )
+    sections = [
+        report.table(columns, summary),
+        means,
+        protocol,
+        f'Average precision by shape, ε = {THRESHOLDS[0]:g} px:',
+        report.table({name: 'images' if name == 'variant' else name for name in shapes[0]}, shapes),
+    ]
+    curves = {
+        f'Synthetic Shapes, {variant}, ε = {THRESHOLDS[0]:g} px': {
+            method.name: curve(merged(results, method.name, variant)) for method in methods
+        }
+        for variant in VARIANTS
+    }
+    report.plot(output / 'shapes_precision_recall.png', curves, 'recall', 'precision', (0, 1))
+    data = {'protocol': dataclasses.asdict(SYNTHETIC), 'summary': summary, 'by_shape': shapes}
+    title, images = 'Corner detection on Synthetic Shapes', f'{count} of each of {len(SHAPES)} shapes, seed {seed}'
+    return report.finish(output, 'shapes', title, f'Synthetic Shapes, {images}', methods, sections, data)

@@ -7,8 +7,10 @@ it agrees with the fundamental matrix that most points of the same method agree 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,8 +19,11 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.baselines import Extract, Image
 from superpoint_ros.evaluation.datasets import fit
+from superpoint_ros.evaluation.methods import Method
+from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, transform_points
 from superpoint_ros.matching import MatchConfig, verify
@@ -36,6 +41,9 @@ FORTH_AND_BACK = 1.0
 """Lucas–Kanade gives up a point that, followed back, ends farther than this from where it was, in pixels."""
 NOISE = 4.0
 """Standard deviation of the noise in the frames that are made, in gray levels."""
+
+SIMILARITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds at which tracking is measured."""
 
 Found = npt.NDArray[np.float32]
 """(N, T, 2) float32, where each of N points was found in the T frames after; NaN where it was not."""
@@ -227,3 +235,61 @@ def summarize(counts: Sequence[dict[str, float]]) -> dict[str, float]:
         'right_length': total['right'] / max(total['points'], 1),
         'recall': total['right'] / total['visible'] if total['visible'] else float('nan'),
     }
+
+
+def measure(
+    clips: Mapping[str, Sequence[Clip]],
+    images: str,
+    models: Sequence[Method],
+    match_config: MatchConfig,
+    tracker_config: TrackerConfig,
+    output: Path,
+    failed: Sequence[str] = (),
+) -> str:
+    """Track the keypoints of models through clips, and write the report.
+
+    Args:
+        clips: by what they are.
+        images: what they were made from, for people.
+        models: whose keypoints are tracked.
+        match_config: what makes two features a match; SIMILARITIES are measured beside its min_similarity.
+        tracker_config: how points are tracked.
+        output: folder for tracking.md, tracking.json and the plot.
+        failed: a sentence for each image that could not be read.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: an image could not be read; the report of the others has been written.
+    """
+    setting = PROTOCOLS['paper'].description
+    similarities = sorted({*SIMILARITIES, match_config.min_similarity})
+    rows: list[dict[str, float | str]] = []
+    panels: dict[str, dict[str, report.Curve]] = {name: {} for name in clips}
+    for (name, group), model in itertools.product(clips.items(), models):
+        flow, *ours = compare(group, model.at(setting), similarities, match_config, tracker_config)
+        followers = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
+        rows += [{'variant': name, 'method': f, **r} for f, r in zip(followers, (flow, *ours), strict=True)]
+        for key, what in (('right', 'right, of those found'), ('right_length', f'right, of {HORIZON} frames')):
+            share = 1 if key == 'right' else HORIZON
+            panels[name][f'{model.name}: {what}'] = (np.array(similarities), np.array([r[key] / share for r in ours]))
+            panels[name][f'Lucas–Kanade: {what}'] = (np.array(similarities), np.full(len(ours), flow[key] / share))
+    columns = {
+        'variant': 'frames',
+        'method': 'keypoints of, followed by',
+        'points': 'points#',
+        'length': 'track length (frames)',
+        'right': 'right',
+        'right_length': 'right length (frames)',
+        'recall': 'right, of visible',
+    }
+    protocol = (
+        f'Protocol: {setting.points()}; the points of every {STEP}th frame are followed for {HORIZON} frames; right is '
+        f'within {EPSILON:g} px of the truth, in real frames within {EPIPOLAR:g} px of the fundamental matrix that '
+        f"most agree on. {match_config}. {tracker_config}. Lucas–Kanade with OpenCV's defaults; what does not come "
+        f'back to within {FORTH_AND_BACK:g} px is lost.'
+    )
+    report.plot(output / 'tracking.png', panels, 'min_similarity', 'share', (similarities[0], similarities[-1]))
+    sections, data = [report.table(columns, rows), protocol], {'protocol': protocol, 'summary': rows}
+    return report.finish(output, 'tracking', 'Tracks', images, models, sections, data, failed)

@@ -21,7 +21,7 @@ def export(
         model: a shipped model's name, or the path of a .safetensors, .onnx or foreign checkpoint file.
         output: the .onnx file to write; beside the weights if not given. Engines go to the user's cache.
         format: what to make.
-        runtime: for engines: precision, device, and engine_sizes, such as '[640x480]'.
+        runtime: for engines: precision, device, and engine_sizes, such as 640x480.
 
     Returns:
         Which files were written.

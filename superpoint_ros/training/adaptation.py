@@ -9,49 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from jsonargparse import auto_cli
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from superpoint_ros.config import check, option
 from superpoint_ros.decode import CELL, DecodeConfig, find_peaks, refinement
 from superpoint_ros.features import Floats
 from superpoint_ros.files import written_whole
 from superpoint_ros.geometry import resize_transform, transform_points
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, score_map
+from superpoint_ros.training.adaptation_config import AdaptationConfig
 from superpoint_ros.training.homography import HomographyConfig, sample_homography, valid_mask, warp_images
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
-
-
-@dataclass(frozen=True)
-class AdaptationConfig:
-    """How photographs are labeled."""
-
-    views: int = option(100, 'Homographies per photograph, the identity among them.', minimum=1)
-    size: int = option(
-        320, 'Longest side at which photographs are seen; larger ones are shrunk.', unit='px', minimum=16
-    )
-    threshold: float = option(0.015, 'Keypoints have a mean score above this.', minimum=0, maximum=1)
-    max_keypoints: int = option(600, 'At most this many keypoints per photograph, the best.', minimum=1)
-    nms_radius: int = option(4, 'No two keypoints are nearer than this in both x and y.', unit='px', minimum=0)
-    batch_size: int = option(16, 'Views in one run of the network.', minimum=1)
-    seed: int = option(0, 'Picks the homographies, together with the name of the photograph.')
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 VIEWS = HomographyConfig(crop=0.9, perspective=0.05, scale=0.2, rotation=1.57, translation=0.1)
@@ -193,15 +172,3 @@ def _progress() -> Progress:
         TextColumn('left'),
         TimeRemainingColumn(),
     )
-
-
-def main(args: list[str] | None = None) -> int:
-    """`superpoint label WEIGHTS IMAGES OUTPUT`: the exit code is 1 if a photograph could not be read."""
-    unreadable: list[Path] = auto_cli(label, args=args, prog='superpoint label')
-    if unreadable:
-        print(f'{len(unreadable)} photographs could not be read:', *unreadable, sep='\n  ', file=sys.stderr)
-    return 1 if unreadable else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -10,7 +10,8 @@ from superpoint_ros.runtimes.onnx_graph import precision_of
 pytest.importorskip('nncf', reason='needs nncf to quantize')
 pytest.importorskip('openvino', reason='needs OpenVINO to run a graph')
 
-from superpoint_ros.evaluation import quantized
+from superpoint_ros.commands.quantize import quantize as command
+from superpoint_ros.evaluation import quantization
 from superpoint_ros.runtimes.quantize import convolutions, quantize
 
 
@@ -111,10 +112,10 @@ def test_what_cannot_be_quantized_is_said(graph, photographs, tmp_path):
 
 def test_what_8_bits_may_cost():
     exact = {'accuracy_3': 0.70, 'repeatability': 0.50}
-    assert quantized.good_enough(exact, {'accuracy_3': 0.69, 'repeatability': 0.49})
-    assert not quantized.good_enough(exact, {'accuracy_3': 0.68, 'repeatability': 0.50})
-    assert not quantized.good_enough(exact, {'accuracy_3': 0.70, 'repeatability': 0.48})
-    assert quantized.good_enough({'repeatability': 0.5}, {'repeatability': 0.5})  # a detector alone
+    assert quantization.good_enough(exact, {'accuracy_3': 0.69, 'repeatability': 0.49})
+    assert not quantization.good_enough(exact, {'accuracy_3': 0.68, 'repeatability': 0.50})
+    assert not quantization.good_enough(exact, {'accuracy_3': 0.70, 'repeatability': 0.48})
+    assert quantization.good_enough({'repeatability': 0.5}, {'repeatability': 0.5})  # a detector alone
 
 
 def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tmp_path, monkeypatch):
@@ -126,9 +127,9 @@ def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tm
         seen.append(path)
         return {**figures, 'accuracy_3': figures['accuracy_3'] - next(losses)}
 
-    monkeypatch.setattr(quantized, '_figures', measured)
+    monkeypatch.setattr(quantization, '_figures', measured)
     output = tmp_path / 'out.onnx'
-    told = quantized.quantize(str(graph), photographs, photographs, output, calibration=2)
+    told = command(str(graph), photographs, photographs, output, calibration=2)
     assert 'last convolution' in told
     written = onnx.load(output)
     weights = {initializer.name for initializer in written.graph.initializer}
@@ -137,16 +138,14 @@ def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tm
     assert all(node.input[1] in weights for node in last)
     losses = iter([0.0, 0.05, 0.05, 0.05])
     with pytest.raises(RuntimeError, match='nothing was written'):
-        quantized.quantize(str(graph), photographs, photographs, tmp_path / 'none.onnx', calibration=2)
+        command(str(graph), photographs, photographs, tmp_path / 'none.onnx', calibration=2)
     assert not (tmp_path / 'none.onnx').exists()
 
 
 def test_the_command_compares_with_fp32_in_the_same_run(graph, photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantized, 'ACCURACY_LOSS', 1.0)
-    monkeypatch.setattr(quantized, 'REPEATABILITY_LOSS', 1.0)
-    told = quantized.quantize(
-        str(graph), photographs, photographs, tmp_path / 'out.onnx', calibration=2, count=2, draws=2
-    )
+    monkeypatch.setattr(quantization, 'ACCURACY_LOSS', 1.0)
+    monkeypatch.setattr(quantization, 'REPEATABILITY_LOSS', 1.0)
+    told = command(str(graph), photographs, photographs, tmp_path / 'out.onnx', calibration=2, count=2, draws=2)
     assert '| fp32 |' in told
     assert '| int8 |' in told
     assert '4 pairs' in told

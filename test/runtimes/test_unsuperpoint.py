@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from superpoint_ros.evaluation.quantized import last_convolutions
+from superpoint_ros.evaluation.quantization import last_convolutions
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import resolve
 from superpoint_ros.networks import checkpoint

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from superpoint_ros import cli
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superpoint_ros.training import adaptation
@@ -116,8 +117,7 @@ def test_a_run_that_dies_leaves_no_half_file(weights, images, tmp_path, monkeypa
 
 def test_a_photograph_that_cannot_be_read_is_named_and_the_others_are_labeled(weights, images, tmp_path, capsys):
     (images / 'aa.jpg').write_text('not an image')
-    code = adaptation.main([str(weights), str(images), str(tmp_path / 'labels'), '--adaptation.views=1'])
-    assert code == 1
+    assert cli.main(['label', str(weights), str(images), str(tmp_path / 'labels'), '--views=1']) == 1
     assert f'1 photographs could not be read:\n  {images / "aa.jpg"}' in capsys.readouterr().err
     assert len(contents(tmp_path / 'labels')) == 3
     assert label_path(images / 'deep/c.png', images, tmp_path / 'labels').is_file()

@@ -11,6 +11,7 @@ import torch
 from superpoint_ros.decode import score_map
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.training import adaptation, train
+from superpoint_ros.training.adaptation_config import AdaptationConfig
 from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
 from superpoint_ros.training.homography import HomographyConfig
 from superpoint_ros.training.superpoint import detections_near_labels
@@ -78,9 +79,9 @@ def test_its_scores_are_higher_at_corners_than_elsewhere(magicpoint):
 @pytest.mark.parametrize('loss', ['contrastive', 'hinge'])
 def test_superpoint_learns_from_the_labels_of_magicpoint(magicpoint, photographs, tmp_path, loss):
     labels = tmp_path / 'labels'
-    options = ['--adaptation.views=4', '--adaptation.size=160', '--adaptation.threshold=0.02']
     weights = magicpoint / 'weights.safetensors'
-    assert adaptation.main([str(weights), str(photographs), str(labels), *options]) == 0
+    config = AdaptationConfig(views=4, size=160, threshold=0.02)
+    assert adaptation.label(weights, photographs, labels, config) == []
     assert len(list(labels.iterdir())) == 6
     run = tmp_path / 'superpoint'
     train.main(

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.evaluation import commands, datasets
-from superpoint_ros.evaluation.methods import methods
+from superpoint_ros.commands import evaluate
+from superpoint_ros.evaluation import datasets
+from superpoint_ros.evaluation.methods import ModelsConfig, methods
 
 
 @pytest.fixture
@@ -26,12 +27,12 @@ def photographs(tmp_path):
 
 def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs, tiny_model, tmp_path):
     output = tmp_path / 'out'
-    markdown = commands.evaluate_pairs(photographs, output, models=[str(tiny_model)], backend='openvino')
+    markdown = evaluate.pairs(photographs, output, models=ModelsConfig((str(tiny_model),), 'openvino'))
     assert (output / 'pairs.md').read_text() == markdown
     assert 'images 640×480' in markdown  # the protocol stands beside the figures
     data = json.loads((output / 'pairs.json').read_text())
     described = [row for row in data['summary'] if row['stage'] == 'description']
-    assert [row['method'] for row in described][:3] == ['tiny', 'SIFT', 'ORB']
+    assert [row['method'] for row in described][:3] == ['tiny', 'SIFT', 'RootSIFT']
     detected = [row['method'] for row in data['summary'] if row['stage'] == 'detection, NMS 8 px']
     assert detected == ['tiny', 'FAST', 'Harris', 'Shi-Tomasi', 'random']
     assert 'sha256' in data['methods']['tiny']
@@ -45,7 +46,7 @@ def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs,
 def test_a_broken_photograph_fails_the_command_but_not_the_others(photographs, tmp_path):
     (photographs / 'c.png').write_bytes(b'broken')
     with pytest.raises(ValueError, match=r'c\.png'):
-        commands.evaluate_pairs(photographs, tmp_path / 'out', models=[])
+        evaluate.pairs(photographs, tmp_path / 'out', models=ModelsConfig(()))
     assert 'c.png' in (tmp_path / 'out/pairs.md').read_text()
     data = json.loads((tmp_path / 'out/pairs.json').read_text())
     assert {pair['pair'] for pair in data['pairs']} == {'a', 'b'}
@@ -63,7 +64,7 @@ def test_homography_reports_illumination_and_viewpoint_apart(photographs, tmp_pa
         cv2.imwrite(str(folder / '1.png'), image)
         cv2.imwrite(str(folder / '2.png'), other)
         np.savetxt(folder / 'H_1_2', matrix)
-    markdown = commands.evaluate_homography(tmp_path / 'hpatches', tmp_path / 'out', preset='rpautrat', models=[])
+    markdown = evaluate.homography(tmp_path / 'hpatches', tmp_path / 'out', preset='rpautrat', models=ModelsConfig(()))
     assert 'rpautrat' in markdown
     data = json.loads((tmp_path / 'out/homography.json').read_text())
     sift = {row['split']: row for row in data['summary'] if (row['stage'], row['method']) == ('description', 'SIFT')}
@@ -73,14 +74,14 @@ def test_homography_reports_illumination_and_viewpoint_apart(photographs, tmp_pa
 
 
 def test_shapes_and_sequence_write_their_reports(tiny_model, photographs, tmp_path):
-    commands.evaluate_shapes(tmp_path, count=1, models=[str(tiny_model)], backend='openvino')
+    evaluate.shapes(tmp_path, count=1, models=ModelsConfig((str(tiny_model),), 'openvino'))
     assert {'tiny', 'FAST', 'Harris', 'Shi-Tomasi', 'random'} == set(
         json.loads((tmp_path / 'shapes.json').read_text())['methods']
     )
     assert cv2.imread(str(tmp_path / 'shapes_precision_recall.png')) is not None
-    commands.evaluate_sequence(photographs, tmp_path, models=[str(tiny_model)], backend='openvino')
+    evaluate.sequence(photographs, tmp_path, models=ModelsConfig((str(tiny_model),), 'openvino'))
     summary = json.loads((tmp_path / 'sequence.json').read_text())['summary']
-    assert [row['method'] for row in summary][:3] == ['tiny', 'SIFT', 'ORB']
+    assert [row['method'] for row in summary][:3] == ['tiny', 'SIFT', 'RootSIFT']
 
 
 def test_count_takes_pairs_evenly():
@@ -91,9 +92,9 @@ def test_count_takes_pairs_evenly():
 
 def test_nothing_to_measure_and_two_of_one_name_are_errors(tiny_model):
     with pytest.raises(ValueError, match='nothing to measure'):
-        methods([], baselines=False)
+        methods(ModelsConfig(()), baselines=False)
     with pytest.raises(ValueError, match='tiny'):
-        methods([str(tiny_model), str(tiny_model)], backend='openvino')
+        methods(ModelsConfig((str(tiny_model), str(tiny_model)), 'openvino'))
 
 
 def test_the_command_line_offers_every_step_with_its_options():
@@ -111,8 +112,8 @@ def test_tracking_beside_lucas_kanade(photographs, tiny_model, tmp_path):
     (photographs / 'c.png').write_bytes(b'broken')
     output = tmp_path / 'out'
     with pytest.raises(ValueError, match=r'c\.png'):
-        commands.evaluate_tracking(
-            photographs, photographs, output, count=2, models=[str(tiny_model)], backend='openvino'
+        evaluate.tracking(
+            photographs, photographs, output, count=2, models=ModelsConfig((str(tiny_model),), 'openvino')
         )
     data = json.loads((output / 'tracking.json').read_text())
     rows = data['summary']

@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from superpoint_ros.commands.detect import detect
+from superpoint_ros.commands.match import match
 from superpoint_ros.decode import DecodeConfig
-from superpoint_ros.detect import detect, match
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 
@@ -40,18 +41,38 @@ def test_features_of_a_folder_are_those_of_the_extractor(folder, picture):
         assert cv2.imread(str(folder / 'out' / f'{name}.png')).shape == (120, 160, 3)
 
 
-def test_a_broken_file_is_reported_and_the_rest_is_done(folder, capsys):
+def test_a_bad_file_is_reported_and_the_rest_is_done(folder, capsys):
     (folder / 'images' / 'b.png').write_bytes(b'no picture')
-    assert not detect([folder / 'images'], folder / 'out', pictures=False)
-    assert f'{folder}/images/b.png: not an image that OpenCV can read' in ''.join(capsys.readouterr().out.split('\n'))
+    (folder / 'images' / 'c.png').symlink_to(folder / 'nowhere.png')
+    (folder / 'images' / 'd.png').mkdir()
+    assert not detect([folder / 'images', folder / 'e.png'], folder / 'out', pictures=False)
+    printed = capsys.readouterr()
+    assert printed.out == ''
+    assert printed.err.splitlines()[-4:] == [
+        '3 of 5 images failed:',
+        f'  {folder}/images/b.png: not an image that OpenCV can read',
+        f'  {folder}/images/c.png: no such file',
+        f'  {folder}/e.png: no such file',
+    ]
     assert sorted(p.name for p in (folder / 'out').rglob('*') if p.is_file()) == ['a.png.npz', 'a.png.npz']
 
 
-@pytest.mark.parametrize('what', ['none.png', 'empty'])
-def test_no_images_is_an_error(tmp_path, what):
+def test_images_that_would_give_the_same_file_are_refused(folder):
+    with pytest.raises(ValueError, match=r'images/a\.png and .*more/a\.png would both give .*a\.png\.npz'):
+        detect([folder / 'images', folder / 'images' / 'more'], folder / 'out')
+    assert not (folder / 'out').exists()
+    assert detect([folder / 'images' / 'a.png'] * 2, folder / 'out', pictures=False)
+
+
+def test_an_output_that_is_no_picture_is_refused_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match=r'm\.xyz: expected a picture to write, such as matches\.png'):
+        match(tmp_path / 'none.png', tmp_path / 'none.png', tmp_path / 'm.xyz')
+
+
+def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match=what):
-        detect([tmp_path / what], tmp_path / 'out')
+    with pytest.raises(FileNotFoundError, match='empty: no images; expected files that end in'):
+        detect([tmp_path / 'empty'], tmp_path / 'out')
 
 
 def test_a_moved_image_matches(tmp_path, picture):

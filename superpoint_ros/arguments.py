@@ -1,0 +1,116 @@
+"""Turns the parameters of a function into a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import docstring_parser
+from jsonargparse import ArgumentParser
+
+from superpoint_ros.config import Option, options
+
+IMPLIED = {'cluster': 'local'}
+"""Options whose value may be left out, and the value that they take then."""
+
+
+def parse(function: Callable[..., Any], words: Sequence[str], program: str) -> dict[str, Any]:
+    """Parse the arguments of a function from the words of a command line.
+
+    Positional parameters are arguments, keyword-only parameters and those with a default are options. The fields of a
+    parameter that is a configuration dataclass become options of their own. Sequences take any number of words.
+
+    Args:
+        function: has type hints and a Google-style docstring, which gives the help.
+        words: the command line behind the name of the command.
+        program: the name of the command.
+
+    Raises:
+        SystemExit: with 0 after --help, with 2 if the command line is wrong.
+    """
+    parser = parser_of(function, program)
+    _refuse_unknown_options(parser, words)
+    values = vars(parser.parse_args(list(words)))
+    hints = typing.get_type_hints(function)
+    try:
+        return {name: _value(hints[name], name, values) for name in inspect.signature(function).parameters}
+    except ValueError as error:
+        parser.exit(2, f'{program}: {error}\n')
+
+
+def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
+    """The parser of a function's arguments, see `parse`."""
+    documentation = docstring_parser.parse(inspect.getdoc(function) or '')
+    described = {parameter.arg_name: parameter.description or '' for parameter in documentation.params}
+    parser = _Parser(prog=program, description=documentation.short_description, allow_abbrev=False)
+    parser.add_argument('--config', action='config', help='YAML file with any of these options')
+    hints = typing.get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, description = hints[name], described.get(name, '')
+        if dataclasses.is_dataclass(hint):
+            group = parser.add_argument_group(f'{name} ({description.rstrip(".")})')
+            for field, field_hint, option in _fields(hint):
+                help_ = option.description + (f' [{option.unit}]' if option.unit else '')
+                _add(group, f'--{field.name}', field_hint, field.default, help_, option.choices)
+        elif parameter.default is not parameter.empty:
+            _add(parser, f'--{name}', hint, parameter.default, description)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            parser.add_argument(f'--{name}', type=hint, required=True, help=description)
+        elif typing.get_origin(hint) is Sequence:
+            parser.add_argument(name, nargs='+', type=typing.get_args(hint)[0], help=description)
+        else:
+            parser.add_argument(name, type=hint, help=description)
+    return parser
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:  # noqa: ARG002 (as it is called)
+        self.exit(2, f'{self.prog}: {message}\n`{self.prog} --help` lists the options\n')
+
+
+def _fields(configuration: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, Option]]:
+    hints, known = typing.get_type_hints(configuration), options(configuration)
+    for field in dataclasses.fields(configuration):
+        yield field, hints[field.name], known[field.name]
+
+
+def _add(
+    parser: Any, option: str, hint: Any, default: Any, description: str, choices: tuple[str, ...] | None = None
+) -> None:
+    details: dict[str, Any] = {'default': default, 'help': description}
+    if hint is bool and default is False:
+        details['action'] = 'store_true'
+    elif typing.get_origin(hint) in (Sequence, tuple):
+        details |= {'nargs': '*', 'type': typing.get_args(hint)[0], 'default': list(default)}
+    elif choices or typing.get_origin(hint) is Literal:
+        details |= {'choices': list(choices or typing.get_args(hint))}
+    elif (implied := IMPLIED.get(option[2:])) is not None:
+        details |= {'nargs': '?', 'const': implied}
+    else:
+        details['type'] = hint
+    parser.add_argument(option, **details)
+
+
+def _value(hint: Any, name: str, values: dict[str, Any]) -> Any:
+    if not dataclasses.is_dataclass(hint):
+        return values[name]
+    given = {field.name: values[field.name] for field, *_ in _fields(hint)}
+    configuration: Any = hint
+    return configuration(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+
+
+def _refuse_unknown_options(parser: ArgumentParser, words: Sequence[str]) -> None:
+    known = [name for action in parser._actions for name in action.option_strings]
+    for word in words:
+        if word == '--':
+            return
+        asked = word.partition('=')[0]
+        if asked.startswith('--') and asked not in known:
+            # Without a group's name in front, and with the hyphens that other programs take.
+            bare = f'--{asked.lstrip("-").rpartition(".")[2].replace("-", "_")}'
+            similar = [bare] if bare in known else difflib.get_close_matches(bare, known, 1)
+            parser.error(f'unknown option {asked}' + (f'; did you mean {similar[0]}?' if similar else ''))

@@ -1,0 +1,1 @@
+"""The subcommands of `superpoint`, one file each; a feature is imported when its command is called."""

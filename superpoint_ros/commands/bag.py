@@ -1,0 +1,87 @@
+"""`superpoint bag`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.extractor import ExtractorConfig
+from superpoint_ros.matching import MatchConfig
+from superpoint_ros.runtimes import RuntimeConfig
+from superpoint_ros.tracking import TrackerConfig
+
+
+def bag(
+    bags: Sequence[Path],
+    *,
+    output: Path,
+    to: Literal['mcap', 'sqlite3', 'npz', 'hdf5'] = 'mcap',
+    topics: Sequence[str] = (),
+    match: bool = False,
+    track: bool = False,
+    copy: bool = False,
+    resume: bool = False,
+    cluster: str | None = None,
+    workers: int = 0,
+    model: str = 'superpoint',
+    descriptor_type: Literal['int8', 'float32'] = 'int8',
+    batch: int = 0,
+    extractor: ExtractorConfig = ExtractorConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+    decode: DecodeConfig = DecodeConfig(),
+    matching: MatchConfig = MatchConfig(),
+    tracking: TrackerConfig = TrackerConfig(),
+) -> bool:
+    """Extract the features of the images in bags, with the topics, stamps and bytes of a live detector.
+
+    drive.bag gives the bag OUTPUT/drive; until it is complete there is only OUTPUT/drive.partial. A bag that fails does
+    not stop the others; all problems are listed at the end.
+
+    Args:
+        bags: ROS 1 bags, ROS 2 bag folders, or single .mcap and .db3 files.
+        output: folder for the results.
+        to: output format: a bag as mcap or sqlite3; npz, a file for each image; hdf5, a file for each bag as in hloc.
+        topics: image topics to process; all topics of a bag but depth images if none are given.
+        match: write matches of consecutive images.
+        track: write tracks.
+        copy: copy the original messages.
+        resume: continue an earlier run; bags whose output exists are done.
+        cluster: address of a Ray cluster; local for workers on this machine only; without a value, local.
+        workers: Ray workers, each with its own model; 0 for one on each GPU or, without any, on each machine.
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        descriptor_type: type of the descriptors in a bag; npz and hdf5 always have float32.
+        batch: images for each call of the network; several are faster on a GPU, and may change the last bits; 0 for
+            as many as make no difference.
+        extractor: the size of the images.
+        runtime: how the network runs.
+        decode: which keypoints are kept.
+        matching: which features match.
+        tracking: how points are tracked.
+
+    Returns:
+        Whether every bag and every image was good.
+    """
+    from superpoint_ros.bags.command import process_bags
+
+    return process_bags(
+        bags,
+        output,
+        to=to,
+        topics=topics,
+        match=match,
+        track=track,
+        copy=copy,
+        resume=resume,
+        cluster=cluster,
+        workers=workers,
+        model=model,
+        descriptor_type=descriptor_type,
+        batch=batch,
+        extractor=extractor,
+        runtime=runtime,
+        decode=decode,
+        matching=matching,
+        tracking=tracking,
+    )

@@ -1,0 +1,22 @@
+"""`superpoint convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def convert(checkpoint: Path, *, output: Path) -> str:
+    """Convert another project's SuperPoint checkpoint to .safetensors; the license of the weights stays what it is.
+
+    Args:
+        checkpoint: PyTorch file in the layout of the original release, or of rpautrat/SuperPoint's PyTorch port.
+        output: .safetensors file to write.
+
+    Returns:
+        The file that was written.
+    """
+    from superpoint_ros.networks import foreign
+    from superpoint_ros.networks.checkpoint import save
+
+    save(output, foreign.read(checkpoint))
+    return str(output)

@@ -1,0 +1,84 @@
+"""`superpoint detect`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from superpoint_ros import drawing, image_files
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.extractor import Extractor, ExtractorConfig
+from superpoint_ros.files import written_whole
+from superpoint_ros.runtimes import RuntimeConfig
+
+ARRAYS = ('keypoints', 'scores', 'descriptors', 'image_size')
+"""Attributes of Features that an .npz file has."""
+
+
+def detect(
+    images: Sequence[Path],
+    output: Path = Path('features'),
+    model: str = 'superpoint',
+    pictures: bool = True,
+    extractor: ExtractorConfig = ExtractorConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+    decode: DecodeConfig = DecodeConfig(),
+) -> bool:
+    """Extract the features of image files, and write them as .npz files and pictures.
+
+    Args:
+        images: image files, or folders with images.
+        output: folder for NAME.npz (keypoints, scores, descriptors and image_size, as in Features) and
+            NAME.png (the keypoints on the image, the best yellow).
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        pictures: write pictures, too.
+        extractor: the size of the images.
+        runtime: how the network runs.
+        decode: which keypoints are kept.
+
+    Returns:
+        Whether every image was good; the others are listed at the end.
+
+    Raises:
+        FileNotFoundError: a file or folder does not exist, or a folder has no images.
+        ValueError: two images would give files of the same name.
+    """
+    targets = targets_of(images, output)
+    extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
+    failed = []
+    for target, path in track(targets.items(), 'detecting', console=Console(stderr=True)):
+        try:
+            image = image_files.read(path)
+            features = extract(image)
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+            continue
+        with written_whole(f'{target}.npz') as partial:
+            np.savez(partial, **{name: getattr(features, name) for name in ARRAYS})
+        if pictures:
+            drawing.write(f'{target}.png', drawing.draw_keypoints(image, features))
+    if failed:
+        print(f'{len(failed)} of {len(targets)} images failed:', *failed, sep='\n  ', file=sys.stderr)
+    return not failed
+
+
+def targets_of(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """The image files, each by the path of its results without suffix: the file's path below the given folder.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder has no images.
+        ValueError: two images have one target.
+    """
+    targets: dict[Path, Path] = {}
+    for path in paths:
+        for file in image_files.files_in(path, recursive=True) if path.is_dir() else [path]:
+            target = output / (file.relative_to(path) if path.is_dir() else file.name)
+            if target in targets and targets[target] != file:
+                raise ValueError(f'{targets[target]} and {file} would both give {target}.npz; run them one at a time')
+            targets[target] = file
+    return targets

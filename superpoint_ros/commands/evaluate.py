@@ -1,0 +1,157 @@
+"""`superpoint evaluate`: to add a step, write a function and list it at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from superpoint_ros.evaluation.methods import ModelsConfig, methods
+from superpoint_ros.evaluation.protocols import PROTOCOLS
+from superpoint_ros.matching import MatchConfig
+from superpoint_ros.tracking import TrackerConfig
+
+Preset = Literal['paper', 'rpautrat']
+OUTPUT = Path('evaluation')
+
+
+def homography(
+    folder: Path,
+    output: Path = OUTPUT,
+    preset: Preset = 'paper',
+    count: int = 0,
+    baselines: bool = True,
+    models: ModelsConfig = ModelsConfig(),
+) -> str:
+    """Measure detectors and descriptors on a folder in HPatches layout.
+
+    Args:
+        folder: scenes with 1.ppm … 6.ppm and H_1_2 …, or img1.ppm … and H1to2p …; any image format.
+        output: folder for homography.md, homography.json and the plots.
+        preset: whose protocol; docs/evaluation.md says how they differ.
+        count: measure only so many pairs, spread evenly; 0 for all.
+        baselines: compare OpenCV's methods, and chance, too.
+        models: what is compared.
+    """
+    from superpoint_ros.evaluation import datasets, homography_report
+
+    loaders = datasets.spread(datasets.hpatches(folder), count)
+    images = f'{folder}, HPatches layout, {len(loaders)} pairs'
+    compared = methods(models, baselines)
+    return homography_report.measure('homography', images, loaders, compared, PROTOCOLS[preset], output)
+
+
+def pairs(
+    folder: Path,
+    output: Path = OUTPUT,
+    preset: Preset = 'paper',
+    count: int = 0,
+    seed: int = 0,
+    baselines: bool = True,
+    models: ModelsConfig = ModelsConfig(),
+) -> str:
+    """Measure detectors and descriptors on photographs and random views of them, with photometric changes.
+
+    Args:
+        folder: photographs.
+        output: folder for pairs.md, pairs.json and the plots.
+        preset: whose protocol; docs/evaluation.md says how they differ.
+        count: measure only so many photographs, spread evenly; 0 for all.
+        seed: of the homographies and changes; the same seed and file names give the same pairs.
+        baselines: compare OpenCV's methods, and chance, too.
+        models: what is compared.
+    """
+    from superpoint_ros.evaluation import datasets, homography_report
+
+    protocol = PROTOCOLS[preset]
+    loaders = datasets.spread(datasets.random_pairs(folder, seed, protocol.description.size), count)
+    images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
+    return homography_report.measure('pairs', images, loaders, methods(models, baselines), protocol, output)
+
+
+def shapes(
+    output: Path = OUTPUT,
+    count: int = 1000,
+    seed: int = 0,
+    baselines: bool = True,
+    models: ModelsConfig = ModelsConfig(),
+) -> str:
+    """Measure corner detection on Synthetic Shapes, with and without noise (the paper's table 5).
+
+    Args:
+        output: folder for shapes.md, shapes.json and the plot.
+        count: images of each shape; the paper has 1000.
+        seed: of the images.
+        baselines: compare OpenCV's methods, and chance, too.
+        models: what is compared.
+    """
+    from superpoint_ros.evaluation import shapes as feature
+
+    return feature.measure([method for method in methods(models, baselines) if method.detects], count, seed, output)
+
+
+def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models: ModelsConfig = ModelsConfig()) -> str:
+    """Match consecutive frames of a camera, and count the matches that agree with one fundamental matrix.
+
+    Args:
+        folder: frames, in the order of their names.
+        output: folder for sequence.md and sequence.json.
+        baselines: compare OpenCV's methods, and chance, too.
+        models: what is compared.
+    """
+    from superpoint_ros.evaluation import datasets
+    from superpoint_ros.evaluation import sequence as feature
+
+    frames = datasets.images_in(folder)
+    compared = [method for method in methods(models, baselines) if method.describes]
+    return feature.measure(frames, f'{folder}, {len(frames)} consecutive frames', compared, output)
+
+
+def tracking(
+    photographs: Path,
+    frames: Path | None = None,
+    output: Path = OUTPUT,
+    count: int = 6,
+    seed: int = 0,
+    matching: MatchConfig = MatchConfig(),
+    tracker: TrackerConfig = TrackerConfig(),
+    models: ModelsConfig = ModelsConfig(),
+) -> str:
+    """Track keypoints through moving pictures with our tracker and with OpenCV's Lucas–Kanade.
+
+    Args:
+        photographs: folder; a camera with known motion looks at each photograph.
+        frames: folder with frames of a real camera, in the order of their names.
+        output: folder for tracking.md, tracking.json and the plot.
+        count: use only so many photographs, spread evenly; 0 for all.
+        seed: of the camera's motion; the same seed and photographs give the same frames.
+        matching: which features match; other values of min_similarity are measured, too.
+        tracker: how points are tracked.
+        models: what is compared; Lucas–Kanade tracks the keypoints of each.
+    """
+    import numpy as np
+
+    from superpoint_ros.evaluation import datasets
+    from superpoint_ros.evaluation import tracking as feature
+
+    size = PROTOCOLS['paper'].description.size
+    compared = [method for method in methods(models, baselines=False) if method.describes]
+    pictures, failed = datasets.read_images(datasets.spread(datasets.images_in(photographs), count))
+    clips = {
+        f'moved before photographs, {rate} Hz': [
+            feature.moving_camera(picture, np.random.default_rng([seed, number]), 26, rate, size)
+            for number, picture in enumerate(pictures)
+        ]
+        for rate in (30, 6)
+    }
+    if frames:
+        real, unread = datasets.read_images(datasets.images_in(frames))
+        failed += unread
+        clips[frames.name] = [feature.Clip(real)]
+    images = f'{photographs}, {len(pictures)} photographs, seed {seed}' + (f'; {frames}' if frames else '')
+    return feature.measure(clips, images, compared, matching, tracker, output, failed)
+
+
+evaluate: dict[str, Callable[..., str]] = {
+    function.__name__: function for function in (homography, pairs, shapes, sequence, tracking)
+}

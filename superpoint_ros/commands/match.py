@@ -1,0 +1,60 @@
+"""`superpoint match`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+
+from superpoint_ros import drawing, image_files
+from superpoint_ros import matching as matchers
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.extractor import Extractor, ExtractorConfig
+from superpoint_ros.matching import MatchConfig
+from superpoint_ros.runtimes import RuntimeConfig
+
+
+def match(
+    image0: Path,
+    image1: Path,
+    output: Path = Path('matches.png'),
+    model: str = 'superpoint',
+    geometry: Literal['homography', 'fundamental'] = 'fundamental',
+    extractor: ExtractorConfig = ExtractorConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+    decode: DecodeConfig = DecodeConfig(),
+    matching: MatchConfig = MatchConfig(),
+) -> str:
+    """Match two image files, and draw the matches: green if they agree with one geometry, else red.
+
+    Args:
+        image0: the first image.
+        image1: the second image.
+        output: picture to write.
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        geometry: homography for a plane or a camera that only turned, else fundamental.
+        extractor: the size of the images.
+        runtime: how the network runs.
+        decode: which keypoints are kept.
+        matching: which features match.
+
+    Returns:
+        How many matches there are, and how many agree.
+
+    Raises:
+        ValueError: a file does not exist or is not an image, or the output does not have the suffix of one.
+    """
+    if not cv2.haveImageWriter(str(output)):
+        raise ValueError(f'{output}: expected a picture to write, such as matches.png')
+    extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
+    images = image_files.read(image0), image_files.read(image1)
+    features = extract(images[0]), extract(images[1])
+    matches = matchers.match(*features, matching)
+    ends = [side.keypoints[matches.indices[:, i]] for i, side in enumerate(features)]
+    agree = matchers.verify(ends[0], ends[1], geometry).inliers
+    drawing.write(output, drawing.draw_matches(images, features, matches, agree))
+    return (
+        f'{len(features[0])} and {len(features[1])} keypoints, {len(matches)} matches, '
+        f'{agree.sum()} of them agree with one {geometry} geometry; see {output}'
+    )

@@ -1,0 +1,45 @@
+"""`superpoint quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from superpoint_ros import models
+
+
+def quantize(
+    model: str,
+    photographs: Path,
+    pairs: Path,
+    output: Path | None = None,
+    calibration: int = 128,
+    count: int = 0,
+    draws: int = 3,
+    seed: int = 0,
+) -> str:
+    """Make a graph with 8-bit convolutions, and write it only if it is nearly as accurate as the graph in fp32.
+
+    Args:
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        photographs: folder of photographs to calibrate with.
+        pairs: folder of other photographs, which are made into pairs to compare with fp32.
+        output: .onnx file to write; if not given, beside the graph with _int8 appended to its name.
+        calibration: calibrate with so many photographs, spread evenly.
+        count: compare on only so many photographs, spread evenly; 0 for all.
+        draws: random pairs of each photograph; few pairs cannot tell one point of accuracy from chance.
+        seed: of the first draw; the next ones have the next seeds.
+    """
+    graph = models.resolve(model).file('graph')
+    output = output or graph.with_name(f'{graph.stem}{models.QUANTIZED}.onnx')
+    from superpoint_ros.evaluation import datasets, quantization
+    from superpoint_ros.evaluation.protocols import PROTOCOLS
+
+    images = datasets.spread(datasets.images_in(photographs), calibration)
+    size = PROTOCOLS['paper'].description.size
+    loaders = [
+        loader
+        for draw in range(seed, seed + draws)
+        for loader in datasets.spread(datasets.random_pairs(pairs, draw, size), count)
+    ]
+    table = quantization.quantize(graph, output, images, loaders)
+    return f'{table}\n\n{len(loaders)} pairs of {pairs}, from seed {seed} on. Wrote {output}.'
