@@ -48,16 +48,13 @@ class LightGlueConfig:
 
 
 class LightGlue(nn.Module):
-    """Maps the keypoints of B pairs of images to the logarithms of their match probabilities.
+    """Maps the keypoints of pairs of images to the logarithms of their match probabilities.
 
-    In each input, the first B rows are the first images and the last B rows the second images, all with N keypoints, of
-    which some may be padding.
-
-    Args of forward:
-        keypoints: (2·B, N, 2), relative to the image's center, divided by half its longest side.
-        descriptors: (2·B, N, D) with unit rows.
-        valid: (2·B, N) float, 1 for a keypoint and 0 for padding.
-        scores: (2·B, N) in [0, 1], if the configuration uses them.
+    Args of forward, for B pairs with N keypoints in each image, some of which may be padding:
+        keypoints: (B, 2, N, 2), relative to the image's center, divided by half its longest side.
+        descriptors: (B, 2, N, D) with unit rows.
+        valid: (B, 2, N) float, 1 for a keypoint and 0 for padding.
+        scores: (B, 2, N) in [0, 1], if the configuration uses them.
 
     Returns from forward, by name:
         log_assignment: (B, N, N), the logarithm of the probability that keypoint i of the first image matches keypoint
@@ -85,14 +82,17 @@ class LightGlue(nn.Module):
     def states(
         self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """The states (2·B, N, width) of the keypoints after each layer; arguments as in forward."""
+        """The states (2·B, N, width) of the keypoints after each layer; arguments as in forward.
+
+        Here and below, the rows of a batch alternate between first and second images.
+        """
         if self.config.use_scores:
             assert scores is not None
             descriptors = torch.cat([descriptors, scores[..., None]], dim=-1)
-        state = self.input(descriptors)
-        angles = split_heads(self.frequencies(keypoints), self.config.heads)
+        state = self.input(descriptors.flatten(0, 1))
+        angles = split_heads(self.frequencies(keypoints.flatten(0, 1)), self.config.heads)
         rotation = angles.cos(), angles.sin()
-        bias = (1 - valid)[:, None, None] * MASKED
+        bias = (1 - valid.flatten(0, 1))[:, None, None] * MASKED
         for self_attention, cross_attention in zip(self.self_attention, self.cross_attention, strict=True):
             state = self_attention(state, state, bias, rotation)
             state = cross_attention(state, swap_images(state), swap_images(bias))
@@ -149,12 +149,20 @@ class Assignment(nn.Module):
         self.matchability = nn.Linear(width, 1)
 
     def forward(self, state: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The log assignment (B, N, N), and the logits (2·B, N) of having a match at all."""
-        projected0, projected1 = (self.projection(state) * state.shape[-1] ** -0.25).chunk(2)
-        similarity = (projected0 @ projected1.mT).float()
-        padding0, padding1 = ((1 - valid) * MASKED).chunk(2)
-        logits = self.matchability(state).squeeze(-1).float()
-        matchable0, matchable1 = F.logsigmoid(logits).chunk(2)
+        """Evaluate the states of a layer.
+
+        Args:
+            state: (2·B, N, width).
+            valid: (B, 2, N), as in LightGlue.
+
+        Returns:
+            The log assignment (B, N, N), and the logits (B, 2, N) of having a match at all.
+        """
+        projected0, projected1 = by_image(self.projection(state) * self.projection.out_features**-0.25)
+        similarity = (projected0 @ projected1.transpose(1, 2)).float()
+        padding0, padding1 = ((1 - valid) * MASKED).unbind(dim=1)
+        logits = self.matchability(state).float().view(valid.shape)
+        matchable0, matchable1 = F.logsigmoid(logits).unbind(dim=1)
         log_assignment = (similarity + padding1[:, None]).log_softmax(dim=2) + matchable0[:, :, None]
         log_assignment = log_assignment + (similarity + padding0[:, :, None]).log_softmax(dim=1) + matchable1[:, None]
         return log_assignment, logits
@@ -165,10 +173,16 @@ def split_heads(states: Tensor, heads: int) -> Tensor:
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def by_image(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second images' rows (B, …) of a batch (2·B, …)."""
+    first, second = tensor.unflatten(0, (-1, 2)).unbind(dim=1)
+    return first, second
+
+
 def swap_images(tensor: Tensor) -> Tensor:
-    """First and second images exchanged."""
-    first, second = tensor.chunk(2)
-    return torch.cat([second, first])
+    """A batch (2·B, …) with first and second images exchanged."""
+    first, second = by_image(tensor)
+    return torch.stack([second, first], dim=1).flatten(0, 1)
 
 
 def rotate(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def test_a_matcher_comes_back_with_the_extractor_it_was_trained_for(tmp_path):
     checkpoint.save(path, network)
     loaded = checkpoint.load_matcher(path)
     assert loaded.config == network.config
-    inputs = torch.rand(2, 5, 2), torch.rand(2, 5, 8), torch.ones(2, 5), torch.rand(2, 5)
+    inputs = torch.rand(1, 2, 5, 2), torch.rand(1, 2, 5, 8), torch.ones(1, 2, 5), torch.rand(1, 2, 5)
     with torch.no_grad():
         assert torch.equal(loaded(*inputs)['log_assignment'], network(*inputs)['log_assignment'])
 

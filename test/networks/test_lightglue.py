@@ -23,12 +23,11 @@ def network():
 def keypoints(count, seed=0, pairs=1):
     """Inputs of a network: random keypoints of some pairs of images."""
     random = torch.Generator().manual_seed(seed)
-    rows = 2 * pairs
     return {
-        'keypoints': torch.rand(rows, count, 2, generator=random) * 2 - 1,
-        'descriptors': F.normalize(torch.randn(rows, count, 8, generator=random), dim=-1),
-        'valid': torch.ones(rows, count),
-        'scores': torch.rand(rows, count, generator=random),
+        'keypoints': torch.rand(pairs, 2, count, 2, generator=random) * 2 - 1,
+        'descriptors': F.normalize(torch.randn(pairs, 2, count, 8, generator=random), dim=-1),
+        'valid': torch.ones(pairs, 2, count),
+        'scores': torch.rand(pairs, 2, count, generator=random),
     }
 
 
@@ -47,11 +46,11 @@ def test_probabilities_are_those_of_equation_8():
         for parameter in (assignment.projection.bias, assignment.matchability.bias):
             parameter.zero_()
         scale = 2**0.25
-        state = torch.tensor([[[scale * np.log(3), 0]], [[scale, 0]]]).float()
-        both = torch.cat([state, torch.zeros(2, 1, 2)], dim=1)
-        both[0, 1, 1] = np.log(3)  # in the second element, which the others do not have
-        log_assignment, logits = assignment(both, torch.ones(2, 2))
-    torch.testing.assert_close(logits.sigmoid(), torch.tensor([[0.5, 0.75], [0.5, 0.5]]))
+        states = torch.zeros(2, 2, 2)
+        states[:, 0, 0] = torch.tensor([scale * np.log(3), scale])
+        states[0, 1, 1] = np.log(3)  # orthogonal to the other states
+        log_assignment, logits = assignment(states, torch.ones(1, 2, 2))
+    torch.testing.assert_close(logits[0].sigmoid(), torch.tensor([[0.5, 0.75], [0.5, 0.5]]))
     # Similarities [[log 3, 0], [0, 0]]: softmax over rows [[3/4, 1/4], [1/2, 1/2]], over columns its transpose.
     expected = torch.tensor([[9 / 16, 1 / 8], [1 / 8, 1 / 4]]) * torch.tensor([[0.5 * 0.5], [0.75 * 0.5]])
     torch.testing.assert_close(log_assignment[0].exp(), expected)
@@ -67,34 +66,34 @@ def test_probabilities_of_each_keypoint_add_up_to_at_most_1(network):
 def test_permuting_the_keypoints_permutes_the_assignment(network):
     inputs = keypoints(20)
     order0, order1 = torch.randperm(20), torch.randperm(20)
-    permuted = {name: torch.stack([value[0, order0], value[1, order1]]) for name, value in inputs.items()}
+    permuted = {name: torch.stack([value[:, 0, order0], value[:, 1, order1]], dim=1) for name, value in inputs.items()}
     expected = assign(network, inputs)[0, order0][:, order1]
     torch.testing.assert_close(assign(network, permuted)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_exchanging_the_images_transposes_the_assignment(network):
     inputs = keypoints(20, pairs=3)
-    exchanged = {name: torch.cat([value[3:], value[:3]]) for name, value in inputs.items()}
+    exchanged = {name: value[:, [1, 0]] for name, value in inputs.items()}
     torch.testing.assert_close(assign(network, exchanged), assign(network, inputs).mT, rtol=1e-4, atol=1e-4)
 
 
 def test_the_pairs_of_a_batch_do_not_influence_each_other(network):
     inputs = keypoints(20, pairs=2)
-    second = {name: value[[1, 3]] for name, value in inputs.items()}
+    second = {name: value[1:] for name, value in inputs.items()}
     torch.testing.assert_close(assign(network, second), assign(network, inputs)[1:], rtol=1e-4, atol=1e-4)
 
 
 def test_padding_changes_nothing(network):
     inputs, other = keypoints(20), keypoints(12, seed=1)
-    padded = {name: torch.cat([inputs[name], other[name]], dim=1) for name in inputs}
-    padded['valid'][:, 20:] = 0
+    padded = {name: torch.cat([inputs[name], other[name]], dim=2) for name in inputs}
+    padded['valid'][..., 20:] = 0
     result = assign(network, padded)[:, :20, :20]
     torch.testing.assert_close(result, assign(network, inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_only_relative_positions_count(network):
     inputs = keypoints(20)
-    moved = inputs | {'keypoints': inputs['keypoints'] + torch.tensor([[[0.3, -0.2]], [[-0.5, 0.1]]])}
+    moved = inputs | {'keypoints': inputs['keypoints'] + torch.tensor([[[[0.3, -0.2]], [[-0.5, 0.1]]]])}
     torch.testing.assert_close(assign(network, moved), assign(network, inputs), rtol=1e-4, atol=1e-4)
     stretched = inputs | {'keypoints': inputs['keypoints'] * 2}
     assert not torch.allclose(assign(network, stretched), assign(network, inputs), atol=1e-2)
@@ -103,7 +102,7 @@ def test_only_relative_positions_count(network):
 @pytest.mark.parametrize('count', [0, 1])
 def test_images_with_no_or_one_keypoint_have_finite_probabilities(network, count):
     inputs = keypoints(4)
-    inputs['valid'][0, count:] = 0
+    inputs['valid'][0, 0, count:] = 0
     result = assign(network, inputs)[0]
     assert result.isfinite().all()
     assert result[:count].exp().sum() <= 1
@@ -111,8 +110,8 @@ def test_images_with_no_or_one_keypoint_have_finite_probabilities(network, count
 
 def test_gradients_are_finite(network):
     inputs = keypoints(10)
-    inputs['valid'][0] = 0
-    inputs['valid'][1, 5:] = 0
+    inputs['valid'][0, 0] = 0
+    inputs['valid'][0, 1, 5:] = 0
     outputs = [network.assignment[0](state, inputs['valid']) for state in network.states(**inputs)]
     sum(log_assignment.mean() + logits.mean() for log_assignment, logits in outputs).backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
