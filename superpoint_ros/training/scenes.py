@@ -139,7 +139,8 @@ def render_triangles(projection: Doubles, size: tuple[int, int]) -> View:
     backdrop = inverse[-1].sum(axis=0)
     nearest = backdrop[0] * x + backdrop[1] * y + backdrop[2]
     for index in np.flatnonzero(facing[:-1]):
-        corners, box = projection[index], np.s_[:, :]
+        corners = projection[index]
+        box: tuple[slice, slice] = np.s_[:, :]
         if (corners[2] > 0).all():
             pixels = corners[:2] / corners[2]
             (left, top), (right, bottom) = np.floor(pixels.min(axis=1)), np.ceil(pixels.max(axis=1)) + 1
@@ -163,7 +164,7 @@ def paint(view: View, scene: Scene, photograph: Image, backdrop: Image) -> Image
     images = []
     for source in (photograph, backdrop):
         if step > 1:  # against aliasing
-            source = cv2.GaussianBlur(source, (0, 0), 0.4 * step)
+            source = np.asarray(cv2.GaussianBlur(source, (0, 0), 0.4 * step), np.uint8)
         images.append(cv2.remap(source, position[..., 0], position[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT))
     return np.where(view.triangles == len(scene.corners) - 1, images[1], images[0]).astype(np.uint8)
 
