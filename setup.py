@@ -40,7 +40,6 @@ CLUSTER = ['ray>=2.40']
 TEST = [
     'colcon-ros>=0.5',
     'hypothesis>=6.100',
-    'mcap>=1.2',
     'mypy>=1.15',
     'pytest>=8',
     'pytest-timeout>=2.3',
@@ -71,11 +70,13 @@ setup(
     zip_safe=False,
     # Those of NumPy and OpenCV are Ubuntu 22.04's, beside ROS 2 Humble.
     install_requires=[
+        'apsw>=3.42',  # rosbags needs it too
         'backports.zstd; python_version < "3.14"',
         'docstring-parser>=0.15',
         'filelock>=3.6',
         'jsonargparse[signatures]>=4.49',
         'lz4>=4.3',
+        'mcap>=1.2',
         'numpy>=1.21.5',
         'opencv-python-headless>=4.5.4',
         'platformdirs>=3',

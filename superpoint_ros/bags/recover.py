@@ -1,25 +1,25 @@
-"""What can still be read of a damaged bag, written into a sound one.
+"""Copies what is readable of a damaged bag into a sound one, which the rest of the package then reads.
 
-A recorder that was killed leaves no index and a file that ends anywhere; a bad disk leaves holes. The rest of the
-package only ever sees sound bags.
+A recorder that is killed leaves no index and a file that ends anywhere; a bad disk leaves holes.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 from rosbags import rosbag1, rosbag2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from superpoint_ros.bags import salvage
+from superpoint_ros.bags import records
 from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, seconds
 
 if sys.version_info >= (3, 14):
@@ -27,97 +27,109 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-_ZSTD = b'\x28\xb5\x2f\xfd'
-_MAGICS: dict[bytes, Callable[[Path, list[str]], salvage.Salvaged]] = {
-    salvage.ROS1: salvage.ros1,
-    salvage.MCAP: salvage.mcap,
-    salvage.SQLITE: salvage.sqlite,
+_READERS: dict[bytes, Callable[[Path, list[str]], records.Messages]] = {
+    records.ROS1: records.ros1,
+    records.MCAP: records.mcap,
+    records.SQLITE: records.sqlite,
 }
 
 
 def recover(source: Path, folder: Path, everything: bool, reason: str) -> None:
-    """Write what can be read of a damaged bag into folder; a second call finds it there and does nothing.
+    """Copy what is readable of a damaged bag into `folder`, which appears when it is complete; `find` returns the copy.
+
+    Does nothing if the folder exists.
 
     Args:
         source: the damaged bag.
-        folder: appears when all is done; `find(folder)` is then the sound bag.
-        everything: the messages of all topics, and not only the images.
-        reason: why the bag cannot be read as it is.
+        folder: for the copy.
+        everything: copy the messages of all topics, not only images.
+        reason: why the bag is not readable as it is.
 
     Raises:
-        ValueError: source is no bag at all.
+        ValueError: source is not a bag.
     """
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f'{folder.name}.', dir=folder.parent))
-        try:
-            damage = [reason, *_rewrite(source, scratch, everything)]
-            (scratch / 'damage.json').write_text(json.dumps(damage))
-            scratch.replace(folder)
-        except OSError:
-            if not folder.exists():  # else another worker was faster
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f'{folder.name}.', dir=folder.parent))
+    try:
+        damage = [reason, *_copy_bag(source, scratch, everything)]
+        (scratch / 'damage.json').write_text(json.dumps(damage))
+        scratch.replace(folder)
+    except OSError:
+        if not folder.exists():  # else another worker was faster
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def find(folder: Path) -> Path | None:
-    """The sound bag that recover wrote into this folder; None if it was not called."""
+    """The sound copy in a folder of `recover`; None if the folder does not exist."""
     return next((folder / name for name in ('bag', 'bag.bag') if (folder / name).exists()), None)
 
 
 def damage_of(folder: Path) -> list[str]:
-    """What recover found to be wrong; nothing if it was not called."""
+    """What is wrong with the bag, according to `recover`; nothing if the folder does not exist."""
     path = folder / 'damage.json'
     return [str(line) for line in json.loads(path.read_text())] if path.exists() else []
 
 
-def _rewrite(source: Path, scratch: Path, everything: bool) -> list[str]:
+def _copy_bag(source: Path, scratch: Path, everything: bool) -> list[str]:
+    """Copy a bag into a new one in `scratch`; returns what is wrong with it."""
     damage: list[str] = []
     files = [source]
     if source.is_dir():
         files = sorted(p for p in source.iterdir() if p.suffix in ('.mcap', '.db3', '.zstd'))
-    kinds = [(_magic(path), path) for path in files]
+    kinds = [(_kind(path), path) for path in files]
     if not any(kind for kind, _ in kinds):
         raise ValueError(f'{source}: not a bag; expected a ROS 1 .bag, a ROS 2 bag folder, an .mcap or a .db3 file')
-    with _writer(scratch, kinds[0][0] == salvage.ROS1) as writer:
+    connections: dict[tuple[str, str], Any] = {}
+    with tempfile.TemporaryDirectory(dir=scratch) as temporary, _writer(scratch, kinds[0][0] == records.ROS1) as writer:
         for kind, path in kinds:
-            if kind == _ZSTD:
-                path = _unpack(path, scratch, damage)
-                kind = _magic(path)
-            if kind not in _MAGICS:
-                damage.append(f'{path.name} is empty or not a bag file')
-                continue
-            found = len(damage)
-            try:
-                _copy(_MAGICS[kind](_with_log(path, scratch), damage), writer, everything, damage)
-            except sqlite3.Error as error:
-                damage.append(f'{path.name} cannot be read ({error})')
-            damage[found:] = [line if path.name in line else f'{path.name}: {line}' for line in damage[found:]]
+            found: list[str] = []
+            if kind == records.ZSTD:
+                path = _decompress_file(path, Path(temporary), found)
+                kind = _kind(path)
+            if kind in _READERS:
+                messages = _READERS[kind](_with_log(path, Path(temporary)), found)
+                try:
+                    _copy_messages(messages, writer, connections, everything, found)
+                except (apsw.Error, ValueError) as error:
+                    found.append(f'{path.name} cannot be read: {error}')
+            else:
+                found.append(f'{path.name} is empty or not a bag file')
+            damage += [line if path.name in line else f'{path.name}: {line}' for line in found]
     return damage
 
 
-def _copy(messages: salvage.Salvaged, writer: Any, everything: bool, damage: list[str]) -> None:
-    connections: dict[salvage.Topic, Any] = {}
+def _copy_messages(
+    messages: records.Messages,
+    writer: Any,
+    connections: dict[tuple[str, str], Any],
+    everything: bool,
+    damage: list[str],
+) -> None:
     for topic, stamp, data in messages:
+        key = topic.name, topic.msgtype
         if not everything and topic.msgtype not in (IMAGE, COMPRESSED_IMAGE):
             continue
-        if topic not in connections:
-            connections[topic] = _declare(writer, topic)
-            if connections[topic] is None:
-                damage.append(f'{topic.name}: nothing says what a {topic.msgtype} is; its messages are left out')
-        if connections[topic] is not None:
-            # A recorder that compresses message by message says so only in metadata.yaml, which may be lost.
-            if data[:4] == _ZSTD:
-                where = f'{topic.name}: the message at {seconds(stamp)}'
-                data = salvage.inflate('zstd', data, salvage.MAX_CHUNK, where, damage)
-            writer.write(connections[topic], stamp, data)
+        if key not in connections:
+            connections[key] = _declare(writer, topic)
+            if connections[key] is None:
+                damage.append(f'{topic.name} is skipped: the bag has no definition of {topic.msgtype}')
+        if connections[key] is None:
+            continue
+        # A recorder that compresses single messages says so only in metadata.yaml, which may be lost.
+        if data[:4] == records.ZSTD:
+            data, problem = records.decompress('zstd', data, records.MAX_RECORD)
+            if problem:
+                damage.append(f'{topic.name}: the message at {seconds(stamp)} {problem}')
+                continue
+        writer.write(connections[key], stamp, data)
 
 
-def _declare(writer: Any, topic: salvage.Topic) -> Any:
-    for connection in writer.connections:
-        if (connection.topic, connection.msgtype) == (topic.name, topic.msgtype):
-            return connection
+def _declare(writer: Any, topic: records.Topic) -> Any:
+    """A connection for a topic; None if the type of its messages is unknown."""
     first = isinstance(writer, rosbag1.Writer)
     types = _types(topic, Stores.ROS1_NOETIC if first else Stores.ROS2_JAZZY)
     if types is None:
@@ -127,14 +139,14 @@ def _declare(writer: Any, topic: salvage.Topic) -> Any:
     return writer.add_connection(topic.name, topic.msgtype, typestore=types, offered_qos_profiles=topic.qos)
 
 
-def _types(topic: salvage.Topic, default: Stores) -> Typestore | None:
+def _types(topic: records.Topic, default: Stores) -> Typestore | None:
     types = get_typestore(Stores.EMPTY)
     try:
         types.register(get_types_from_msg(topic.definition, topic.msgtype))
         types.generate_msgdef(topic.msgtype)
         if topic.definition:
             return types
-    except Exception:  # noqa: BLE001 - a definition with broken bytes: whatever the parser makes of it
+    except Exception:  # noqa: BLE001 - broken bytes in a definition lead to any error of the parser
         pass
     types = get_typestore(default)
     return types if topic.msgtype in types.fielddefs else None
@@ -146,32 +158,36 @@ def _writer(scratch: Path, first: bool) -> Any:
     return rosbag2.Writer(scratch / 'bag', version=8, storage_plugin=rosbag2.StoragePlugin.MCAP)
 
 
-def _magic(path: Path) -> bytes:
+def _kind(path: Path) -> bytes:
+    """The first bytes of a file if they are those of a bag file or of a compressed file, else b''."""
     with path.open('rb') as file:
         start = file.read(16)
-    return next((magic for magic in (*_MAGICS, _ZSTD) if start.startswith(magic)), b'')
+    return next((magic for magic in (*_READERS, records.ZSTD) if start.startswith(magic)), b'')
 
 
-def _unpack(path: Path, scratch: Path, damage: list[str]) -> Path:
-    """The file in a file that is compressed as a whole, as far as it can be unpacked."""
-    target = scratch / path.stem
+def _decompress_file(path: Path, folder: Path, damage: list[str]) -> Path:
+    """Decompress a file that is compressed as a whole, as far as possible."""
+    target = folder / path.stem
+    left = records.max_decompressed(path.stat().st_size)
     try:
-        with zstd.open(path, 'rb') as packed, target.open('wb') as file:
-            while piece := packed.read(1 << 20):
+        with zstd.open(path, 'rb') as compressed, target.open('wb') as file:
+            while piece := compressed.read(min(left, 1 << 20)):
                 file.write(piece)
+                left -= len(piece)
+        if not left:
+            damage.append(f'{path.name} decompresses to more than {target.stat().st_size} bytes; the rest is skipped')
     except (zstd.ZstdError, EOFError) as error:
-        damage.append(f'{path.name} cannot be unpacked to its end ({error})')
+        damage.append(f'{path.name} cannot be decompressed to its end: {error}')
     return target
 
 
-def _with_log(path: Path, scratch: Path) -> Path:
-    """The file, or a copy of a database into which SQLite has brought what stood in the write-ahead log beside it."""
+def _with_log(path: Path, folder: Path) -> Path:
+    """The file, or a copy of a database with the messages in the write-ahead log beside it."""
     log = path.with_name(path.name + '-wal')
     if not log.exists() or not log.stat().st_size:
         return path
-    copy = Path(shutil.copy(path, scratch))
-    shutil.copy(log, scratch)
-    database = sqlite3.connect(copy)
-    database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
-    database.close()
+    copy = Path(shutil.copy(path, folder))
+    shutil.copy(log, folder)
+    with closing(apsw.Connection(str(copy))) as database:
+        database.pragma('wal_checkpoint', 'TRUNCATE')
     return copy

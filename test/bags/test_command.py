@@ -199,7 +199,7 @@ def test_what_is_readable_of_a_damaged_bag_is_processed_and_the_others_too(
     check_features(tmp_path / 'out/holed', extractor, found)
     check_features(tmp_path / 'out/sound', extractor, range(5))
     told = capfd.readouterr().err
-    for what in ('truncated.bag ends in the middle', 'holed.mcap: the chunk at byte', 'missing.bag: no such bag'):
+    for what in ('is cut off after', 'holed.mcap: the chunk at byte', 'missing.bag: no such bag'):
         assert what in told
 
 
@@ -212,7 +212,7 @@ def test_damage_in_what_is_only_copied(record, run, extractor, tmp_path, capfd):
     bag.write_bytes(data)
     assert not run(bag, copy=True)
     assert len(decoded(tmp_path / 'out/drive', '/imu')) >= 190
-    assert 'checksum' in (told := capfd.readouterr().err) or 'cannot be unpacked' in told
+    assert 'checksum' in (told := capfd.readouterr().err) or 'cannot be decompressed' in told
 
 
 def test_images_of_another_size_are_announced(record, run, tmp_path):
