@@ -1,3 +1,4 @@
+import functools
 import signal
 
 import pytest
@@ -24,3 +25,57 @@ def tiny_model(tmp_path_factory):
     checkpoint.save(path, network)
     export(path, path.with_suffix('.onnx'))
     return path.with_suffix('.onnx')
+
+
+@pytest.fixture(scope='session')
+def make_matcher(tmp_path_factory):
+    """Writes a small matcher of random weights and its graph; similar descriptors match with a high probability.
+
+    Takes options of LightGlueConfig, and returns the path of the .safetensors file, which tests must not change.
+    """
+    torch = pytest.importorskip('torch', reason='needs torch to make a model')
+    pytest.importorskip('openvino', reason='needs OpenVINO to run a model')
+    from superpoint_ros.networks import checkpoint
+    from superpoint_ros.networks.lightglue import LightGlue
+    from superpoint_ros.networks.lightglue_config import LightGlueConfig
+    from superpoint_ros.runtimes.export import export
+
+    @functools.cache
+    def make(**options):
+        config = LightGlueConfig(**{'descriptor_size': 16, 'width': 32, 'heads': 2, 'layers': 2} | options)
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            network = LightGlue(config).eval()
+            torch.nn.init.eye_(network.input.weight).mul_(4)
+            for attention in (*network.self_attention, *network.cross_attention):
+                attention.update[3].weight.mul_(0.05)
+            for assignment in network.assignment:
+                torch.nn.init.eye_(assignment.projection.weight).mul_(4)
+                torch.nn.init.constant_(assignment.matchability.bias, 4)
+        path = tmp_path_factory.mktemp('matcher') / 'matcher.safetensors'
+        checkpoint.save(path, network)
+        export(path, path.with_suffix('.onnx'))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def random_features():
+    """Makes features of an image of 640×480 pixels, with descriptors of 16 elements."""
+    import numpy as np
+
+    from superpoint_ros.features import Features
+
+    def make(count, seed=0, **changes):
+        rng = np.random.default_rng(seed)
+        descriptors = rng.normal(size=(count, 16))
+        arrays = {
+            'keypoints': rng.uniform(0, [639, 479], (count, 2)),
+            'scores': np.sort(rng.random(count))[::-1],
+            'descriptors': descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
+        }
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        return Features(**arrays | {'image_size': (640, 480)} | changes)
+
+    return make

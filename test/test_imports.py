@@ -12,8 +12,8 @@ import superpoint_ros
 PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
-    'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'images', 'matching',
-    'image_files', 'models', 'resources', 'runtimes', 'stream_tracker', 'tracking',
+    'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'image_files', 'images',
+    'learned_matching', 'matching', 'models', 'resources', 'runtimes', 'stream_tracker', 'tracking',
 ]  # fmt: skip
 
 PARTS = ['benchmark', 'bags', 'commands', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']

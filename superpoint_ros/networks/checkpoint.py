@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from superpoint_ros.files import written_whole
-from superpoint_ros.networks.lightglue import LightGlue, LightGlueConfig
+from superpoint_ros.networks.lightglue import LightGlue
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 from superpoint_ros.networks.superpoint import ConvBlock, SuperPoint, SuperPointConfig
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 
@@ -56,6 +57,15 @@ def load(path: Path | str) -> Network:
 def load_matcher(path: Path | str) -> LightGlue:
     """Read a matcher's network; as `load` otherwise."""
     return _load(Path(path), MATCHERS)
+
+
+def is_matcher(path: Path | str) -> bool:
+    """Whether a file is the checkpoint of a matcher; broken and foreign files are not."""
+    try:
+        with safe_open(path, framework='pt') as file:
+            return (file.metadata() or {}).get('model') in MATCHERS
+    except (SafetensorError, OSError):
+        return False
 
 
 def _load(path: Path, networks: Networks) -> Any:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from superpoint_ros.config import check, option
 from superpoint_ros.decode import Heads
 from superpoint_ros.models import Model
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,21 @@ class Runtime:
         return self.network([{'image': image[None]} for image in images])
 
 
+@dataclass(frozen=True)
+class MatcherRuntime:
+    """A matcher network on a back end. Not thread-safe: one call at a time.
+
+    Args:
+        name: of the back end.
+        network: takes the arrays of superpoint_ros.learned_matching.pair_inputs, returns `log_assignment` (N, N).
+        config: of the network; without `scores` in it, there is no such input.
+    """
+
+    name: str
+    network: Network
+    config: LightGlueConfig
+
+
 def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Runtime:
     """Load a model on the back end that the configuration names.
 
@@ -179,13 +195,25 @@ def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Run
         FileNotFoundError: the model has no file for this back end.
         ValueError: the model's file is broken or not of a known network, or an option is not supported.
     """
+    runtime: Runtime = _module(config).load(model, config, watch or Watch())
+    return runtime
+
+
+def load_matcher(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> MatcherRuntime:
+    """Load a matcher on the back end that the configuration names; otherwise as `load`."""
+    if config.precision == 'int8':
+        raise ValueError('precision int8: not supported for matchers; use auto')
+    runtime: MatcherRuntime = _module(config).load_matcher(model, config, watch or Watch())
+    return runtime
+
+
+def _module(config: RuntimeConfig) -> Any:
     backend = config.backend
     if backend == 'auto':
         backend, why = _choose()
         logger.info('back end: %s (%s)', backend, why)
     require(backend)
-    runtime: Runtime = importlib.import_module(TABLE[backend].module).load(model, config, watch or Watch())
-    return runtime
+    return importlib.import_module(TABLE[backend].module)
 
 
 def require(backend: str) -> None:

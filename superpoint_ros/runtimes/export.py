@@ -10,11 +10,14 @@ import onnx
 import openvino
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from superpoint_ros.files import written_whole
 from superpoint_ros.models import checksum
 from superpoint_ros.networks import checkpoint, foreign
 from superpoint_ros.networks.checkpoint import Network
+from superpoint_ros.networks.lightglue import LightGlue
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
 OPSET = 17
 """Old enough for every TensorRT from 10.0 on, and below 20, from where TensorRT misreads some operators."""
@@ -24,11 +27,12 @@ TOLERANCE = 1e-3
 
 
 def export(weights: Path | str, output: Path | str) -> None:
-    """Write the graph of a checkpoint: the network alone, from image to raw heads.
+    """Write the graph of a checkpoint: the network alone, from its inputs to its raw outputs, by name.
 
-    Input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; outputs as the network's, by name. Batch,
-    height and width are free. Batch norm is folded. Metadata: `model` and `config` as in a checkpoint, and `checksum`,
-    the SHA-256 of the checkpoint. The graph is checked, and compared with the network on a random image, before the
+    Image networks have the input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; batch, height and
+    width are free, and batch norm is folded. Matchers have the inputs of superpoint_ros.networks.lightglue.LightGlue;
+    the numbers of pairs and of keypoints are free. Metadata: `model` and `config` as in a checkpoint, and `checksum`,
+    the SHA-256 of the checkpoint. The graph is checked, and compared with the network on random inputs, before the
     file appears.
 
     Args:
@@ -38,32 +42,54 @@ def export(weights: Path | str, output: Path | str) -> None:
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is broken or of another network.
-        RuntimeError: the graph gives something else than the network.
+        RuntimeError: the graph and the network differ.
     """
-    network = checkpoint.fold(foreign.read(weights))
-    image = torch.zeros(1, 1, 64, 64)
+    network: Network | LightGlue
+    if checkpoint.is_matcher(weights):
+        network = checkpoint.load_matcher(weights)
+        small, large = _pair(network.config, 1, 4), _pair(network.config, 2, 9)
+        free = {0: 'batch', 2: 'points'}
+        free_outputs = {0: 'batch', 1: 'points', 2: 'points'}
+    else:
+        network = checkpoint.fold(foreign.read(weights))
+        small, large = ({'image': _random(*shape)} for shape in ((1, 1, 64, 64), (2, 1, 48, 72)))
+        free, free_outputs = {0: 'batch', 2: 'height', 3: 'width'}, {0: 'batch', 2: 'rows', 3: 'columns'}
     with torch.inference_mode():
-        names = list(network(image))
-    cells = {0: 'batch', 2: 'rows', 3: 'columns'}
+        names = list(network(**small))
     with written_whole(output) as partial:
         with warnings.catch_warnings():
             # The exporter that needs no further package; its graphs are the plainer ones, too.
             warnings.simplefilter('ignore', DeprecationWarning)
             torch.onnx.export(
                 _Outputs(network).eval(),  # the exporter restores the mode of what it is given
-                (image,),
+                tuple(small.values()),
                 str(partial),
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=['image'],
+                input_names=list(small),
                 output_names=names,
-                dynamic_axes={'image': {0: 'batch', 2: 'height', 3: 'width'}, **dict.fromkeys(names, cells)},
+                dynamic_axes=dict.fromkeys(small, free) | dict.fromkeys(names, free_outputs),
             )
         graph = onnx.load(partial)
         onnx.helper.set_model_props(graph, checkpoint.metadata_of(network) | {'checksum': checksum(weights)})
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, partial)
-        _compare(partial, network)
+        _compare(partial, network, large)
+
+
+def _pair(config: LightGlueConfig, pairs: int, count: int) -> dict[str, torch.Tensor]:
+    """Random inputs of a matcher, the last keypoint of each image padding."""
+    inputs = {
+        'keypoints': 2 * _random(pairs, 2, count, 2) - 1,
+        'descriptors': F.normalize(2 * _random(pairs, 2, count, config.descriptor_size) - 1, dim=-1),
+        'valid': torch.ones(pairs, 2, count),
+    }
+    inputs['valid'][..., -1] = 0
+    return inputs | ({'scores': _random(pairs, 2, count)} if config.use_scores else {})
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))
 
 
 class _Outputs(nn.Module):
@@ -73,17 +99,16 @@ class _Outputs(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.network(image).values())
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network(*inputs).values())
 
 
-def _compare(path: Path, network: Network) -> None:
-    """Check on a random image that a graph, run in OpenVINO, gives what its network gives."""
-    image = np.random.default_rng(0).random((2, 1, 48, 72), np.float32)
+def _compare(path: Path, network: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
+    """Check that a graph, run in OpenVINO, gives what its network gives."""
     with torch.inference_mode():
-        expected = network(torch.from_numpy(image))
+        expected = network(**inputs)
     exact = {openvino.properties.hint.inference_precision: openvino.Type.f32}
-    outputs = openvino.compile_model(path, 'CPU', exact)(image)
+    outputs = openvino.compile_model(path, 'CPU', exact)({name: tensor.numpy() for name, tensor in inputs.items()})
     for name, tensor in expected.items():
         reference = tensor.numpy()
         error = np.abs(outputs[name] - reference).max() / max(np.abs(reference).max(), 1e-12)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, helper, numpy_helper, parser
+
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
 INPUT = 'image'
 
@@ -28,14 +31,7 @@ def read(path: Path) -> Graph:
         FileNotFoundError: no such file.
         ValueError: the file is broken, or the graph has other inputs or outputs.
     """
-    try:
-        graph = onnx.load(path)
-        onnx.checker.check_model(graph, full_check=True)
-    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).partition('\n')[0]
-        raise ValueError(f'{path}: not a complete .onnx file ({reason})') from error
-    if opset(graph) < 13:
-        raise ValueError(f'{path}: ONNX opset {opset(graph)}, expected 13 or newer')
+    graph = _read(path)
     inputs = {value.name: _shape(value) for value in graph.graph.input}
     if inputs != {INPUT: (None, 1, None, None)}:
         raise ValueError(
@@ -52,6 +48,41 @@ def read(path: Path) -> Graph:
         if not isinstance(channels, int) or channels != (expected[name] or channels):
             wanted = expected[name] or 'channels'
             raise ValueError(f'{path}: output {name}: expected float32 (batch, {wanted}, rows, columns), found {shape}')
+    return graph
+
+
+def read_matcher(path: Path) -> tuple[Graph, LightGlueConfig]:
+    """Read the graph of a matcher, and the configuration in its metadata.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken, or the graph has other inputs or outputs.
+    """
+    graph = _read(path)
+    try:
+        config = LightGlueConfig(**json.loads(metadata(graph).get('config', '')))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{path}: not the graph of a matcher: no such configuration in its metadata') from error
+    pair = (None, 2, None)
+    expected = {'keypoints': (*pair, 2), 'descriptors': (*pair, config.descriptor_size), 'valid': pair}
+    expected |= {'scores': pair} if config.use_scores else {}
+    outputs = {'log_assignment': (None, None, None)}
+    for kind, wanted, values in (('inputs', expected, graph.graph.input), ('outputs', outputs, graph.graph.output)):
+        found = {value.name: _shape(value) for value in values}
+        if found != wanted:
+            raise ValueError(f'{path}: expected the {kind} {wanted} of float32, found {found}')
+    return graph, config
+
+
+def _read(path: Path) -> Graph:
+    try:
+        graph = onnx.load(path)
+        onnx.checker.check_model(graph, full_check=True)
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'{path}: not a complete .onnx file ({reason})') from error
+    if opset(graph) < 13:
+        raise ValueError(f'{path}: ONNX opset {opset(graph)}, expected 13 or newer')
     return graph
 
 
@@ -76,7 +107,12 @@ def descriptor_size(graph: Graph) -> int:
 
 def checksum_of_weights(graph: Graph) -> str:
     """The checksum of the weights that `superpoint export` wrote to the metadata; '' for graphs of other tools."""
-    return next((entry.value for entry in graph.metadata_props if entry.key == 'checksum'), '')
+    return metadata(graph).get('checksum', '')
+
+
+def metadata(graph: Graph) -> dict[str, str]:
+    """What `superpoint export` wrote about the model."""
+    return {entry.key: entry.value for entry in graph.metadata_props}
 
 
 def with_precision(graph: Graph, precision: str) -> Graph:

@@ -13,7 +13,7 @@ import openvino as ov
 from openvino import properties
 
 from superpoint_ros.models import QUANTIZED, Model, checksum
-from superpoint_ros.runtimes import Arrays, Runtime, RuntimeConfig, Watch, onnx_graph
+from superpoint_ros.runtimes import Arrays, MatcherRuntime, Runtime, RuntimeConfig, Watch, onnx_graph
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,12 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa:
     network = OpenVINONetwork(onnx_graph.with_heads(graph), config)
     weights = onnx_graph.checksum_of_weights(graph) or checksum(path)
     return Runtime('openvino', network, onnx_graph.descriptor_size(graph), weights)
+
+
+def load_matcher(model: Model, config: RuntimeConfig, watch: Watch) -> MatcherRuntime:  # noqa: ARG001
+    """Load a matcher from its graph; see superpoint_ros.runtimes.load_matcher."""
+    graph, network_config = onnx_graph.read_matcher(model.file('graph'))
+    return MatcherRuntime('openvino', OpenVINONetwork(graph, config), network_config)
 
 
 class OpenVINONetwork:

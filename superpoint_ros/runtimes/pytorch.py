@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from superpoint_ros.models import Model, checksum
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import score_map
-from superpoint_ros.runtimes import Arrays, Runtime, RuntimeConfig, Watch
+from superpoint_ros.runtimes import Arrays, MatcherRuntime, Runtime, RuntimeConfig, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,12 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa:
     network = checkpoint.fold(checkpoint.load(path))
     size = network.config.descriptor_size
     return Runtime('torch', TorchNetwork(ImageNetwork(network), config), size, checksum(path))
+
+
+def load_matcher(model: Model, config: RuntimeConfig, watch: Watch) -> MatcherRuntime:  # noqa: ARG001
+    """Load a matcher from its weights; see superpoint_ros.runtimes.load_matcher."""
+    network = checkpoint.load_matcher(model.file('weights'))
+    return MatcherRuntime('torch', TorchNetwork(network, config), network.config)
 
 
 class TorchNetwork:

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from superpoint_ros.networks import checkpoint
-from superpoint_ros.networks.lightglue import LightGlue, LightGlueConfig
+from superpoint_ros.networks.lightglue import LightGlue
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 
 SMALL = SuperPointConfig((8, 8, 16, 16), head_channels=16, descriptor_size=24)

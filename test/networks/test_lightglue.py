@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from superpoint_ros.networks.lightglue import LightGlue, LightGlueConfig
+from superpoint_ros.networks.lightglue import LightGlue
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
 SMALL = LightGlueConfig(descriptor_size=8, width=16, heads=2, layers=2)
 
