@@ -1,4 +1,4 @@
-"""The node superpoint_detector: images in, features out."""
+"""The superpoint_detector node: images in, features out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
-from superpoint_ros.features import Features
 from superpoint_ros.images import Gray
-from superpoint_ros.ros.camera import Camera
 from superpoint_ros.ros.detector_config import CONFIGURATIONS, EXTRACTOR_CONFIGURATIONS, DetectorConfig
+from superpoint_ros.ros.detector_topics import DetectorTopics
+from superpoint_ros.ros.input_topic import gray_image
 from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.parameters import read
 from superpoint_ros.ros.worker import Worker
@@ -26,10 +27,10 @@ from superpoint_ros.runtimes import Watch
 
 
 class DetectorNode(ManagedNode):
-    """Publishes the features of the images of some cameras; topics and parameters are in the package's documentation.
+    """Publishes the features of the images of one or more cameras; see docs/topics-and-parameters.md.
 
-    Inference runs in a thread of its own, always on the newest image of each camera; images of several cameras that
-    are waiting run as one batch.
+    The network runs in a worker thread on the newest image of each camera. Images of several cameras that wait at the
+    same time run as one batch.
 
     Args:
         make_extractor: makes the Extractor when the node is configured.
@@ -40,7 +41,7 @@ class DetectorNode(ManagedNode):
         self._make_extractor = make_extractor
         self._extractor: Extractor | None = None
         self._worker: Worker[tuple[Any, float]] | None = None
-        self._cameras: dict[str, Camera] = {}
+        self._cameras: dict[str, DetectorTopics] = {}
         self._facts: dict[str, str] = {}
         self._preparing = ''
         self._cancel = threading.Event()
@@ -49,9 +50,11 @@ class DetectorNode(ManagedNode):
         config = read(self, DetectorConfig)
         names = config.cameras or ('',)
         if len(set(names)) != len(names):
-            raise ValueError(f'cameras: a name stands twice in {", ".join(names)}')
+            raise ValueError(f'cameras: expected different names, got {", ".join(names)}')
         if len(config.mask) not in (0, 1, len(names)):
-            raise ValueError(f'mask: {len(config.mask)} for {len(names)} cameras; give one for all, or one for each')
+            raise ValueError(
+                f'mask: expected one mask, or one for each of {len(names)} cameras, got {len(config.mask)}'
+            )
         masks = [_read_mask(path) for path in config.mask]
         options = {k: v for cls in EXTRACTOR_CONFIGURATIONS for k, v in vars(read(self, cls)).items()}
         watch = Watch(self._prepare, self._cancel)
@@ -64,18 +67,18 @@ class DetectorNode(ManagedNode):
         }
         for index, name in enumerate(names):
             mask = masks[index % len(masks)] if masks else None
-            self._cameras[name] = Camera(self, name, mask, config, extractor)
+            self._cameras[name] = DetectorTopics(self, name, mask, config, extractor)
         self.get_logger().info(', '.join(f'{key} {value}' for key, value in self._facts.items()))
 
     def activate(self) -> None:
         self._cancel.clear()
-        self._worker = Worker(self._process, lambda name: self._cameras[name].statistics.drop())
-        for camera in self._cameras.values():
-            camera.subscribe(partial(self._receive, camera))
+        self._worker = Worker(self._process, lambda name: self._cameras[name].input.statistics.drop())
+        for name, camera in self._cameras.items():
+            camera.input.subscribe(partial(self._receive, name))
 
     def deactivate(self) -> None:
         for camera in self._cameras.values():
-            camera.unsubscribe()
+            camera.input.unsubscribe()
         self._cancel.set()
         if self._worker:
             self._worker.stop()
@@ -87,9 +90,9 @@ class DetectorNode(ManagedNode):
         self._cameras = {}
         self._extractor = None
 
-    def reconfigure(self, options: dict[str, Any]) -> None:
+    def apply_parameters(self) -> None:
         if self._extractor:
-            self._extractor.configure(**options)
+            self._extractor.decode_config = read(self, DecodeConfig)
 
     def report(self) -> list[DiagnosticStatus]:
         statuses = [camera.report(self._facts) for camera in self._cameras.values()]
@@ -99,37 +102,28 @@ class DetectorNode(ManagedNode):
         return statuses
 
     def _prepare(self, what: str, fraction: float) -> None:
-        """Called, from any thread, while the first image of a size waits for its engine."""
+        """Note the progress of work that delays the first image of a size; called from any thread."""
         self._preparing = f'{what}: {fraction:.0%}'
 
-    def _receive(self, camera: Camera, message: Any) -> None:
+    def _receive(self, name: str, message: Any, received_at: float) -> None:
         if self._worker:
-            self._worker.put(camera.name, (message, camera.statistics.receive()))
+            self._worker.put(name, (message, received_at))
 
-    def _process(self, frames: dict[str, tuple[Any, float]]) -> None:
-        """Runs in the worker's thread: the newest image of each camera that has one, as one batch."""
-        pictures: dict[str, Gray] = {}
-        for name, (message, _) in frames.items():
-            try:
-                pictures[name] = self._cameras[name].convert(message)
-            except Exception as error:  # noqa: BLE001 - counted and logged; the next image must find the node working
-                self._cameras[name].fail(error)
-        for name, features in self._extract(pictures).items():
-            message, received_at = frames[name]
-            try:
-                if isinstance(features, Exception):
-                    raise features
-                self._cameras[name].publish(features, pictures[name], message.header, received_at)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._cameras[name].fail(error)
-
-    def _extract(self, pictures: dict[str, Gray]) -> dict[str, Features | Exception]:
-        if not pictures or not self._extractor:
-            return {}
-        masks = [self._cameras[name].mask for name in pictures]
-        results = self._extractor.batch(list(pictures.values()), masks)
+    def _process(self, arrivals: dict[str, tuple[Any, float]]) -> None:
+        """Publish the features of one image of each camera; runs in the worker thread."""
+        assert self._extractor
+        grays: dict[str, Gray] = {}
+        for name, (message, _) in arrivals.items():
+            with self._cameras[name].input.guard():
+                grays[name] = gray_image(message)
+        results = self._extractor.batch(list(grays.values()), [self._cameras[name].mask for name in grays])
         self._preparing = ''
-        return dict(zip(pictures, results, strict=True))
+        for (name, gray), result in zip(grays.items(), results, strict=True):
+            message, received_at = arrivals[name]
+            with self._cameras[name].input.guard():
+                if isinstance(result, Exception):
+                    raise result
+                self._cameras[name].publish(result, gray, message.header, received_at)
 
 
 def _read_mask(path: str) -> npt.NDArray[np.uint8]:
@@ -137,7 +131,7 @@ def _read_mask(path: str) -> npt.NDArray[np.uint8]:
         raise FileNotFoundError(f'mask {path}: no such file')
     mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if mask is None:
-        raise ValueError(f'mask {path}: not a picture that OpenCV can read')
+        raise ValueError(f'mask {path}: not an image that OpenCV can read')
     return mask.astype(np.uint8, copy=False)
 
 

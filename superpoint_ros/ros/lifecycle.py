@@ -1,4 +1,4 @@
-"""How our nodes start, change state, take parameters, report and end."""
+"""Lifecycle, parameters and diagnostics shared by the nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import ParameterEvent, SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -20,15 +20,15 @@ from superpoint_ros.ros import diagnostics, parameters
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node of which a subclass says what each transition does.
+    """A lifecycle node. Subclasses define what its transitions do.
 
-    A transition that raises fails with the reason, in one line on the log and on /diagnostics; the node stays in the
-    state that it was in, so that other parameters can be tried. Parameters come from configuration dataclasses; those
-    that are not live can change only while the node is not configured.
+    A transition that raises fails: the reason is logged and shown on /diagnostics, and the node keeps its state, so
+    that it can be tried again with other parameters. Parameters come from configuration dataclasses. Live ones may
+    change at any time, the others only while the node is unconfigured.
 
     Args:
         name: of the node.
-        configurations: dataclasses made with config.option; one has a field `autostart`, which cannot change at all.
+        configurations: dataclasses made with config.option; one has a field `autostart`, which cannot change.
     """
 
     def __init__(self, name: str, configurations: Sequence[type]) -> None:
@@ -37,50 +37,54 @@ class ManagedNode(LifecycleNode):
         self._failure = ''
         self._configurations = configurations
         parameters.declare(self, configurations, read_only=('autostart',))
-        self.add_on_set_parameters_callback(self._set)
+        self.add_on_set_parameters_callback(self._check)
+        if hasattr(self, 'add_post_set_parameters_callback'):
+            self.add_post_set_parameters_callback(lambda _: self._apply())
+        else:  # Humble
+            self.create_subscription(ParameterEvent, '/parameter_events', self._take_parameter_event, 10)
         diagnostics.report_every_second(self, self._report)
 
     def configure(self) -> None:
-        """Read parameters, take what is needed; if it raises, cleanup is called."""
+        """Read parameters and acquire resources; if it raises, cleanup is called."""
 
     def activate(self) -> None:
-        """Start the work; if it raises, deactivate is called."""
+        """Start working; if it raises, deactivate is called."""
 
     def deactivate(self) -> None:
-        """Stop the work; when this returns, it has stopped."""
+        """Stop working, and return when all work has stopped."""
 
     def cleanup(self) -> None:
-        """Release what configure took, also if it took only a part."""
+        """Release what configure acquired, which may be only a part."""
 
-    def reconfigure(self, options: dict[str, Any]) -> None:
-        """Take new values of live options, which have been checked; called while the node is configured."""
+    def apply_parameters(self) -> None:
+        """Use the new values of live parameters; called after they changed while the node is configured."""
 
     def report(self) -> list[DiagnosticStatus]:
-        """What to tell on /diagnostics while the node is active."""
+        """Statuses for /diagnostics while the node is active."""
         return []
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.configured = self._try(self.configure, undo=self.cleanup)
-        return _returned(self.configured)
+        return super().on_configure(state) if self.configured else TransitionCallbackReturn.FAILURE
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.active = self._try(self.activate, undo=self.deactivate)
-        return _returned(self.active)
+        return super().on_activate(state) if self.active else TransitionCallbackReturn.FAILURE
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.active = not self._try(self.deactivate)
-        return _returned(not self.active)
+        return TransitionCallbackReturn.FAILURE if self.active else super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.configured = not self._try(self.cleanup)
-        return _returned(not self.configured)
+        return TransitionCallbackReturn.FAILURE if self.configured else super().on_cleanup(state)
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
-        return TransitionCallbackReturn.SUCCESS
+        return super().on_shutdown(state)
 
     def destroy_node(self) -> None:
-        """Stop the work, release everything."""
+        """Stop working and release everything."""
         self._release()
         super().destroy_node()
 
@@ -93,7 +97,7 @@ class ManagedNode(LifecycleNode):
     def _try(self, action: Callable[[], None], undo: Callable[[], None] | None = None) -> bool:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - rclpy would swallow it without a word
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it silently
             expected = isinstance(error, (ValueError, OSError, ImportError))
             self._failure = f'cannot {action.__name__}: {error if expected else repr(error)}'
             self.get_logger().error(self._failure if expected else f'{self._failure}\n{traceback.format_exc()}')
@@ -103,11 +107,16 @@ class ManagedNode(LifecycleNode):
         self._failure = ''
         return True
 
-    def _set(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        result, live = parameters.change(self, changes, self._configurations, self.configured)
-        if live and self.configured:
-            self.reconfigure(live)
-        return result
+    def _check(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        return parameters.check_change(self, changes, self._configurations, self.configured)
+
+    def _apply(self) -> None:
+        if self.configured:
+            self.apply_parameters()
+
+    def _take_parameter_event(self, event: ParameterEvent) -> None:
+        if event.node == self.get_fully_qualified_name():
+            self._apply()
 
     def _report(self) -> list[DiagnosticStatus]:
         if self.active:
@@ -118,12 +127,12 @@ class ManagedNode(LifecycleNode):
 
 
 def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Run a node until SIGINT or SIGTERM; if its parameter `autostart` is true, it is configured and activated.
+    """Run a node until SIGINT or SIGTERM. Configures and activates it first if its parameter `autostart` is true.
 
     Returns:
-        The exit code: 0, or 1 if the parameters that were given are wrong.
+        The exit code: 0, or 1 if a given parameter is wrong.
     """
-    # rclpy's handler ends the spinning; Python's own would raise KeyboardInterrupt anywhere, in the teardown too.
+    # rclpy's handler ends the executor; Python's own would raise KeyboardInterrupt anywhere, even during teardown.
     signal.signal(signal.SIGINT, lambda *_: None)
     rclpy.init(args=args)
     try:
@@ -144,24 +153,20 @@ def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
         except ExternalShutdownException:
             pass
         except Exception:
-            if node.context.ok():  # else a callback was using ROS while the signal ended it
+            if node.context.ok():  # otherwise a callback used ROS after the signal
                 raise
         finally:
             logging.getLogger('superpoint_ros').removeHandler(handler)
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
-        # Python restores any handler but this one when it ends, and a second Ctrl-C would then kill it.
+        # On exit Python restores the default unless it is ignored, and a second Ctrl-C would end in a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 
-def _returned(success: bool) -> TransitionCallbackReturn:
-    return TransitionCallbackReturn.SUCCESS if success else TransitionCallbackReturn.FAILURE
-
-
 class _ToRos(logging.Handler):
-    """Passes what the core logs on to a node's log."""
+    """Forwards the log of the core to the log of a node."""
 
     def __init__(self, node: ManagedNode) -> None:
         super().__init__(logging.INFO)

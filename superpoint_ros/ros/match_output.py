@@ -1,4 +1,4 @@
-"""Publishes the matches of two frames: the cloud, the stamp of the first frame, and a picture."""
+"""The matcher's topics of matches."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from superpoint_ros.stream_tracker import Frame
 
 
 class MatchOutput:
-    """Publishes the matches of two frames; the cloud has the header of the second.
+    """Publishes the matches of two frames, with the header of the second.
 
     Args:
-        node: that publishes.
-        topic: of the clouds; <topic>/first has the stamp and the frame_id of the first frame, with the header of the
-            cloud; <topic>/image is drawn when someone subscribes.
-        streams: of the first and of the second frame's camera.
-        config: of the node.
+        node: the matcher.
+        topic: of the matches. <topic>/first has the stamp and the frame_id of the first frame; <topic>/image shows the
+            matches and is drawn only while it has a subscriber.
+        streams: camera of the first frame and of the second; the same for one camera over time.
+        config: of the node; may be replaced.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MatchOutput:
         self.topic = topic
         self.config = config
         self.matches = 0
-        """How many were published last."""
+        """Number of matches published last."""
         self.statistics = Statistics()
         self._node = node
         self._streams = streams
@@ -46,25 +46,31 @@ class MatchOutput:
 
     @property
     def drawing(self) -> bool:
-        """Whether someone wants to see the picture."""
+        """Whether <topic>/image has a subscriber."""
         return self._image.get_subscription_count() > 0
 
     def destroy(self) -> None:
-        """End the topics."""
+        """Remove the topics."""
         for publisher in (self._cloud, self._first, self._image):
             self._node.destroy_publisher(publisher)
 
     def publish(self, first: Frame, second: Frame, matches: Matches, received_at: float) -> None:
-        """Publish matches, of which only those are left that agree with the geometry, if there is to be one.
+        """Publish those matches of two frames that agree with the configured geometry.
+
+        Args:
+            first: frame of index 0.
+            second: frame of index 1.
+            matches: of the two.
+            received_at: monotonic time in seconds at which the later one arrived.
 
         Raises:
-            ValueError: the geometry needs a calibration that is not there.
+            ValueError: the geometry needs a calibration that is missing.
         """
         points0 = first.features.keypoints[matches.indices[:, 0]]
         points1 = second.features.keypoints[matches.indices[:, 1]]
-        matches = matches[self._agreeing(points0, points1)]
+        matches = matches[self._inliers(points0, points1)]
         self.matches = len(matches)
-        # This one first, so that a reader of both has it when the matches come.
+        # Published first, so that subscribers to both have it when the matches arrive.
         source = first.header.frame_id
         self._first.publish(TimeReference(header=second.header, time_ref=first.header.stamp, source=source))
         cloud = clouds.encode_matches(first.features, second.features, matches)
@@ -74,7 +80,7 @@ class MatchOutput:
             self._image.publish(image_message(picture, second.header))
 
     def _picture(self, first: Frame, second: Frame, matches: Matches) -> npt.NDArray[np.uint8] | None:
-        """The second image with the way of each point, or the images of two cameras side by side; None without them."""
+        """The motion of one camera, or the images of two side by side; None if an image is missing."""
         features = first.features, second.features
         image1 = self._streams[1].image(second)
         if image1 is None or self._streams[0] is self._streams[1]:
@@ -84,20 +90,15 @@ class MatchOutput:
             return None
         return draw_matches((_eight_bits(image0), _eight_bits(image1)), features, matches, np.ones(len(matches), bool))
 
-    def _agreeing(self, points0: npt.NDArray[np.floating], points1: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-        config = self.config
-        if config.geometry == 'none':
+    def _inliers(self, points0: npt.NDArray[np.floating], points1: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+        geometry, threshold = self.config.geometry, self.config.geometry_threshold
+        if geometry == 'none':
             return np.ones(len(points0), bool)
-        if config.geometry != 'essential':
-            return verify(points0, points1, config.geometry, config.geometry_threshold).inliers
-        stream0, stream1 = self._streams
-        return verify(
-            stream0.undistorted(points0, config.rectified),
-            stream1.undistorted(points1, config.rectified),
-            config.geometry,
-            config.geometry_threshold,
-            (stream0.camera(config.rectified)[0], stream1.camera(config.rectified)[0]),
-        ).inliers
+        if geometry != 'essential':
+            return verify(points0, points1, geometry, threshold).inliers
+        camera0, camera1 = (stream.calibration() for stream in self._streams)
+        points0, points1 = camera0.undistort(points0), camera1.undistort(points1)
+        return verify(points0, points1, geometry, threshold, (camera0.matrix, camera1.matrix)).inliers
 
 
 def _eight_bits(image: Gray) -> npt.NDArray[np.uint8]:

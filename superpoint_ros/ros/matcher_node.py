@@ -1,50 +1,46 @@
-"""The node superpoint_matcher: features in, matches and tracks out."""
+"""The superpoint_matcher node: features in, matches and tracks out."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.ros.feature_stream import Arrival, FeatureStream
-from superpoint_ros.ros.fifo import Fifo
 from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.matcher_config import CONFIGURATIONS, MatcherConfig
 from superpoint_ros.ros.matchers import CameraMatcher, PairMatcher
 from superpoint_ros.ros.parameters import read
+from superpoint_ros.ros.worker import Worker
 from superpoint_ros.tracking import TrackerConfig
 
 
 class MatcherNode(ManagedNode):
-    """Publishes matches and tracks of the features of some cameras; see the package's documentation.
+    """Publishes matches and tracks of the features of one or more cameras; see docs/topics-and-parameters.md.
 
-    Matching runs in a thread of its own, on one frame after the other.
+    Matching runs in a worker thread. The frames of a camera are processed in the order in which they arrive.
     """
 
     def __init__(self) -> None:
         super().__init__('superpoint_matcher', CONFIGURATIONS)
         self._streams: dict[str, FeatureStream] = {}
         self._matchers: list[CameraMatcher | PairMatcher] = []
-        self._fifo: Fifo[tuple[FeatureStream, Arrival]] | None = None
-        self.create_timer(0.5, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._worker: Worker[Arrival] | None = None
+        self.create_timer(0.5, self._update_drawing, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
-        config, match_config = read(self, MatcherConfig), read(self, MatchConfig)
+        config, match_config, tracker_config = self._configs()
         pairs = [_split(pair) for pair in config.pairs]
         for what, names in (('cameras', config.cameras), ('pairs', config.pairs)):
             if len(set(names)) != len(names):
-                raise ValueError(f'{what}: a name stands twice in {", ".join(names)}')
+                raise ValueError(f'{what}: expected different names, got {", ".join(names)}')
         cameras = config.cameras or (() if pairs else ('',))
-        calibrated = config.geometry == 'essential'
         for name in dict.fromkeys([*cameras, *(name for pair in pairs for name in pair)]):
-            stream = FeatureStream(self, name, config.qos_reliability, config.image_transport, calibrated)
-            self._streams[name] = stream
+            self._streams[name] = FeatureStream(self, name, config)
         for name in cameras:
-            tracker_config = read(self, TrackerConfig)
             self._matchers.append(CameraMatcher(self, self._streams[name], config, match_config, tracker_config))
         for first, second in pairs:
             topic = 'matches' if len(pairs) == 1 else f'{first}/{second}/matches'
@@ -53,16 +49,17 @@ class MatcherNode(ManagedNode):
 
     def activate(self) -> None:
         depth = read(self, MatcherConfig).depth
-        self._fifo = Fifo(self._process, lambda name: self._streams[name].statistics.drop(), depth)
+        worker = Worker(self._process, lambda name: self._streams[name].input.statistics.drop(), depth)
+        self._worker = worker
         for matcher in self._matchers:
             matcher.reset()
-        for stream in self._streams.values():
-            stream.subscribe(partial(self._receive, stream))
+        for name, stream in self._streams.items():
+            stream.subscribe(partial(worker.put, name))
 
     def deactivate(self) -> None:
-        if self._fifo:
-            self._fifo.stop()
-            self._fifo = None
+        if self._worker:
+            self._worker.stop()
+            self._worker = None
         for stream in self._streams.values():
             stream.unsubscribe()
 
@@ -71,41 +68,39 @@ class MatcherNode(ManagedNode):
             matcher.destroy()
         self._matchers, self._streams = [], {}
 
-    def reconfigure(self, options: dict[str, Any]) -> None:
+    def apply_parameters(self) -> None:
+        configs = self._configs()
         for matcher in self._matchers:
-            matcher.configure(options)
+            matcher.set_config(*configs)
 
     def report(self) -> list[DiagnosticStatus]:
         return [matcher.report() for matcher in self._matchers]
 
-    def _watch(self) -> None:
+    def _configs(self) -> tuple[MatcherConfig, MatchConfig, TrackerConfig]:
+        return read(self, MatcherConfig), read(self, MatchConfig), read(self, TrackerConfig)
+
+    def _update_drawing(self) -> None:
+        """Receive images only while somebody looks at matches."""
         for stream in self._streams.values():
-            stream.watch(self.active and any(m.output.drawing and stream in m.streams for m in self._matchers))
+            drawing = any(matcher.output.drawing for matcher in self._matchers if stream in matcher.streams)
+            stream.keep_images(self.active and drawing)
 
-    def _receive(self, stream: FeatureStream, arrival: Arrival) -> None:
-        if self._fifo:
-            self._fifo.put(stream.name, (stream, arrival))
-
-    def _process(self, item: tuple[FeatureStream, Arrival]) -> None:
-        """Runs in the thread of the queue."""
-        stream, arrival = item
-        try:
-            frame = stream.read(arrival)
-        except Exception as error:  # noqa: BLE001 - counted and logged; the next message must find the node working
-            stream.fail(error)
-            return
-        for matcher in self._matchers:
-            if stream in matcher.streams:
-                try:
-                    matcher.take(stream, frame, arrival.received_at)
-                except Exception as error:  # noqa: BLE001 - as above
-                    stream.fail(error)
+    def _process(self, arrivals: dict[str, Arrival]) -> None:
+        """Process one frame of each camera; runs in the worker thread."""
+        for name, arrival in arrivals.items():
+            stream = self._streams[name]
+            with stream.input.guard():
+                frame = arrival.frame()
+                for matcher in self._matchers:
+                    if stream in matcher.streams:
+                        with stream.input.guard():  # the other matchers get the frame too
+                            matcher.take(stream, frame, arrival.received_at)
 
 
 def _split(pair: str) -> tuple[str, str]:
     first, _, second = pair.partition(':')
     if not first or not second or ':' in second or first == second:
-        raise ValueError(f'pairs: {pair!r} is not two names of cameras as in left:right')
+        raise ValueError(f'pairs: expected two names of cameras as in left:right, got {pair!r}')
     return first, second
 
 

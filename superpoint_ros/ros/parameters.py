@@ -1,4 +1,4 @@
-"""ROS parameters from configuration dataclasses: each field becomes a parameter of its name, type and default."""
+"""ROS parameters from configuration dataclasses: each field is a parameter of the same name, type and default."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ _TYPES: dict[Any, Parameter.Type] = {
 
 
 def declare(node: Node, configurations: Sequence[type], read_only: Collection[str] = ()) -> None:
-    """Declare a parameter for each option of some configuration dataclasses, and warn of given ones that nobody reads.
+    """Declare a parameter for each option of configuration dataclasses, and warn about unknown given parameters.
 
     Args:
-        node: whose parameters.
+        node: owner of the parameters.
         configurations: dataclasses made with config.option; their field names must differ.
-        read_only: names that cannot change once the node exists. Others that are not live can while nothing is
-            configured (see change).
+        read_only: names that can be set only at the start.
 
     Raises:
-        rclpy.exceptions.ParameterException: a value given on the command line or in a file is of the wrong type or out
-            of range.
-        ValueError: the same, where only the configuration knows the range.
+        rclpy.exceptions.ParameterException: a value from the command line or a file has the wrong type or is out of
+            range.
+        ValueError: the same, where only the configuration can check the value.
     """
     node.declare_parameters(
         '',
@@ -51,7 +50,7 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
     for name in known:
         if node.get_parameter_or(name).value is None:
             node.set_parameters([Parameter(name, Parameter.Type.STRING_ARRAY, [])])
-    for name in node._parameter_overrides:  # rclpy has no public way to ask what was given
+    for name in node._parameter_overrides:  # rclpy has no public way to list the given parameters
         if not node.has_parameter(name):
             near = difflib.get_close_matches(name, known, 1)
             node.get_logger().warning(f'parameter {name!r} is not known{f", did you mean {near[0]}?" if near else ""}')
@@ -60,44 +59,42 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
 
 
 def read(node: Node, configuration: type[T]) -> T:
-    """The configuration that a node's parameters say.
+    """The configuration in a node's parameters.
 
     Raises:
-        ValueError: one sentence on which value is wrong and what is allowed.
+        ValueError: one sentence that names the wrong value and what is allowed.
     """
     return from_dict(configuration, {name: _plain(node.get_parameter(name).value) for name in options(configuration)})
 
 
-def change(
+def check_change(
     node: Node, changes: Sequence[Parameter[Any]], configurations: Sequence[type], configured: bool
-) -> tuple[SetParametersResult, dict[str, Any]]:
-    """Judge a change of parameters; for an on-set-parameters callback.
+) -> SetParametersResult:
+    """Check a change of parameters before it is made; for an on-set-parameters callback.
 
     Args:
-        node: whose parameters.
-        changes: what is to be set.
+        node: owner of the parameters.
+        changes: the new values.
         configurations: those that were declared.
-        configured: whether the node is; then only live options may change.
+        configured: whether the node is configured; then only live options may change.
 
     Returns:
-        The answer, with the reason of a refusal, and the accepted new values of live options.
+        Success, or the reason why the change is refused.
     """
-    new = {parameter.name: _plain(parameter.value) for parameter in changes}
-    live: dict[str, Any] = {}
+    values = {parameter.name: _plain(parameter.value) for parameter in changes}
     try:
         for cls in configurations:
             known = options(cls)
-            mine = {name: value for name, value in new.items() if name in known}
-            for name in mine:
-                if configured and not known[name].live:
-                    raise ValueError(
-                        f'{name}: cannot change while the node is configured; deactivate and clean up first'
-                    )
+            mine = {name: value for name, value in values.items() if name in known}
+            fixed = [name for name in mine if configured and not known[name].live]
+            if fixed:
+                raise ValueError(
+                    f'{fixed[0]}: cannot change while the node is configured; deactivate and clean it up first'
+                )
             dataclasses.replace(read(node, cls), **mine)
-            live |= {name: value for name, value in mine.items() if known[name].live}
     except ValueError as error:
-        return SetParametersResult(successful=False, reason=str(error)), {}
-    return SetParametersResult(successful=True), live
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)
 
 
 def _field(cls: type, name: str) -> dataclasses.Field[Any]:
@@ -105,14 +102,14 @@ def _field(cls: type, name: str) -> dataclasses.Field[Any]:
 
 
 def _default(field: dataclasses.Field[Any], kind: Any) -> Any:
-    # rclpy takes [] for a byte array, so an empty list is declared by its type, and set afterwards.
+    # rclpy takes [] for a byte array, so an empty list is declared by its type and set afterwards.
     return _TYPES[kind] if field.default == () else field.default
 
 
 def _describe(kind: Any, what: Option, read_only: bool) -> ParameterDescriptor:
     constraints = [f'One of: {", ".join(what.choices)}.'] if what.choices else []
     if not what.live and not read_only:
-        constraints.append('Takes effect when the node is configured; cannot change while it is.')
+        constraints.append('Read when the node is configured; cannot change while it is configured.')
     described = ParameterDescriptor(
         description=f'{what.description} [{what.unit}]' if what.unit else what.description,
         additional_constraints=' '.join(constraints),

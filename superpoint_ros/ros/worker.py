@@ -1,8 +1,9 @@
-"""A thread that always works on the newest: what it has no time for is dropped and counted, never queued."""
+"""A thread that processes the messages of several topics."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -10,33 +11,38 @@ T = TypeVar('T')
 
 
 class Worker(Generic[T]):
-    """Calls a function, in a thread of its own, with the newest item of each key that has one.
+    """Calls a function in its own thread with the oldest waiting item of each key.
+
+    The items of a key keep their order. With depth 1 only the newest item of a key waits.
 
     Args:
-        process: called with {key: item} of all that is waiting; must not raise.
-        dropped: called with the key of each item that a newer one replaced before it was processed.
+        process: called with {key: item} for every key that has an item; must not raise.
+        dropped: called with the key of each item that is dropped to make room for a newer one.
+        depth: number of items of a key that may wait.
     """
 
-    def __init__(self, process: Callable[[dict[str, T]], None], dropped: Callable[[str], None]) -> None:
+    def __init__(self, process: Callable[[dict[str, T]], None], dropped: Callable[[str], None], depth: int = 1) -> None:
         self._process = process
         self._dropped = dropped
-        self._waiting: dict[str, T] = {}
+        self._depth = depth
+        self._waiting: dict[str, deque[T]] = {}
         self._changed = threading.Condition()
         self._running = True
         self._thread = threading.Thread(target=self._run, name='worker')
         self._thread.start()
 
     def put(self, key: str, item: T) -> None:
-        """Give the newest item of a key; returns at once."""
+        """Add an item and return at once."""
         with self._changed:
-            replaced = key in self._waiting
-            self._waiting[key] = item
+            items = self._waiting.setdefault(key, deque(maxlen=self._depth))
+            full = len(items) == self._depth
+            items.append(item)
             self._changed.notify()
-        if replaced:
+        if full:
             self._dropped(key)
 
     def stop(self) -> None:
-        """Forget what is waiting, and wait for what is being processed."""
+        """Discard the waiting items and wait for the call in progress to return."""
         with self._changed:
             self._running = False
             self._changed.notify()
@@ -48,5 +54,6 @@ class Worker(Generic[T]):
                 self._changed.wait_for(lambda: self._waiting or not self._running)
                 if not self._running:
                     return
-                items, self._waiting = self._waiting, {}
-            self._process(items)
+                oldest = {key: items.popleft() for key, items in self._waiting.items()}
+                self._waiting = {key: items for key, items in self._waiting.items() if items}
+            self._process(oldest)

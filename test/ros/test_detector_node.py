@@ -418,7 +418,7 @@ def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_b
     bad = jpeg(photo)
     bad.data = bad.data[: len(bad.data) // 2]
     other = jpeg(photo[:200])
-    for number, (message, sentence) in enumerate(((bad, 'cut off'), (other, 'the mask 320×240')), 1):
+    for number, (message, sentence) in enumerate(((bad, 'cut off'), (other, 'mask: expected')), 1):
         bench.send(message, 'left/image/compressed')
         bench.status(
             lambda s, n=number, sentence=sentence: s['bad'] == str(n) and sentence in s['last error'],
@@ -430,7 +430,7 @@ def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_b
     code, output = bench.stop(signal.SIGTERM)
     assert code == 0
     assert 'batch of 2' in output
-    assert 'left/image: the JPEG of 320×240 pixels is cut off' in output
+    assert '/left/image/compressed: the JPEG of 320×240 pixels is cut off' in output
     assert "parameter 'treshold' is not known, did you mean threshold?" in output
 
 

@@ -476,7 +476,11 @@ def test_parameters_while_it_runs(bench):
 
 @pytest.mark.parametrize(
     ('parameter', 'words'),
-    [('pairs:=[left]', "'left' is not two names of cameras"), ('pairs:=["a:b", "a:b"]', 'pairs: a name stands twice')],
+    [
+        ('pairs:=[left]', "pairs: expected two names of cameras as in left:right, got 'left'"),
+        ('pairs:=["a:b", "a:b"]', 'pairs: expected different names, got a:b, a:b'),
+        ('cameras:=[a, a]', 'cameras: expected different names, got a, a'),
+    ],
 )
 def test_wrong_parameters_are_said(bench, parameter, words):
     node = bench(parameter)

@@ -4,7 +4,7 @@ from superpoint_ros.ros.worker import Worker
 
 
 class Slow:
-    """A process function that waits until it is let go."""
+    """A process function that waits until it is released."""
 
     def __init__(self):
         self.calls = []
@@ -17,7 +17,7 @@ class Slow:
         assert self.go.acquire(timeout=10)
 
 
-def test_only_the_newest_waits_and_the_others_are_counted():
+def test_with_depth_1_only_the_newest_item_of_a_key_waits():
     slow, dropped = Slow(), []
     worker = Worker(slow, dropped.append)
     worker.put('left', 0)
@@ -32,7 +32,23 @@ def test_only_the_newest_waits_and_the_others_are_counted():
     assert dropped == ['left'] * 3
 
 
-def test_after_stop_nothing_runs():
+def test_a_deeper_queue_keeps_the_order_of_each_key_and_drops_the_oldest():
+    slow, dropped = Slow(), []
+    worker = Worker(slow, dropped.append, depth=2)
+    worker.put('a', 'a0')
+    assert slow.busy.acquire(timeout=10)
+    for item in ('a1', 'b1', 'a2', 'a3', 'b2', 'a4', 'c1'):
+        worker.put(item[0], item)
+    for _ in range(2):
+        slow.go.release()
+        assert slow.busy.acquire(timeout=10)
+    slow.go.release()
+    worker.stop()
+    assert slow.calls == [{'a': 'a0'}, {'a': 'a3', 'b': 'b1', 'c': 'c1'}, {'a': 'a4', 'b': 'b2'}]
+    assert dropped == ['a', 'a']
+
+
+def test_stop_discards_what_waits():
     slow = Slow()
     worker = Worker(slow, [].append)
     worker.put('left', 0)

@@ -1,0 +1,50 @@
+"""Intrinsic calibration of a camera, from sensor_msgs/CameraInfo. Needs no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Camera matrix and lens distortion.
+
+    Args:
+        matrix: (3, 3) float64, K.
+        distortion: (D,) float64 in OpenCV's order; empty if images are rectified.
+        fisheye: whether the coefficients are of OpenCV's fisheye model ('equidistant').
+    """
+
+    matrix: npt.NDArray[np.float64]
+    distortion: npt.NDArray[np.float64]
+    fisheye: bool
+
+    def undistort(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Points (M, 2) in pixels where a lens without distortion would show them."""
+        if not self.distortion.any() or not len(points):
+            return points
+        undistort = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
+        undistorted = undistort(points[:, None].astype(np.float64), self.matrix, self.distortion, P=self.matrix)
+        return np.asarray(undistorted[:, 0], np.float64)
+
+
+def read_camera_info(message: Any, rectified: bool) -> Calibration:
+    """The calibration in a sensor_msgs/CameraInfo.
+
+    Args:
+        message: from rclpy or rosbags.
+        rectified: whether the images are rectified; then K is the left part of P, without distortion.
+
+    Raises:
+        ValueError: the camera is not calibrated.
+    """
+    matrix = np.array(message.p).reshape(3, 4)[:, :3] if rectified else np.array(message.k).reshape(3, 3)
+    if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        raise ValueError('camera_info has focal length 0: the camera is not calibrated')
+    distortion = np.array([] if rectified else message.d, np.float64)
+    return Calibration(matrix, distortion, message.distortion_model == 'equidistant')

@@ -1,0 +1,93 @@
+"""The detector's topics of one camera."""
+
+from __future__ import annotations
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header, String
+
+from superpoint_ros import clouds, images
+from superpoint_ros.drawing import draw_keypoints
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.features import Features
+from superpoint_ros.ros.detector_config import DetectorConfig
+from superpoint_ros.ros.diagnostics import status
+from superpoint_ros.ros.input_topic import image_input
+from superpoint_ros.ros.messages import features_message, image_message
+
+
+class DetectorTopics:
+    """Receives the images of one camera and publishes their features.
+
+    Args:
+        node: the detector.
+        name: namespace of the topics; may be empty.
+        mask: (H, W) uint8, 0 where keypoints are not allowed; None allows them everywhere.
+        config: of the node.
+        extractor: makes the features.
+    """
+
+    def __init__(
+        self, node: Node, name: str, mask: images.Gray | None, config: DetectorConfig, extractor: Extractor
+    ) -> None:
+        self.mask = mask
+        prefix = f'{name}/' if name else ''
+        self.input = image_input(node, prefix, config.image_transport, config.qos_reliability)
+        self._node = node
+        self._status_name = f'{node.get_name()}: {name}' if name else node.get_name()
+        self._extractor = extractor
+        self._descriptor_type = config.descriptor_type
+        self._last_info = ''
+        self._keypoints = 0
+        reliability = {'reliable': ReliabilityPolicy.RELIABLE, 'best_effort': ReliabilityPolicy.BEST_EFFORT}
+        qos = QoSProfile(depth=config.output_depth, reliability=reliability[config.output_reliability])
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._features = node.create_publisher(PointCloud2, f'{prefix}features', qos)
+        self._annotated = node.create_publisher(Image, f'{prefix}features/image', 1)
+        self._info = node.create_publisher(String, f'{prefix}features/info', latched)
+
+    def destroy(self) -> None:
+        """Remove all topics."""
+        self.input.unsubscribe()
+        for publisher in (self._features, self._annotated, self._info):
+            self._node.destroy_publisher(publisher)
+
+    def publish(self, features: Features, image: images.Gray, header: Header, received_at: float) -> None:
+        """Publish the features of an image.
+
+        Args:
+            features: of the image.
+            image: (H, W), for the annotated image.
+            header: of the image message.
+            received_at: monotonic time in seconds at which the image message arrived.
+        """
+        runtime = self._extractor.runtime
+        info = clouds.features_info(
+            self._extractor.model.name,
+            runtime.checksum,
+            runtime.descriptor_size,
+            self._descriptor_type,
+            features.image_size,
+        )
+        if info != self._last_info:
+            self._info.publish(String(data=info))
+            self._last_info = info
+        self._features.publish(features_message(features, header, self._descriptor_type))
+        self.input.statistics.publish(received_at)
+        self._keypoints = len(features)
+        if self._annotated.get_subscription_count():
+            picture = (image if image.dtype == np.uint8 else image >> 8).astype(np.uint8, copy=False)
+            self._annotated.publish(image_message(draw_keypoints(picture, features), header))
+
+    def report(self, facts: dict[str, str]) -> DiagnosticStatus:
+        """Status for /diagnostics; `facts` says what runs the network."""
+        values = self.input.statistics.values()
+        rate = values['rate out [Hz]']
+        level, message = self.input.health(publishing=float(rate) > 0)
+        message = message or f'{rate} Hz, {self._keypoints} keypoints'
+        return status(
+            level, self._status_name, message, {**values, 'keypoints': self._keypoints, **facts}, facts['device']
+        )

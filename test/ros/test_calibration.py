@@ -1,0 +1,44 @@
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros.ros.calibration import read_camera_info
+
+K = np.array([[400, 0, 320], [0, 410, 240], [0, 0, 1.0]])
+SPACE = np.random.default_rng(0).uniform((-1, -1, 4), (1, 1, 8), (50, 3))
+
+
+def camera_info(model, distortion, k=K):
+    p = np.hstack([K + np.diag([5, 5, 0]), np.zeros((3, 1))])
+    return SimpleNamespace(k=k.ravel(), p=p.ravel(), d=distortion, distortion_model=model)
+
+
+@pytest.mark.parametrize(
+    ('model', 'project', 'distortion'),
+    [
+        ('plumb_bob', cv2.projectPoints, [-0.3, 0.1, 0.001, 0.002, 0.0]),
+        ('equidistant', cv2.fisheye.projectPoints, [0.05, -0.01, 0.002, 0.0]),
+    ],
+)
+def test_undistorted_points_are_those_of_a_pinhole_camera(model, project, distortion):
+    calibration = read_camera_info(camera_info(model, distortion), rectified=False)
+    arguments = (SPACE[:, None], np.zeros(3), np.zeros(3), K, np.array(distortion))
+    seen = project(*arguments)[0].reshape(-1, 2)
+    expected = (SPACE / SPACE[:, 2:]) @ K.T
+    assert np.abs(seen - expected[:, :2]).max() > 1
+    np.testing.assert_allclose(calibration.undistort(seen), expected[:, :2], atol=0.01)
+    assert calibration.undistort(seen[:0]).shape == (0, 2)
+
+
+def test_rectified_images_have_the_matrix_of_p_and_no_distortion():
+    calibration = read_camera_info(camera_info('plumb_bob', [-0.3, 0.1, 0, 0, 0]), rectified=True)
+    np.testing.assert_array_equal(calibration.matrix, K + np.diag([5, 5, 0]))
+    points = np.array([[1.0, 2.0]])
+    np.testing.assert_array_equal(calibration.undistort(points), points)
+
+
+def test_a_camera_that_is_not_calibrated_is_refused():
+    with pytest.raises(ValueError, match='focal length 0: the camera is not calibrated'):
+        read_camera_info(camera_info('plumb_bob', [], np.zeros((3, 3))), rectified=False)
