@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from superpoint_ros.evaluation import sequence
-from superpoint_ros.evaluation.methods import methods
+from superpoint_ros.evaluation.methods import ModelsConfig, methods
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.features import Features
 
@@ -46,7 +46,7 @@ def test_frames_are_matched_with_the_next_and_a_broken_one_is_listed(tmp_path, b
         cv2.imwrite(str(tmp_path / f'{i}.png'), scene[i : 240 + i, 5 * i : 320 + 5 * i])
     if broken:
         (tmp_path / '1.png').write_bytes(b'broken')
-    results = sequence.evaluate(sorted(tmp_path.iterdir()), methods([]), SETTING)
+    results = sequence.evaluate(sorted(tmp_path.iterdir()), methods(ModelsConfig(())), SETTING)
     assert len(results.failed) == broken
     rows = sequence.summarize(results)
     assert {'SIFT', 'ORB'} <= {row['method'] for row in rows}
