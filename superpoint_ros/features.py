@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Keypoints of one image with their descriptors, best first.
+    """Keypoints of one image and their descriptors, best first.
 
     Args:
         keypoints: (N, 2) float32, pixels (x, y) of the image that was given, whatever size the network ran at.
@@ -48,6 +48,10 @@ class Features:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def __repr__(self) -> str:
+        width, height = self.image_size
+        return f'Features({len(self)} keypoints, {self.descriptors.shape[1]}-D descriptors, {width}×{height} image)'
+
     def __getitem__(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Features:
         """The features at a slice, an index array or a boolean mask."""
         return replace(
@@ -57,10 +61,10 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Pairs of features of two images, in the order of the first image's features.
+    """Matched features of two images, in the order of the first image's features.
 
     Args:
-        indices: (M, 2) uint32, the row in the first image's features and the row in the second's.
+        indices: (M, 2) uint32, rows in the features of the first and of the second image.
         similarities: (M,) float32, cosine similarity of the two descriptors, in [-1, 1].
 
     Raises:
@@ -81,6 +85,9 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.similarities)
+
+    def __repr__(self) -> str:
+        return f'Matches({len(self)})'
 
     def __getitem__(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Matches:
         """The matches at a slice, an index array or a boolean mask."""

@@ -1,7 +1,13 @@
-"""Image files as gray arrays: the only list of suffixes, the only lister and the only reader."""
+"""Image files, and the same bytes in messages, as gray arrays.
+
+Sizes are read from the header and checked before OpenCV takes memory for the pixels.
+"""
 
 from __future__ import annotations
 
+import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +15,27 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+Gray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+
+MAX_SIDE = 16384
+"""Longest accepted side of an image, in pixels."""
+MAX_AREA = 8192 * 8192
+"""Largest accepted area of an image, in pixels."""
+MAX_BYTES = 8 * MAX_AREA
+"""Largest accepted file: four channels of 16 bits without compression."""
+MAX_MARKERS = 10_000
+"""Most markers of a JPEG that are looked at before the pixels."""
+MAX_SCANS = 64
+"""Most accepted passes over the pixels of a progressive JPEG; encoders make about ten."""
 
 
 def files_in(folder: Path, recursive: bool = False) -> list[Path]:
     """The image files of a folder, sorted by path.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
+        FileNotFoundError: the folder does not exist or has no images.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
@@ -28,20 +47,160 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def read(path: Path) -> npt.NDArray[np.uint8]:
-    """An image file as (H, W) uint8 gray; 16 bits are scaled to 8, an EXIF orientation is ignored.
+    """Read an image file as (H, W) uint8 gray; 16 bits are scaled to 8.
 
     Raises:
-        ValueError: not a regular file, or not an image; the message names the file.
+        OSError: the file cannot be read.
+        ValueError: it is not a regular file or not an image; the message names the file.
     """
     if not path.is_file():
         raise ValueError(f'{path}: {"not a regular file" if path.exists() else "no such file"}')
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    if image is None:
-        raise ValueError(f'{path}: not an image that OpenCV can read')
-    return eight_bits(image)
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f'{path}: {size} bytes are too many for an image; expected at most {MAX_BYTES}')
+    try:
+        return eight_bits(decode(path.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
 
 
-def eight_bits(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """A uint8 or uint16 gray image as uint8; uint16 is scaled from its full range."""
+def eight_bits(image: Gray) -> npt.NDArray[np.uint8]:
+    """A gray image as uint8; uint16 is scaled from its full range."""
     return np.asarray(image if image.dtype == np.uint8 else cv2.convertScaleAbs(image, alpha=1 / 257), np.uint8)
+
+
+def decode(data: bytes) -> Gray:
+    """Decode the bytes of an image file.
+
+    Returns:
+        (H, W) uint8 or uint16 as stored; an EXIF orientation is ignored, as calibrations refer to stored pixels.
+
+    Raises:
+        ValueError: the bytes are not an image, cut off or broken, or the image is too large.
+    """
+    kind = kind_of(data)
+    if not kind:
+        raise ValueError(f'not an image ({len(data)} bytes), expected BMP, JPEG, PNG, PNM, TIFF or WebP')
+    try:
+        width, height, whole = _HEADERS[kind](data)
+    except (struct.error, IndexError):
+        raise ValueError(f'the {kind} is cut off after {len(data)} bytes') from None
+    check_size(width, height)
+    what = f'the {kind} of {width}×{height} pixels'
+    if not whole:
+        raise ValueError(f'{what} is cut off after {len(data)} bytes')
+    if kind == 'JPEG' and (scans := data.count(b'\xff\xda')) > MAX_SCANS:
+        raise ValueError(f'{what} has {scans} scans, expected at most {MAX_SCANS}')
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None or image.shape != (height, width):
+        raise ValueError(f'{what} is broken ({len(data)} bytes)')
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f'{what} has pixels of type {image.dtype}, expected 8 or 16 bits')
+    return image
+
+
+def kind_of(data: bytes) -> str:
+    """The format by the first bytes: BMP, JPEG, PNG, PNM, TIFF or WebP; empty if it is none of them."""
+    return next((kind for kind, magic in _MAGIC.items() if re.match(magic, data[:16], re.DOTALL)), '')
+
+
+def check_size(width: int, height: int) -> None:
+    """Check the size of an image before memory is taken for it.
+
+    Raises:
+        ValueError: the image is empty or too large.
+    """
+    if width <= 0 or height <= 0:
+        raise ValueError(f'the image is empty ({width}×{height} pixels)')
+    if max(width, height) > MAX_SIDE or width * height > MAX_AREA:
+        raise ValueError(
+            f'{width}×{height} pixels are too many; expected at most {MAX_SIDE} a side and {MAX_AREA // 10**6} million'
+        )
+
+
+Header = tuple[int, int, bool]
+"""Width, height, and whether the end of the file is there, as far as it is marked."""
+
+
+def _bmp_header(data: bytes) -> Header:
+    if struct.unpack_from('<I', data, 14)[0] == 12:
+        return *struct.unpack_from('<HH', data, 18), True
+    width, height = struct.unpack_from('<ii', data, 18)
+    return width, abs(height), True
+
+
+def _jpeg_header(data: bytes) -> Header:
+    """Follows libjpeg: the first frame header counts, and some markers have no length."""
+    size, at = None, 2
+    for _ in range(MAX_MARKERS):
+        fill = re.compile(b'\xff+').match(data, at)
+        if not fill:
+            break
+        at = fill.end() - 1
+        marker = data[at + 1]
+        if marker == 0xDA:  # the pixels begin
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            at += 2
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and size is None:
+            size = struct.unpack_from('>HH', data, at + 5)
+        at += 2 + struct.unpack_from('>H', data, at + 2)[0]
+    if size is None:
+        raise ValueError(f'the JPEG is broken: it has no frame header in its {len(data)} bytes')
+    # An embedded preview has an end marker too, but before the pixels; cameras pad after the end.
+    return size[1], size[0], data.rfind(b'\xff\xd9') > at
+
+
+def _png_header(data: bytes) -> Header:
+    return *struct.unpack_from('>II', data, 16), b'IEND' in data
+
+
+def _pnm_header(data: bytes) -> Header:
+    header = re.match(rb'P\d(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s', data[:4096])
+    if not header:
+        raise ValueError('the PNM is broken: it has no width and height')
+    return int(header[1]), int(header[2]), True
+
+
+def _tiff_header(data: bytes) -> Header:
+    order = '<' if data.startswith(b'I') else '>'
+    (directory,) = struct.unpack_from(f'{order}I', data, 4)
+    (count,) = struct.unpack_from(f'{order}H', data, directory)
+    tags = {}
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f'{order}HH', data, entry)
+        tags[tag] = struct.unpack_from(order + ('H' if kind == 3 else 'I'), data, entry + 8)[0]
+    return tags.get(256, 0), tags.get(257, 0), True
+
+
+def _webp_header(data: bytes) -> Header:
+    chunk = data[12:16]
+    if chunk == b'VP8X':
+        return 1 + int.from_bytes(data[24:27], 'little'), 1 + int.from_bytes(data[27:30], 'little'), True
+    if chunk == b'VP8L':
+        bits = int.from_bytes(data[21:25], 'little')
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), True
+    width, height = struct.unpack_from('<HH', data, 26)
+    return width & 0x3FFF, height & 0x3FFF, True
+
+
+_MAGIC = {
+    'BMP': b'BM',
+    'JPEG': b'\xff\xd8',
+    'PNG': b'\x89PNG\r\n\x1a\n',
+    'PNM': b'P[1-6]\\s',
+    'TIFF': b'II\\*\0|MM\0\\*',
+    'WebP': b'RIFF....WEBP',
+}
+_HEADERS: dict[str, Callable[[bytes], Header]] = {
+    'BMP': _bmp_header,
+    'JPEG': _jpeg_header,
+    'PNG': _png_header,
+    'PNM': _pnm_header,
+    'TIFF': _tiff_header,
+    'WebP': _webp_header,
+}

@@ -7,7 +7,6 @@ messages), and needs no ROS. Sizes are checked before memory is taken.
 from __future__ import annotations
 
 import itertools
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,12 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Gray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from superpoint_ros import image_files
+from superpoint_ros.image_files import Gray as Gray
 
-MAX_SIDE = 16384
-"""Longest side in pixels of an image that is taken; longer ones are refused."""
-MAX_AREA = 8192 * 8192
-"""Most pixels of an image that is taken."""
+BLOCK = 2**18
+"""Pixels that are stretched at once."""
 
 
 class ImageMessage(Protocol):
@@ -74,7 +72,7 @@ def to_gray(message: ImageMessage) -> Gray:
         ValueError: one sentence on what is wrong with the message.
     """
     height, width, step = message.height, message.width, message.step
-    _check_size(width, height)
+    image_files.check_size(width, height)
     encoding = _ENCODINGS.get(message.encoding)
     if encoding is None:
         return _by_cv_bridge(message)
@@ -102,7 +100,7 @@ def decompress(message: CompressedImageMessage) -> Gray:
     A 16-bit PNG comes out as uint16, or stretched as in to_gray where `format` says that it was 16UC1.
 
     Returns:
-        (H, W) uint8 or uint16, as stored (an EXIF orientation is not applied: calibrations know nothing of it).
+        (H, W) uint8 or uint16, as stored; an EXIF orientation is ignored, as calibrations refer to stored pixels.
 
     Raises:
         ValueError: one sentence on what is wrong with the message.
@@ -110,22 +108,9 @@ def decompress(message: CompressedImageMessage) -> Gray:
     if 'compresseddepth' in message.format.lower():
         raise ValueError(f'format {message.format!r} is compressed depth, not a picture; send a JPEG or a PNG')
     data = bytes(message.data)
-    if data.startswith(b'\x89PNG\r\n\x1a\n'):
-        kind, (width, height), whole = 'PNG', _png_size(data), b'IEND' in data
-    elif data.startswith(b'\xff\xd8'):
-        kind, ((width, height), whole) = 'JPEG', _jpeg_size(data)
-    else:
+    if image_files.kind_of(data) not in ('JPEG', 'PNG'):
         raise ValueError(f'neither a JPEG nor a PNG ({len(data)} bytes, format {message.format!r})')
-    _check_size(width, height)
-    if not whole:
-        raise ValueError(f'the {kind} of {width}×{height} pixels is cut off after {len(data)} bytes')
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ValueError(f'the {kind} of {width}×{height} pixels is broken ({len(data)} bytes)')
+    image = image_files.decode(data)
     return stretch(image) if message.format.lower().startswith('16uc1') else image
 
 
@@ -138,7 +123,7 @@ def stretch(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     Raises:
         ValueError: no value is finite.
     """
-    # Percentiles of some ten thousand pixels are as good as those of all, and take a tenth of the time.
+    # The percentiles of some ten thousand pixels are as good as those of all, and take a tenth of the time.
     sample = image[:: max(1, image.shape[0] // 128), :: max(1, image.shape[1] // 128)]
     finite = sample[np.isfinite(sample)]
     if not len(finite):
@@ -146,21 +131,17 @@ def stretch(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if not len(finite):
         raise ValueError('no pixel is a finite number')
     low, high = np.percentile(finite.astype(np.float64), (1, 99))
+    stretched = np.zeros(image.shape, np.uint8)
     if not high > low:
-        return np.zeros(image.shape, np.uint8)
-    with np.errstate(over='ignore', invalid='ignore'):
-        scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    scaled[~np.isfinite(scaled)] = 0
-    return np.clip(scaled, 0, 255).astype(np.uint8)
-
-
-def _check_size(width: int, height: int) -> None:
-    if width <= 0 or height <= 0:
-        raise ValueError(f'the image is empty ({width}×{height} pixels)')
-    if max(width, height) > MAX_SIDE or width * height > MAX_AREA:
-        raise ValueError(
-            f'{width}×{height} pixels are too many; taken are {MAX_SIDE} a side and {MAX_AREA // 10**6} million in all'
-        )
+        return stretched
+    # In blocks of rows: a whole image in float32 would take several times the memory of the message.
+    block = max(1, BLOCK // image.shape[1])
+    for top in range(0, len(image), block):
+        with np.errstate(over='ignore', invalid='ignore'):
+            scaled = (image[top : top + block].astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        scaled[~np.isfinite(scaled)] = 0
+        stretched[top : top + block] = np.clip(scaled, 0, 255)
+    return stretched
 
 
 def _by_cv_bridge(message: ImageMessage) -> Gray:
@@ -173,32 +154,6 @@ def _by_cv_bridge(message: ImageMessage) -> Gray:
         return CvBridge().imgmsg_to_cv2(message, 'mono8')
     except CvBridgeError as error:
         raise ValueError(f'encoding {message.encoding!r}: {error}') from None
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    if len(data) < 24:
-        raise ValueError(f'the PNG is cut off after {len(data)} bytes')
-    width, height = struct.unpack_from('>II', data, 16)
-    return width, height
-
-
-def _jpeg_size(data: bytes) -> tuple[tuple[int, int], bool]:
-    """(width, height) in the frame header, and whether the end marker follows the picture's data."""
-    size, at = None, 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], 'big')
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = (int.from_bytes(data[at + 7 : at + 9], 'big'), int.from_bytes(data[at + 5 : at + 7], 'big'))
-        if marker == 0xDA:
-            break
-        at += 2 + length
-    if size is None:
-        raise ValueError(f'the JPEG is broken: it has no frame header in its {len(data)} bytes')
-    # An embedded preview has an end marker too, but before the picture's data; cameras pad after the end.
-    return size, data.rfind(b'\xff\xd9') > at
 
 
 def _by(code: int) -> Callable[[Any], Any]:
