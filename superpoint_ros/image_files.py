@@ -50,17 +50,18 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image file as (H, W) uint8 gray; 16 bits are scaled to 8.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not a regular file or not an image; the message names the file.
+        ValueError: it is not a regular file, cannot be read or is not an image; the message names the file.
     """
     if not path.is_file():
         raise ValueError(f'{path}: {"not a regular file" if path.exists() else "no such file"}')
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f'{path}: {size} bytes are too many for an image; expected at most {MAX_BYTES}')
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f'{size} bytes are too many for an image, expected at most {MAX_BYTES}')
         return eight_bits(decode(path.read_bytes()))
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
+    except OSError as error:
+        raise ValueError(f'{path}: {error.strerror}') from error
 
 
 def eight_bits(image: Gray) -> npt.NDArray[np.uint8]:

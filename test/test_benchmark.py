@@ -120,7 +120,7 @@ def test_wrong_input_is_refused_before_anything_is_timed(tiny_model, tmp_path):
         benchmark([str(tiny_model)], tmp_path, [])
     with pytest.raises(ValueError, match='repetition'):
         benchmark([str(tiny_model)], tmp_path, repetitions=0)
-    with pytest.raises(ValueError, match='nothing'):
+    with pytest.raises(FileNotFoundError, match='nothing'):
         pictures(tmp_path / 'nothing')
     (tmp_path / 'text.png').write_text('text')
     with pytest.raises(ValueError, match=r'text\.png'):

@@ -46,3 +46,8 @@ def test_matches():
         Matches(np.zeros((2, 2), np.int64), np.zeros(2, np.float32))
     with pytest.raises(ValueError, match='similarities: expected float32'):
         Matches(np.zeros((2, 2), np.uint32), np.zeros((2, 1), np.float32))
+
+
+def test_a_representation_is_one_short_line():
+    assert repr(Features(**arrays())) == 'Features(4 keypoints, 3-D descriptors, 640×480 image)'
+    assert repr(Matches(np.zeros((7, 2), np.uint32), np.zeros(7, np.float32))) == 'Matches(7)'

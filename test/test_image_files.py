@@ -24,9 +24,8 @@ def jpeg(*flags):
 @given(st.sampled_from(image_files.SUFFIXES), st.integers(1, 300), st.integers(1, 300), st.booleans())
 def test_the_size_in_the_header_is_that_of_the_pixels(suffix, width, height, color):
     image = gradient(width, height)
-    data = cv2.imencode(suffix, cv2.merge([image] * 3) if (color and suffix != '.pbm') or suffix == '.ppm' else image)[
-        1
-    ].tobytes()
+    colored = suffix == '.ppm' or (color and suffix not in ('.pbm', '.pgm'))
+    data = cv2.imencode(suffix, cv2.merge([image] * 3) if colored else image)[1].tobytes()
     decoded = image_files.decode(data)
     assert decoded.shape == (height, width)
     assert decoded.dtype == np.uint8

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -105,6 +106,26 @@ sys.meta_path.insert(0, Blocker())
 def python(statement, blocked):
     code = BLOCK.format(blocked=blocked, statement=statement)
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+
+
+def test_the_public_names_are_imported_when_they_are_used():
+    statement = """
+import superpoint_ros
+assert not {name for name in sys.modules if name.startswith('superpoint_ros.')} and 'numpy' not in sys.modules
+assert set(superpoint_ros.__all__) <= set(dir(superpoint_ros))
+from superpoint_ros import *
+import superpoint_ros.features, superpoint_ros.matching
+assert Features is superpoint_ros.features.Features and match is superpoint_ros.matching.match
+print(superpoint_ros.__version__, superpoint_ros.Extractor.__name__, superpoint_ros.Matches.__name__)
+try:
+    superpoint_ros.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    version = ElementTree.parse(PACKAGE.parent / 'package.xml').findtext('version')
+    lines = [f'{version} Extractor Matches', "module 'superpoint_ros' has no attribute 'nonsense'"]
+    result = python(statement, HEAVY)
+    assert result.stdout.splitlines() == lines, result.stderr
 
 
 def test_the_core_works_without_torch_ros_and_back_ends():

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros import image_files
+
 Picture = npt.NDArray[np.uint8]
 
 
@@ -16,21 +18,14 @@ def pictures(folder: Path | None) -> tuple[list[Picture], str]:
 
     Raises:
         ImportError: no folder is given, and scikit-image is not installed.
-        ValueError: the folder has no pictures, or one that OpenCV cannot read.
+        FileNotFoundError: the folder has no images.
+        ValueError: an image cannot be read.
     """
     if folder is None:
         from superpoint_ros.demo.scene import photographs
 
         return photographs(), 'photographs of scikit-image (motorcycle, astronaut, coffee, camera)'
-    paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    if not paths:
-        raise ValueError(f'{folder}: expected a folder with pictures')
-    found = []
-    for path in paths[:8]:
-        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if picture is None:
-            raise ValueError(f'{path}: not a picture that OpenCV can read')
-        found.append(np.asarray(picture, np.uint8))
+    found = [image_files.read(path) for path in image_files.files_in(folder)[:8]]
     return found, f'the first {len(found)} pictures of {folder}'
 
 

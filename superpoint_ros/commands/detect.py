@@ -55,7 +55,7 @@ def detect(
         try:
             image = image_files.read(path)
             features = extract(image)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             failed.append(str(error))
             continue
         with written_whole(f'{target}.npz') as partial:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from superpoint_ros import image_files
 from superpoint_ros.evaluation.methods import ModelsConfig, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.matching import MatchConfig
@@ -99,10 +100,9 @@ def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models
         baselines: compare OpenCV's methods, and chance, too.
         models: what is compared.
     """
-    from superpoint_ros.evaluation import datasets
     from superpoint_ros.evaluation import sequence as feature
 
-    frames = datasets.images_in(folder)
+    frames = image_files.files_in(folder)
     compared = [method for method in methods(models, baselines) if method.describes]
     return feature.measure(frames, f'{folder}, {len(frames)} consecutive frames', compared, output)
 
@@ -136,7 +136,7 @@ def tracking(
 
     size = PROTOCOLS['paper'].description.size
     compared = [method for method in methods(models, baselines=False) if method.describes]
-    pictures, failed = datasets.read_images(datasets.spread(datasets.images_in(photographs), count))
+    pictures, failed = datasets.read_images(datasets.spread(image_files.files_in(photographs), count))
     clips = {
         f'moved before photographs, {rate} Hz': [
             feature.moving_camera(picture, np.random.default_rng([seed, number]), 26, rate, size)
@@ -145,7 +145,7 @@ def tracking(
         for rate in (30, 6)
     }
     if frames:
-        real, unread = datasets.read_images(datasets.images_in(frames))
+        real, unread = datasets.read_images(image_files.files_in(frames))
         failed += unread
         clips[frames.name] = [feature.Clip(real)]
     images = f'{photographs}, {len(pictures)} photographs, seed {seed}' + (f'; {frames}' if frames else '')

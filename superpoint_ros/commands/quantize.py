@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from superpoint_ros import models
+from superpoint_ros import image_files, models
 
 
 def quantize(
@@ -34,7 +34,7 @@ def quantize(
     from superpoint_ros.evaluation import datasets, quantization
     from superpoint_ros.evaluation.protocols import PROTOCOLS
 
-    images = datasets.spread(datasets.images_in(photographs), calibration)
+    images = datasets.spread(image_files.files_in(photographs), calibration)
     size = PROTOCOLS['paper'].description.size
     loaders = [
         loader

@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros import image_files
 from superpoint_ros.demo.scene import Scene, photographs
 
 Picture = npt.NDArray[np.uint8]
 
 PHOTOGRAPHS = 'photographs'
 """The source that shows a scene with known motion."""
-
-IMAGES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
 def open_source(source: str, rng: np.random.Generator) -> Callable[[float], Picture]:
@@ -49,14 +48,7 @@ def open_source(source: str, rng: np.random.Generator) -> Callable[[float], Pict
 
 
 def _folder(folder: Path) -> Iterator[Picture]:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
-    if not paths:
-        raise FileNotFoundError(f'source {folder}: no image in this folder; known are {", ".join(IMAGES)}')
-    for path in itertools.cycle(paths):
-        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if picture is None:
-            raise ValueError(f'{path}: not an image that OpenCV can read')
-        yield picture.astype(np.uint8, copy=False)
+    return map(image_files.read, itertools.cycle(image_files.files_in(folder)))
 
 
 def _play(what: Any, name: str, loop: bool) -> Iterator[Picture]:

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros import image_files
 from superpoint_ros.evaluation.noise import CAMERA, photometric
 from superpoint_ros.geometry import Transform, adapt_homography, crop_transform, resize_transform, transform_points
 
 Image = npt.NDArray[np.uint8]
 T = TypeVar('T')
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +69,12 @@ def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
     return np.ascontiguousarray(image[top : top + size[1], left : left + size[0]]), transform
 
 
-def read_image(path: Path) -> Image:
-    """Read an image file as gray.
-
-    Raises:
-        ValueError: it is missing or not an image.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError(f'{path}: not an image that OpenCV can read')
-    return np.asarray(image, np.uint8)
-
-
 def read_images(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
     """Read image files as gray; those that are not images become a sentence each in the second list."""
     images, failed = [], []
     for path in paths:
         try:
-            images.append(read_image(path))
+            images.append(image_files.read(path))
         except ValueError as error:
             failed.append(str(error))
     return images, failed
@@ -97,20 +85,6 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     if count <= 0 or count >= len(items):
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
-
-    Raises:
-        ValueError: there are none, or it is no folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f'{folder}: no such folder')
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f'{folder}: no images; expected files ending in {", ".join(SUFFIXES)}')
-    return found
 
 
 def hpatches(folder: Path) -> list[PairLoader]:
@@ -146,14 +120,14 @@ def _load_scene_pair(scene: Path, number: int, homography: Path) -> Pair:
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
         raise ValueError(f'{homography}: expected an invertible 3×3 homography, got shape {matrix.shape}')
     split = {'i_': 'illumination', 'v_': 'viewpoint'}.get(scene.name[:2], '')
-    images = (read_image(_numbered(scene, 1)), read_image(_numbered(scene, number)))
+    images = (image_files.read(_numbered(scene, 1)), image_files.read(_numbered(scene, number)))
     return Pair(f'{scene.name}_{number}', split, *images, matrix)
 
 
 def _numbered(scene: Path, number: int) -> Path:
     for stem in (str(number), f'img{number}'):
         for path in sorted(scene.glob(f'{stem}.*')):
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in image_files.SUFFIXES:
                 return path
     raise ValueError(f'{scene}: no image {number}; expected {number}.ppm, img{number}.png or the like')
 
@@ -176,12 +150,12 @@ def random_pairs(folder: Path, seed: int = 0, size: tuple[int, int] = (640, 480)
     Raises:
         ValueError: the folder holds no images. Loading a pair raises it if the file is broken.
     """
-    return [partial(_make_pair, path, seed, size) for path in images_in(folder)]
+    return [partial(_make_pair, path, seed, size) for path in image_files.files_in(folder)]
 
 
 def _make_pair(path: Path, seed: int, size: tuple[int, int]) -> Pair:
     rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
-    image, _ = fit(read_image(path), size)
+    image, _ = fit(image_files.read(path), size)
     homography = random_homography(rng, size)
     view = cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     image0, image1 = (photometric(np.asarray(x, np.uint8), rng, CAMERA) for x in (image, view))

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from superpoint_ros import image_files
 from superpoint_ros.evaluation import metrics
 from superpoint_ros.evaluation.baselines import Extract
-from superpoint_ros.evaluation.datasets import read_image
 from superpoint_ros.features import Features, Matches
 from superpoint_ros.geometry import resize_transform
 from superpoint_ros.matching import GEOMETRIES, MatchConfig, Verified, match, verify
@@ -139,7 +139,7 @@ def view(path: Path, turns: int, extract: Extract, resize: int = 640) -> View:
     Raises:
         ValueError: the file is missing or not an image.
     """
-    image = read_image(path)
+    image = image_files.read(path)
     height, width = image.shape
     scale = resize / max(height, width)
     transform = np.eye(3)

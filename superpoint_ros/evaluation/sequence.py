@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from superpoint_ros import image_files
 from superpoint_ros.evaluation import metrics, report
-from superpoint_ros.evaluation.datasets import read_image
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.protocols import PROTOCOLS, Setting
 from superpoint_ros.features import Features
@@ -51,7 +51,7 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
     previous: dict[str, Features] = {}
     for path in track(frames, 'frames', console=Console(stderr=True)):
         try:
-            image = read_image(path)
+            image = image_files.read(path)
         except ValueError as error:
             results.failed.append(str(error))
             previous = {}

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from superpoint_ros import image_files
 from superpoint_ros.extractor import prepare
 from superpoint_ros.features import Floats
 from superpoint_ros.files import written_whole
@@ -69,7 +68,4 @@ def _images(paths: Sequence[Path]) -> Iterator[Floats]:
     if not paths:
         raise ValueError('quantization needs photographs to see what the network sees, and there are none')
     for path in paths:
-        image: npt.NDArray[Any] | None = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise ValueError(f'{path}: not a picture that OpenCV can read')
-        yield prepare(image, LONGEST).pixels[None, None].astype(np.float32) / np.float32(255)
+        yield prepare(image_files.read(path), LONGEST).pixels[None, None].astype(np.float32) / np.float32(255)

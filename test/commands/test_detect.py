@@ -50,7 +50,7 @@ def test_a_bad_file_is_reported_and_the_rest_is_done(folder, capsys):
     assert printed.out == ''
     assert printed.err.splitlines()[-4:] == [
         '3 of 5 images failed:',
-        f'  {folder}/images/b.png: not an image that OpenCV can read',
+        f'  {folder}/images/b.png: not an image (10 bytes), expected BMP, JPEG, PNG, PNM, TIFF or WebP',
         f'  {folder}/images/c.png: no such file',
         f'  {folder}/e.png: no such file',
     ]

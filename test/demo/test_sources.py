@@ -43,7 +43,7 @@ def test_each_image_has_the_size_of_its_file(tmp_path, rng):
 def test_a_source_that_does_not_work_says_so_at_once(tmp_path, rng):
     with pytest.raises(FileNotFoundError, match=r'nowhere\.mp4: no such file or folder'):
         open_source('nowhere.mp4', rng)
-    with pytest.raises(FileNotFoundError, match=r'no image in this folder; known are .*\.png'):
+    with pytest.raises(FileNotFoundError, match=r'no images; expected files that end in .*\.png'):
         open_source(str(tmp_path), rng)
     broken = tmp_path / 'broken.mp4'
     broken.write_bytes(b'no video')

@@ -153,7 +153,7 @@ class TestRandomPairs:
             datasets.random_pairs(photographs)[2]()
 
     def test_an_empty_folder_is_an_error(self, tmp_path):
-        with pytest.raises(ValueError, match='no images'):
+        with pytest.raises(FileNotFoundError, match='no images'):
             datasets.random_pairs(tmp_path)
 
 
