@@ -24,7 +24,7 @@ ALLOWED = {
     'runtimes': ['networks'],  # torch and TensorRT back ends, and export: imported when chosen
     'training': ['networks'],
     'evaluation': ['networks', 'runtimes', 'training'],
-    'bags': ['runtimes', 'ros'],
+    'bags': ['runtimes'],
     'ros': ['runtimes'],
     'demo': ['runtimes', 'ros'],
     'benchmark': ['networks', 'runtimes', 'ros', 'demo'],

@@ -1,7 +1,7 @@
-"""The segments of many bags, worked on by the workers of a Ray cluster.
+"""Extracts the segments of many bags on the workers of a Ray cluster.
 
-Every machine must see the bags and the output under the same paths. A worker writes parts as a single machine does,
-each whole from the moment it is there; so a segment that is done twice, because a worker died late, counts once.
+All machines must see the bags and the output under the same paths. Workers write results as a single machine does. If
+a worker is believed dead and another one repeats its segment, the first results count.
 """
 
 from __future__ import annotations
@@ -12,51 +12,50 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from superpoint_ros.bags.job import Job, Settings
-from superpoint_ros.bags.parts import Part
 from superpoint_ros.bags.pipeline import extract
+from superpoint_ros.bags.segments import Summary, read_summary
 from superpoint_ros.extractor import Extractor
 
 if TYPE_CHECKING:
-    from superpoint_ros.bags.command import Work
+    from superpoint_ros.bags.run import Work
 
 try:
     import ray
 except ImportError as error:
-    raise ImportError(
-        f'a cluster needs ray, which does not load ({error}); pip install superpoint_ros[cluster]'
-    ) from error
+    raise ImportError(f'--cluster needs ray: pip install superpoint_ros[cluster] ({error})') from error
 
 RETRIES = 3
-"""How often a segment is tried again after the worker that had it died: more often, and it is what kills them."""
+"""Attempts after the first one at a segment whose worker died. If all fail, the segment is what kills workers."""
 
 
 class SegmentWorker:
-    """Has one model, and extracts the features of one segment at a time."""
+    """Extracts segments, one at a time, with its own model."""
 
     def __init__(self, settings: Settings) -> None:
         self._extractor = Extractor(settings.model, **settings.options)
 
-    def extract(self, job: Job, segment: int) -> Part:
-        """The part is on the disk when this returns."""
-        return next(extract(job, [segment], self._extractor))
+    def extract(self, job: Job, index: int) -> Summary:
+        """Extract a segment and write its results."""
+        extract(job, [index], self._extractor)
+        return read_summary(job, index)
 
 
-def run_on_cluster(
+def extract_on_cluster(
     settings: Settings, address: str, workers: int, works: Sequence[Work], advance: Callable[[int], None]
 ) -> None:
-    """Do all segments that are missing, and say of each when it is done.
+    """Extract all missing segments.
 
     Args:
-        settings: for the workers' models.
-        address: of the cluster, as ray.init takes it: host:port, 'auto', or 'local' for this machine alone.
-        workers: how many; 0 for one on each GPU or, without any, on each machine.
+        settings: for the models of the workers.
+        address: of the cluster as for ray.init: host:port, 'auto', or 'local' for this machine only.
+        workers: number of workers; 0 for one on each GPU or, without any, on each machine.
         works: the jobs.
-        advance: called with a number of frames.
+        advance: called with a number of images when so many are done.
 
     Raises:
         ConnectionError: there is no such cluster.
     """
-    todo = deque((work, segment) for work in works for segment in work.job.missing())
+    todo = deque((work, index) for work in works for index in work.job.missing())
     if not todo:
         return
     try:
@@ -68,26 +67,25 @@ def run_on_cluster(
         running: dict[Any, tuple[Any, Work, int]] = {}
         while todo or running:
             while todo and idle:
-                work, segment = todo.popleft()
+                work, index = todo.popleft()
                 if not work.finished.failed:
                     worker = idle.pop()
-                    running[worker.extract.remote(work.job, segment)] = worker, work, segment
+                    running[worker.extract.remote(work.job, index)] = worker, work, index
             for reference in ray.wait(list(running))[0] if running else []:
-                worker, work, segment = running.pop(reference)
+                worker, work, index = running.pop(reference)
                 idle.append(worker)
                 try:
-                    part = ray.get(reference)
-                except ray.exceptions.RayError as error:
+                    summary = ray.get(reference)
+                    work.finished.add(index)
+                    advance(summary.frames + len(summary.errors))
+                except Exception as error:  # noqa: BLE001 - reported; does not concern the other bags
                     work.finished.fail(getattr(error, 'cause', None) or error)
-                else:
-                    work.finished.add(segment)
-                    advance(part.frames + len(part.bad))
     finally:
         ray.shutdown()
 
 
 def _start(settings: Settings, workers: int, most: int) -> list[Any]:
-    """Start workers, each with a GPU if there are any, or else with its share of a machine's cores."""
+    """Start workers, each with a GPU if there are any, else with its share of the cores of a machine."""
     machines = [node['Resources'] for node in ray.nodes() if node['Alive']]
     gpus = int(sum(machine.get('GPU', 0) for machine in machines))
     workers = min(workers or gpus or len(machines), most)

@@ -1,4 +1,4 @@
-"""The work on one bag, cut into segments: what a killed run resumes at, and what a cluster shares out."""
+"""The work on one bag, divided into segments that can be resumed and shared out to machines."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from rosbags.highlevel import AnyReader
 
@@ -18,24 +19,30 @@ from superpoint_ros import models
 from superpoint_ros.bags import recover
 from superpoint_ros.bags.read import DamagedBagError, image_connections, image_topics, namespace, open_bag
 from superpoint_ros.files import written_whole
+from superpoint_ros.matching import MatchConfig
+from superpoint_ros.tracking import TrackerConfig
+
+T = TypeVar('T')
+
+Format = Literal['mcap', 'sqlite3', 'npz', 'hdf5']
 
 SEGMENT_FRAMES = 128
-"""Frames in a segment, about: so many a killed run loses at most, and a cluster's worker takes at a time."""
+"""Approximate number of images in a segment: what a killed run loses at most."""
 
 LAST_TIME = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the features, beside the bag.
+    """How features are extracted.
 
     Args:
-        model: a shipped model's name, or the path of a .safetensors or .onnx file.
-        options: of the Extractor.
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        options: options of the Extractor.
         descriptor_type: int8 (round(127·d)) or float32.
-        batch: images given to the network at once; 0 for as many as leave the results those of one: several with
-            OpenVINO, which works on one while the one before is decoded, else one.
-        topics: the image topics that are wanted; none for all that the bag has.
+        batch: images for each call of the network. 0 is the largest number with which results are those of single
+            images: several with OpenVINO, which works on one while the previous one is decoded, else one.
+        topics: image topics to process; all topics with images if empty.
     """
 
     model: str
@@ -46,104 +53,132 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What is written.
+
+    Args:
+        format: of the output.
+        copy: write the original messages.
+        match: write matches of consecutive images.
+        track: write tracks.
+        match_config: which features match.
+        tracker_config: how points are tracked.
+
+    Raises:
+        ValueError: the format cannot hold messages.
+    """
+
+    format: Format = 'mcap'
+    copy: bool = False
+    match: bool = False
+    track: bool = False
+    match_config: MatchConfig = MatchConfig()
+    tracker_config: TrackerConfig = TrackerConfig()
+
+    def __post_init__(self) -> None:
+        if self.format in ('npz', 'hdf5') and (self.match or self.track or self.copy):
+            raise ValueError(f'--match, --track and --copy need a bag as output (--to mcap), not {self.format}')
+
+
+@dataclass(frozen=True)
 class Job:
     """The work on one bag.
 
     Args:
-        source: the bag, an absolute path.
-        output: the bag, folder or file that appears when all is done; beside it lies <output>.partial until then.
+        source: absolute path of the bag.
+        target: path of the output, which appears when it is complete.
         settings: how features are extracted.
-        copy: the original messages are wanted too.
-        topics: the image topics.
-        bounds: log times in ns; segment k is the images from bounds[k] up to but without bounds[k + 1].
-        frames: how many images the bag says it has.
+        copy: whether the original messages are wanted too.
+        topics: image topics.
+        bounds: log times in ns; segment k has the images from bounds[k] up to, but without, bounds[k + 1].
+        frames: number of images according to the bag.
     """
 
     source: Path
-    output: Path
+    target: Path
     settings: Settings
     copy: bool
-    topics: tuple[str, ...]
-    bounds: tuple[int, ...]
-    frames: int
+    topics: tuple[str, ...] = ()
+    bounds: tuple[int, ...] = ()
+    frames: int = 0
 
     @property
     def segments(self) -> int:
-        """How many segments there are."""
+        """Number of segments."""
         return len(self.bounds) - 1
 
     @property
     def scratch(self) -> Path:
-        """The folder in which everything happens until it is done."""
-        return _scratch(self.output)
+        """Folder for everything until the target is complete."""
+        return self.target.with_name(self.target.name + '.partial')
 
     @property
     def recovered(self) -> Path:
-        """Where a sound copy of a damaged bag is."""
-        return _recovered(self.output, self.copy)
+        """Folder for a sound copy of a damaged bag."""
+        return self.scratch / ('recovered' if self.copy else 'recovered_images')
 
     @property
     def readable(self) -> Path:
-        """The bag to read: what was recovered of it, if that was necessary."""
+        """The bag to read: the sound copy if there is one."""
         return recover.find(self.recovered) or self.source
 
-    def part(self, segment: int) -> Path:
-        """The folder with the features of a segment; it appears whole."""
-        return self.scratch / 'parts' / f'{segment:06d}'
+    def segment(self, index: int) -> Path:
+        """Folder for the results of a segment, which appears when they are complete."""
+        return self.scratch / f'segment-{index:06d}'
 
     def missing(self) -> list[int]:
-        """The segments that are still to be done."""
-        return [segment for segment in range(self.segments) if not self.part(segment).exists()]
+        """The segments without results."""
+        return [index for index in range(self.segments) if not self.segment(index).exists()]
 
-    def recover(self, error: DamagedBagError) -> None:
-        """Make a bag readable that is damaged: write what can be read of it into a sound one.
+    def read(self, use: Callable[[AnyReader], T]) -> T:
+        """Open the bag and return what `use` makes of it. If the bag proves to be damaged, recover it and start again.
 
         Raises:
-            DamagedBagError: the error is not of the bag, but of what was recovered of it.
+            ValueError: the file is not a bag.
         """
-        if error.path != self.source:
-            raise error
-        recover.recover(self.source, self.recovered, self.copy, str(error))
+        while True:
+            try:
+                with open_bag(self.readable) as reader:
+                    return use(reader)
+            except DamagedBagError as error:
+                if error.path != self.source:
+                    raise
+                recover.recover(self.source, self.recovered, self.copy, str(error))
 
 
-def plan(source: Path, output: Path, settings: Settings, copy: bool, resume: bool) -> Job:
-    """Look at a bag and divide it; or take up what an earlier run left.
+def plan(source: Path, target: Path, settings: Settings, copy: bool, resume: bool) -> Job:
+    """Divide the work on a bag, or continue an earlier run.
 
     Args:
         source: the bag.
-        output: what shall come of it.
+        target: path of the output.
         settings: how features are extracted.
-        copy: the original messages are wanted too.
-        resume: go on with an earlier run.
+        copy: whether the original messages are wanted too.
+        resume: continue an earlier run.
 
     Raises:
-        FileExistsError: an earlier run left something and resume is false.
-        ValueError: the earlier run was with other settings or another bag, or the bag has no such images.
-        FileNotFoundError: no such bag.
+        FileExistsError: there is an unfinished run, and resume is false.
+        ValueError: the unfinished run had other settings or another bag; or the bag does not have the images.
+        FileNotFoundError: the bag does not exist.
     """
-    scratch, record = _scratch(output), _scratch(output) / 'job.json'
-    if scratch.exists() and not resume:
-        raise FileExistsError(f'{scratch} is left of an earlier run: --resume goes on with it; or delete it')
+    job = Job(source, target, settings, copy)
+    record = job.scratch / 'job.json'
+    if job.scratch.exists() and not resume:
+        raise FileExistsError(f'{job.scratch} is an unfinished run: continue it with --resume, or delete it')
     identity = _identity(source, settings)
     if record.exists():
         known = json.loads(record.read_text())
         changed = [name for name, value in identity.items() if known['identity'].get(name) != value]
         if changed:
-            raise ValueError(f'{scratch} is of a run with another {", ".join(changed)}; use the same, or delete it')
-        job = Job(source, output, settings, copy, tuple(known['topics']), tuple(known['bounds']), known['frames'])
-        for left in job.part(0).parent.glob('*.*'):  # parts that a killed run was writing
+            raise ValueError(f'{job.scratch} is an unfinished run with another {", ".join(changed)}; delete it first')
+        for left in job.scratch.glob('segment-*.*'):  # a killed run was writing them
             shutil.rmtree(left)
-        return job
-    job = Job(source, output, settings, copy, (), (), 0)
+        topics, bounds = tuple(known['topics']), tuple(known['bounds'])
+        return dataclasses.replace(job, topics=topics, bounds=bounds, frames=known['frames'])
     try:
-        while not job.bounds:
-            try:
-                with open_bag(job.readable) as reader:
-                    job = _divide(reader, job)
-            except DamagedBagError as error:
-                job.recover(error)
+        job = job.read(partial(_divide, job))
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(job.scratch, ignore_errors=True)
         raise
     with written_whole(record) as path:
         facts = {'identity': identity, 'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames}
@@ -151,7 +186,7 @@ def plan(source: Path, output: Path, settings: Settings, copy: bool, resume: boo
     return job
 
 
-def _divide(reader: AnyReader, job: Job) -> Job:
+def _divide(job: Job, reader: AnyReader) -> Job:
     topics = image_topics(reader, job.settings.topics)
     spaces = [namespace(topic) for topic in topics]
     for space in spaces:
@@ -166,40 +201,30 @@ def _divide(reader: AnyReader, job: Job) -> Job:
 
 
 def _identity(source: Path, settings: Settings) -> dict[str, Any]:
+    """What must be the same to continue a run."""
     if not source.exists():
         raise FileNotFoundError(f'{source}: no such bag')
     model = models.resolve(settings.model)
     options = {name: value for name, value in settings.options.items() if name != 'threads'}
     files = [source, *sorted(source.iterdir())] if source.is_dir() else [source]
-    return json.loads(
-        json.dumps(
-            {
-                'bag': [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
-                **dataclasses.asdict(settings),
-                'options': options,
-                'model': [models.checksum(path) for path in (model.weights, model.graph) if path],
-            }
-        )
-    )
-
-
-def _scratch(output: Path) -> Path:
-    return output.with_name(output.name + '.partial')
-
-
-def _recovered(output: Path, copy: bool) -> Path:
-    return _scratch(output) / ('recovered' if copy else 'recovered_images')
+    identity = {
+        'bag': [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        **dataclasses.asdict(settings),
+        'options': options,
+        'model': [models.checksum(path) for path in (model.weights, model.graph) if path],
+    }
+    return json.loads(json.dumps(identity))
 
 
 def names(sources: Sequence[Path]) -> list[str]:
-    """What each bag's output is called: the bag's name without its ending.
+    """The name of each bag's output: the name of the bag without its suffix.
 
     Raises:
-        ValueError: two bags would have the same.
+        ValueError: two bags have the same name.
     """
     found = [re.sub(r'(\.bag|\.bag\.active|\.mcap|\.db3)$', '', source.absolute().name) for source in sources]
     for name in found:
         if found.count(name) > 1:
             same = ' and '.join(str(source) for source, other in zip(sources, found, strict=True) if other == name)
-            raise ValueError(f'{same} would both be written to {name}; give them separate outputs')
+            raise ValueError(f'{same} have the same name {name}; write them to different folders')
     return found

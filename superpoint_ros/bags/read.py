@@ -1,4 +1,4 @@
-"""Bags of ROS 1 and ROS 2, read without a ROS installation."""
+"""Reads ROS 1 and ROS 2 bags without a ROS installation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 
 _DEPTH = ('16UC1', '32FC1')
-"""The encodings that REP 118 gives to depth images."""
+"""Encodings of depth images (REP 118)."""
 
 
 class DamagedBagError(Exception):
@@ -22,7 +22,7 @@ class DamagedBagError(Exception):
 
     Args:
         path: the bag.
-        reason: what stands in the way.
+        reason: why.
     """
 
     def __init__(self, path: Path, reason: object) -> None:
@@ -32,26 +32,26 @@ class DamagedBagError(Exception):
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[AnyReader]:
-    """A ROS 1 bag, a ROS 2 bag folder, or one .mcap or .db3 file of it, opened for reading.
+    """Open a ROS 1 bag, a ROS 2 bag folder, or a single .mcap or .db3 file.
 
     Raises:
-        FileNotFoundError, PermissionError: the file is not there or may not be read.
-        DamagedBagError: it cannot be opened as it is.
+        FileNotFoundError, PermissionError: the bag does not exist or may not be read.
+        DamagedBagError: the bag cannot be opened as it is.
     """
     try:
-        # ROS 2 bags from before Iron say no message definitions; those of the image types have not changed since.
+        # ROS 2 bags from before Iron have no message definitions; those of the image types are still the same.
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
     except PermissionError:
         raise
-    except Exception as error:  # rosbags raises whatever a broken byte leads to: struct, zstd, apsw, assertion errors
+    except Exception as error:  # broken bytes lead to any error: of struct, zstd, apsw, assertions
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such bag') from None
         raise DamagedBagError(path, error) from error
     try:
         for log in path.glob('*-wal') if path.is_dir() else [path.with_name(path.name + '-wal')]:
             if log.exists() and log.stat().st_size:
-                raise DamagedBagError(path, f'the recorder left messages in {log.name} that are not in the bag yet')
+                raise DamagedBagError(path, f'{log.name} has messages that are not in the bag yet')
         yield reader
     finally:
         reader.close()
@@ -60,10 +60,10 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
 def messages(
     reader: AnyReader, connections: Sequence[Connection], start: int | None = None, stop: int | None = None
 ) -> Iterator[tuple[Connection, int, bytes]]:
-    """The messages of some topics in order of their log time (ns), from start up to but without stop.
+    """Yield the messages of some topics in order of log time (ns), from start up to, but without, stop.
 
     Raises:
-        DamagedBagError: the bag cannot be read further.
+        DamagedBagError: the bag cannot be read to its end.
     """
     if not connections:
         return
@@ -84,13 +84,13 @@ def image_connections(reader: AnyReader, topics: Sequence[str]) -> list[Connecti
 
 
 def image_topics(reader: AnyReader, wanted: Sequence[str] = ()) -> list[str]:
-    """The image topics to work on: those that are wanted, or all of a bag.
+    """The wanted image topics, or all if none are given.
 
-    Of all, depth images (16UC1 and 32FC1, REP 118; compressedDepth) are left out, and a compressed topic whose raw
-    twin is in the bag: it has the same pictures.
+    All does not include depth images (16UC1 and 32FC1, REP 118; compressedDepth), nor a compressed topic if the bag has
+    the raw topic too.
 
     Raises:
-        ValueError: the bag has no image topic, or not the wanted ones; the message lists what it has.
+        ValueError: the bag does not have the wanted topics, or any; the message lists its image topics.
         DamagedBagError: the bag cannot be read.
     """
     images = {c.topic: c for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE)}
@@ -98,26 +98,26 @@ def image_topics(reader: AnyReader, wanted: Sequence[str] = ()) -> list[str]:
     if wanted:
         missing = [topic for topic in wanted if topic not in images]
         if missing:
-            raise ValueError(f'{reader.paths[0]}: no image topic {", ".join(missing)}; image topics in it: {there}')
+            raise ValueError(f'{reader.paths[0]}: no image topic {", ".join(missing)}; available: {there}')
         return list(dict.fromkeys(wanted))
     found = [t for t in sorted(images) if t.removesuffix('/compressed') not in images or not t.endswith('/compressed')]
     found = [topic for topic in found if not _is_depth(reader, images[topic])]
     if not found:
-        raise ValueError(f'{reader.paths[0]}: no topic of {IMAGE} or {COMPRESSED_IMAGE} with pictures; found: {there}')
+        raise ValueError(f'{reader.paths[0]}: no image topics other than depth images; found: {there}')
     return found
 
 
 def namespace(image_topic: str) -> str:
     """The namespace of an image topic: /camera for /camera/image_raw and /camera/image/compressed, '' for /image.
 
-    What comes of the images goes there, as from a detector in that namespace: /camera/features, /camera/matches, …
+    The features go there, as from a detector in that namespace: /camera/features, /camera/matches, …
     """
     parent = image_topic.removesuffix('/compressed').strip('/').rpartition('/')[0]
     return f'/{parent}' if parent else ''
 
 
 def seconds(stamp: int) -> str:
-    """A log time in ns, for people."""
+    """A log time in ns as text in seconds."""
     return f'{stamp // 10**9}.{stamp % 10**9:09d} s'
 
 
@@ -125,7 +125,7 @@ def _is_depth(reader: AnyReader, connection: Connection) -> bool:
     for _, _, data in messages(reader, [connection]):
         try:
             image = reader.deserialize(data, connection.msgtype)
-        except Exception:  # noqa: BLE001 - a bad message: it is reported when its turn comes
+        except Exception:  # noqa: BLE001 - the extraction reports bad messages
             return False
         return getattr(image, 'encoding', '') in _DEPTH or 'compressedDepth' in getattr(image, 'format', '')
     return False

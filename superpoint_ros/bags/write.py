@@ -1,4 +1,4 @@
-"""ROS 2 bags of our messages, written without a ROS installation; the bytes are those that a live node sends."""
+"""Writes our messages to ROS 2 bags without a ROS installation; the bytes are those of a live node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFERENCE = 'sensor_msgs/msg/TimeReference'
 
 @cache
 def typestore() -> Typestore:
-    """The message types that are written."""
+    """The types of our messages."""
     return get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -36,29 +36,29 @@ def string_of(data: bytes) -> str:
 
 @contextmanager
 def bag_writer(path: Path, storage: str = 'mcap') -> Iterator[BagWriter]:
-    """A new bag; without an error in the block it is whole at its end."""
-    # Version 8 of the format is what everything from Humble on reads.
+    """Create a bag, which is complete when the block ends without an error."""
+    # Humble and later read version 8 of the format.
     with Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
         yield BagWriter(writer)
 
 
 class BagWriter:
-    """Writes our messages into a bag; a topic is declared with its first message."""
+    """Writes our messages to a bag; the first message of a topic declares it."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self.clouds = 0
-        """How many clouds were written."""
+        """Number of clouds written."""
         self._connections: dict[str, Connection] = {}
 
     def cloud(self, topic: str, stamp: int, cloud: npt.NDArray[np.void], header: Any) -> None:
         """Write records of superpoint_ros.clouds as a PointCloud2 of height 1.
 
         Args:
-            topic: where to.
+            topic: of the message.
             stamp: log time in ns.
             cloud: (N,) records.
-            header: a std_msgs/Header, of ROS 1 or 2, that the message gets.
+            header: std_msgs/Header of ROS 1 or 2 for the message.
         """
         types = typestore().types
         fields = [types['sensor_msgs/msg/PointField'](*field) for field in clouds.point_fields(cloud.dtype)]
@@ -77,18 +77,18 @@ class BagWriter:
         self.clouds += 1
 
     def reference(self, topic: str, stamp: int, header: Any, first: Any) -> None:
-        """Write a sensor_msgs/TimeReference: the header of an image, and the stamp and frame of another one."""
+        """Write a sensor_msgs/TimeReference with the header of an image, and the stamp and frame of another header."""
         message = typestore().types[REFERENCE](
             header=_header(header), time_ref=_header(first).stamp, source=first.frame_id
         )
         self.raw(topic, REFERENCE, stamp, typestore().serialize_cdr(message, REFERENCE))
 
     def string(self, topic: str, stamp: int, text: str) -> None:
-        """Write a std_msgs/String; readers that come later get the last one too."""
+        """Write a std_msgs/String on a latched topic."""
         self.raw(topic, STRING, stamp, typestore().serialize_cdr(typestore().types[STRING](text), STRING))
 
     def raw(self, topic: str, msgtype: str, stamp: int, data: bytes | memoryview) -> None:
-        """Write a serialized message of ours."""
+        """Write a serialized message."""
         if topic not in self._connections:
             self._connections[topic] = self.writer.add_connection(
                 topic, msgtype, typestore=typestore(), offered_qos_profiles=[_qos(latched=msgtype == STRING)]
@@ -97,14 +97,14 @@ class BagWriter:
 
 
 def _header(header: Any) -> Any:
-    """A ROS 2 header from one of ROS 1 or 2."""
+    """A ROS 2 header with the values of a ROS 1 or ROS 2 header."""
     types = typestore().types
     time = types['builtin_interfaces/msg/Time'](sec=header.stamp.sec, nanosec=header.stamp.nanosec)
     return types['std_msgs/msg/Header'](stamp=time, frame_id=header.frame_id)
 
 
 def _qos(latched: bool) -> Qos:
-    """What the nodes offer: reliable, and the last message kept for those that come later if latched."""
+    """The quality of service of the nodes: reliable; transient local if latched."""
     forever = QosTime(2147483647, 4294967295)
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     return Qos(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -63,25 +64,13 @@ def bag(
     Returns:
         Whether every bag and every image was good.
     """
-    from superpoint_ros.bags.command import process_bags
+    from superpoint_ros.bags.job import Output, Settings
+    from superpoint_ros.bags.run import process_bags
 
+    options = {name: value for config in (extractor, runtime, decode) for name, value in asdict(config).items()}
+    if to in ('npz', 'hdf5'):
+        descriptor_type = 'float32'
+    settings = Settings(model, options, descriptor_type, batch, tuple(topics))
     return process_bags(
-        bags,
-        output,
-        to=to,
-        topics=topics,
-        match=match,
-        track=track,
-        copy=copy,
-        resume=resume,
-        cluster=cluster,
-        workers=workers,
-        model=model,
-        descriptor_type=descriptor_type,
-        batch=batch,
-        extractor=extractor,
-        runtime=runtime,
-        decode=decode,
-        matching=matching,
-        tracking=tracking,
+        bags, output, Output(to, copy, match, track, matching, tracking), settings, resume, cluster, workers
     )

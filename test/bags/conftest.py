@@ -1,4 +1,4 @@
-"""Real bags as recorders write them."""
+"""Bags as recorders write them."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from superpoint_ros.bags.command import process_bags
 from superpoint_ros.bags.read import messages, open_bag
+from superpoint_ros.commands.bag import bag
 from superpoint_ros.runtimes import RuntimeConfig
 
 START = 1_700_000_000 * 10**9
@@ -19,11 +19,11 @@ DELAY = 5_000_000  # from an image's stamp to its log time
 
 @pytest.fixture
 def run(tiny_model, tmp_path):
-    """process_bags with the tiny network, into tmp_path/out."""
+    """`superpoint bag` with the tiny network, into tmp_path/out."""
 
     def process(*bags, **options):
         runtime = RuntimeConfig(backend='openvino', threads=1)
-        return process_bags(bags, tmp_path / 'out', model=str(tiny_model), runtime=runtime, **options)
+        return bag(bags, output=tmp_path / 'out', model=str(tiny_model), runtime=runtime, **options)
 
     return process
 
@@ -34,9 +34,9 @@ def record(tmp_path):
 
 
 class Recorder:
-    """Writes bags of /camera/image at 10 Hz and, between the images, /imu.
+    """Writes bags with /camera/image at 10 Hz and, between the images, /imu.
 
-    `change(number, message, types)` may return another image message, or the bytes of a broken one.
+    `change(number, message, types)` may return another image message, or bytes that are not one.
     """
 
     def __init__(self, folder):
@@ -97,7 +97,7 @@ class Recorder:
 
 
 def picture(number, width=96, height=64):
-    """A picture of which the camera moves a pixel to the right with every number."""
+    """The picture of a camera that moves a pixel to the right with each number."""
     texture = np.random.default_rng(0).integers(0, 256, (height, width + 200), np.uint8)
     return np.ascontiguousarray(texture[:, number % 200 : number % 200 + width])
 

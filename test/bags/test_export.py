@@ -12,7 +12,7 @@ def expected(tiny_model):
     return Extractor(str(tiny_model), backend='openvino', threads=1)(picture(3))
 
 
-def test_hdf5_is_laid_out_as_hloc_reads_it(record, run, expected, tmp_path):
+def test_hdf5_has_the_layout_of_hloc(record, run, expected, tmp_path):
     assert run(record.ros1('drive', 5), to='hdf5')
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['drive.h5']
     with h5py.File(tmp_path / 'out/drive.h5') as file:
@@ -37,7 +37,7 @@ def test_npz(record, run, expected, tmp_path):
     assert len(list((tmp_path / 'out/drive/camera/image').iterdir())) == 5
 
 
-def test_images_without_stamps_go_by_their_log_time_and_none_is_lost(record, run, tmp_path):
+def test_the_log_time_replaces_a_missing_stamp_and_equal_stamps_are_numbered(record, run, tmp_path):
     def stamp(number, message, types):
         message.header.stamp.sec = message.header.stamp.nanosec = 0 if number < 2 else 7
         return message

@@ -1,4 +1,4 @@
-"""The bytes in a bag are those that a live node sends, but for the padding between fields."""
+"""The bytes in a bag are those of a live node, except the padding between fields."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_messages_are_the_same_bytes(frame, count, descriptor_size, descriptor_t
     for message, (topic, _, data) in zip(expected, contents(tmp_path / 'bag'), strict=True):
         live_data = serialize_message(message)
         assert len(live_data) == len(data), topic
-        # Where numbers are aligned, what a live node sends between them is whatever was in its memory.
+        # A live node does not set the padding between fields.
         kind = {PointCloud2: CLOUD, TimeReference: REFERENCE, String: STRING}[type(message)]
         assert typestore().serialize_cdr(typestore().deserialize_cdr(live_data, kind), kind).tobytes() == data, topic
         assert deserialize_message(data, type(message)) == message, topic

@@ -4,31 +4,31 @@ import time
 
 import pytest
 
-from superpoint_ros.bags.pipeline import ahead
+from superpoint_ros.bags.pipeline import prefetch
 
 
-def test_ahead_keeps_the_order_whichever_is_ready_first():
+def test_prefetch_keeps_the_order():
     def slow_when_even(number):
         time.sleep(0.01 * (number % 2 == 0))
         return number
 
-    assert list(ahead(slow_when_even, range(50), 4, 8)) == list(range(50))
+    assert list(prefetch(slow_when_even, range(50), 4, 8)) == list(range(50))
 
 
-def test_ahead_works_while_the_caller_is_busy_and_takes_no_more_than_it_may():
+def test_prefetch_takes_no_more_than_its_depth():
     taken = itertools.count()
-    results = ahead(lambda number: number, (next(taken) for _ in range(1000)), 2, 5)
+    results = prefetch(lambda number: number, (next(taken) for _ in range(1000)), 2, 5)
     assert next(results) == 0
-    assert next(taken) == 6  # the one given, and five ahead
+    assert next(taken) == 6  # one result and five items in work
 
 
-def test_ahead_runs_as_many_threads_as_it_may():
+def test_prefetch_runs_all_its_threads():
     together = threading.Barrier(3, timeout=10)
-    assert list(ahead(lambda _: together.wait() >= 0, range(6), 3, 6)) == [True] * 6
+    assert list(prefetch(lambda _: together.wait() >= 0, range(6), 3, 6)) == [True] * 6
 
 
 @pytest.mark.parametrize('where', ['items', 'function'])
-def test_an_error_comes_out_at_its_place(where):
+def test_an_error_is_raised_in_place_of_its_result(where):
     def items():
         yield from range(5)
         if where == 'items':
@@ -42,6 +42,6 @@ def test_an_error_comes_out_at_its_place(where):
 
     found = []
     with pytest.raises(RuntimeError, match='broken'):
-        found.extend(ahead(function, items(), 2, 1))
+        found.extend(prefetch(function, items(), 2, 1))
     assert found == list(range(len(found)))
     assert len(found) >= 4

@@ -24,7 +24,7 @@ def test_namespace(image, expected):
 
 
 @pytest.mark.parametrize('make', ['ros1', 'ros2', 'mcap'])
-def test_messages_come_by_time_and_within_bounds(make, record):
+def test_messages_are_ordered_by_time_and_within_bounds(make, record):
     path = getattr(record, make)('drive', 30)
     with open_bag(path) as reader:
         images = [c for c in reader.connections if c.topic == '/camera/image']
@@ -39,27 +39,27 @@ def test_image_topics_are_found_by_type(record):
     with open_bag(record.ros2('drive', 3, topics=('/left/image', '/right/image'))) as reader:
         assert image_topics(reader) == ['/left/image', '/right/image']
         assert image_topics(reader, ['/right/image']) == ['/right/image']
-        with pytest.raises(ValueError, match='no image topic /imu; image topics in it: /left/image, /right/image'):
+        with pytest.raises(ValueError, match='no image topic /imu; available: /left/image, /right/image'):
             image_topics(reader, ['/imu'])
 
 
-def test_depth_images_are_left_out_unless_named(record):
+def test_depth_images_are_skipped_unless_named(record):
     def depth(number, message, types):
         return image_message(types, np.ones((64, 96), np.uint16), START, '16UC1')
 
     with open_bag(record.ros2('drive', 3, topics=('/depth/image',), change=depth)) as reader:
-        with pytest.raises(ValueError, match=r'no topic of .* with pictures; found: /depth/image'):
+        with pytest.raises(ValueError, match='no image topics other than depth images; found: /depth/image'):
             image_topics(reader)
         assert image_topics(reader, ['/depth/image']) == ['/depth/image']
 
 
-def test_the_compressed_twin_of_a_raw_topic_is_left_out(record):
+def test_a_compressed_topic_is_skipped_if_the_raw_one_exists(record):
     topics = ('/camera/image', '/camera/image/compressed', '/other/image/compressed')
     with open_bag(record.ros2('drive', 1, topics=topics)) as reader:
         assert image_topics(reader) == ['/camera/image', '/other/image/compressed']
 
 
-def test_what_is_not_there_and_what_is_damaged(record, tmp_path):
+def test_missing_and_damaged_bags(record, tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing: no such bag'), open_bag(tmp_path / 'nothing'):
         pass
     path = record.ros1('drive', 10)
@@ -68,7 +68,7 @@ def test_what_is_not_there_and_what_is_damaged(record, tmp_path):
         pass
 
 
-def test_a_hole_is_met_when_its_messages_are_read(record):
+def test_a_hole_is_noticed_when_its_messages_are_read(record):
     path = record.mcap('drive', 40)
     whole, data = contents(path), bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)

@@ -1,4 +1,4 @@
-"""Runs that are killed, and go on."""
+"""Runs that are killed and resumed."""
 
 import json
 import os
@@ -25,12 +25,12 @@ def short_segments(monkeypatch):
 
 
 def start_slowly(bag, out, model, **options):
-    """Run the tool in a process of its own, at some 100 frames a second."""
+    """Run the command in its own process, at about 100 images a second."""
     program = f"""
         import time
         from pathlib import Path
         from superpoint_ros.bags import job
-        from superpoint_ros.bags.command import process_bags
+        from superpoint_ros.commands.bag import bag
         from superpoint_ros.extractor import Extractor
         from superpoint_ros.runtimes import RuntimeConfig
 
@@ -41,7 +41,7 @@ def start_slowly(bag, out, model, **options):
         Extractor.batch = slow
         job.SEGMENT_FRAMES = 8
         runtime = RuntimeConfig(backend='openvino', threads=1)
-        process_bags([Path({str(bag)!r})], Path({str(out)!r}), model={str(model)!r}, runtime=runtime, **{options!r})
+        bag([Path({str(bag)!r})], output=Path({str(out)!r}), model={str(model)!r}, runtime=runtime, **{options!r})
     """
     return subprocess.Popen([sys.executable, '-c', textwrap.dedent(program)])
 
@@ -50,14 +50,14 @@ def kill_when(process, reached):
     deadline = time.monotonic() + 60
     while not reached() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-    assert process.poll() is None, 'it was done before it could be killed'
+    assert process.poll() is None, 'the run ended before it could be killed'
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The number of images that went through an extractor, in a list."""
+    """A list of the images that went through an extractor."""
     seen, extract = [], Extractor.batch
 
     def batch(self, images):
@@ -68,8 +68,8 @@ def counted(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize('parts', [0, 1, 5])
-def test_a_killed_run_goes_on_where_it_stopped(parts, record, run, tiny_model, tmp_path, short_segments, counted):
+@pytest.mark.parametrize('segments', [0, 1, 5])
+def test_a_killed_run_is_resumed_where_it_stopped(segments, record, run, tiny_model, tmp_path, short_segments, counted):
     bag = record.ros1('drive', FRAMES)
     options = {'match': True, 'track': True, 'copy': True}
     assert run(bag, **options)
@@ -78,12 +78,12 @@ def test_a_killed_run_goes_on_where_it_stopped(parts, record, run, tiny_model, t
     counted.clear()
 
     scratch = tmp_path / 'out/drive.partial'
-    done = lambda: len([path for path in scratch.glob('parts/*') if '.' not in path.name])  # noqa: E731
-    begun = lambda: (scratch / 'job.json').exists() and done() >= parts  # noqa: E731
+    done = lambda: len(list(scratch.glob('segment-??????')))  # noqa: E731
+    begun = lambda: (scratch / 'job.json').exists() and done() >= segments  # noqa: E731
     kill_when(start_slowly(bag, tmp_path / 'out', tiny_model, **options), begun)
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['drive.partial']
     before = done()
-    assert before >= parts
+    assert before >= segments
 
     assert run(bag, resume=True, **options)
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['drive']
@@ -92,12 +92,12 @@ def test_a_killed_run_goes_on_where_it_stopped(parts, record, run, tiny_model, t
     assert len(counted) >= FRAMES - (before + 1) * 9
 
 
-def test_what_a_run_left_is_not_mixed_with_another(record, run, tiny_model, tmp_path, short_segments, capfd):
+def test_a_run_does_not_continue_another_one(record, run, tiny_model, tmp_path, short_segments, capfd):
     bag = record.ros1('drive', FRAMES)
     scratch = tmp_path / 'out/drive.partial'
-    kill_when(start_slowly(bag, tmp_path / 'out', tiny_model), lambda: any(scratch.glob('parts/*')))
+    kill_when(start_slowly(bag, tmp_path / 'out', tiny_model), lambda: any(scratch.glob('segment-*')))
     assert not run(bag)
-    assert '--resume goes on with it' in capfd.readouterr().err
+    assert 'continue it with --resume' in capfd.readouterr().err
     assert not run(bag, resume=True, decode=DecodeConfig(max_keypoints=5))
     assert 'another options' in capfd.readouterr().err
     os.utime(bag, (0, 0))
@@ -106,7 +106,7 @@ def test_what_a_run_left_is_not_mixed_with_another(record, run, tiny_model, tmp_
     assert scratch.exists()
 
 
-def test_a_damaged_bag_is_resumed_too(record, run, tmp_path, short_segments, counted, capfd):
+def test_a_run_on_a_damaged_bag_is_resumed(record, run, tmp_path, short_segments, counted, capfd):
     bag = record.mcap('drive', FRAMES)
     data = bytearray(bag.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
@@ -115,7 +115,7 @@ def test_a_damaged_bag_is_resumed_too(record, run, tmp_path, short_segments, cou
     expected = contents(tmp_path / 'out/drive')
     (tmp_path / 'out/drive').rename(tmp_path / 'uninterrupted')
     counted.clear()
-    # As if it had been killed before a late part: take the part away, and what was assembled.
+    # Fail before a late segment.
     unhurt = Extractor.batch
 
     def fail_late(self, images):
@@ -126,14 +126,14 @@ def test_a_damaged_bag_is_resumed_too(record, run, tmp_path, short_segments, cou
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Extractor, 'batch', fail_late)
         assert not run(bag, copy=True)
-    assert 'no space left on the disk; what is done so far is in' in capfd.readouterr().err
+    assert 'no space left on the disk; finished segments are in' in capfd.readouterr().err
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['drive.partial']
     assert not run(bag, copy=True, resume=True)
     assert 'drive.mcap' in capfd.readouterr().err
     assert contents(tmp_path / 'out/drive') == expected
 
 
-def test_the_job_is_written_down(record, run, tiny_model, tmp_path, short_segments):
+def test_the_job_file(record, run, tiny_model, tmp_path, short_segments):
     bag = record.ros1('drive', FRAMES)
     record_file = tmp_path / 'out/drive.partial/job.json'
     kill_when(start_slowly(bag, tmp_path / 'out', tiny_model), record_file.exists)

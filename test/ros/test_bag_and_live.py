@@ -18,7 +18,7 @@ from rosbags.rosbag2 import Reader, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image, PointCloud2, TimeReference
 
-from superpoint_ros.bags.command import process_bags
+from superpoint_ros.commands.bag import bag
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.runtimes import RuntimeConfig
@@ -109,9 +109,9 @@ def play(context, images, expected):
 
 def test_a_bag_and_a_live_run_give_the_same_messages(context, tmp_path):
     write_images(tmp_path / 'drive')
-    all_good = process_bags(
+    all_good = bag(
         [tmp_path / 'drive'],
-        tmp_path / 'out',
+        output=tmp_path / 'out',
         model=MODEL,
         match=True,
         track=True,

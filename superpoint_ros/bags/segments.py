@@ -1,4 +1,4 @@
-"""What came of the segments of a job: small bags that are whole from the moment they are there."""
+"""Results of the segments of a job: a small bag of features for each, which appears when it is complete."""
 
 from __future__ import annotations
 
@@ -21,46 +21,44 @@ from superpoint_ros.features import Features
 
 
 @dataclass(frozen=True)
-class Part:
-    """What came of a segment.
+class Summary:
+    """Summary of the results of a segment.
 
     Args:
-        segment: its number.
-        frames: how many images gave features.
-        bad: of each image message that could not be used, one sentence with its topic and time.
+        frames: number of images with features.
+        errors: a sentence for each bad image message, with its topic and time.
     """
 
-    segment: int
     frames: int
-    bad: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
-def read_part(job: Job, segment: int) -> Part:
-    """What came of a segment that is done."""
-    facts = json.loads((job.part(segment) / 'part.json').read_text())
-    return Part(segment, facts['frames'], tuple(facts['bad']))
+def read_summary(job: Job, index: int) -> Summary:
+    """The summary of a segment with results."""
+    facts = json.loads((job.segment(index) / 'summary.json').read_text())
+    return Summary(facts['frames'], tuple(facts['errors']))
 
 
 @contextmanager
-def part_writer(job: Job, segment: int) -> Iterator[tuple[BagWriter, list[str]]]:
-    """Write a part: the bag, and a list for what is wrong with images. The part is there when the block ends well."""
-    target = job.part(segment)
+def segment_writer(job: Job, index: int) -> Iterator[tuple[BagWriter, list[str]]]:
+    """Write the results of a segment: a bag of features, and a list of errors. They appear when the block ends well."""
+    target = job.segment(index)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'{segment:06d}.', dir=target.parent))
-    bad: list[str] = []
+    scratch = Path(tempfile.mkdtemp(prefix=f'{target.name}.', dir=target.parent))
+    errors: list[str] = []
     with bag_writer(scratch / 'bag') as writer:
-        yield writer, bad
-    (scratch / 'part.json').write_text(json.dumps({'frames': writer.clouds, 'bad': bad}))
+        yield writer, errors
+    (scratch / 'summary.json').write_text(json.dumps({'frames': writer.clouds, 'errors': errors}))
     try:
         scratch.replace(target)
     except OSError:
         if not target.exists():
             raise
-        shutil.rmtree(scratch)  # a worker that was thought dead has done the same work
+        shutil.rmtree(scratch)  # a worker that was believed dead has written the same results
 
 
 class Message(NamedTuple):
-    """A message of a part."""
+    """A message of the results."""
 
     stamp: int
     topic: str
@@ -68,30 +66,30 @@ class Message(NamedTuple):
     data: bytes
 
 
-def part_messages(job: Job, segment: int) -> Iterator[Message]:
-    """The messages of a part by log time."""
-    with open_bag(job.part(segment) / 'bag') as reader:
+def segment_messages(job: Job, index: int) -> Iterator[Message]:
+    """The messages of a segment's results in order of log time."""
+    with open_bag(job.segment(index) / 'bag') as reader:
         for connection, stamp, data in messages(reader, reader.connections):
             yield Message(stamp, connection.topic, connection.msgtype, data)
 
 
 def features_of(message: Message, info: str) -> tuple[Features, Any]:
-    """The features in a message of a part, of which features/info says this, and its header."""
+    """The features in a message, and its header; `info` is the text of features/info."""
     cloud: Any = typestore().deserialize_cdr(message.data, message.msgtype)
     return clouds.decode_features(cloud.data, cloud.width, cloud.point_step, cloud.fields, info), cloud.header
 
 
 def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
-    """The features of all images, each with a name of its own: <topic>/<stamp of the header in ns>.
+    """The features of all images, each with a unique name: <topic>/<stamp of the header in ns>.
 
-    The topic is without the first slash. An image without a stamp goes by its log time, and if several have one stamp,
-    those after the first get -1, -2, … behind it.
+    The topic is without its first slash. The log time replaces a stamp of 0. Images with the same stamp get -1, -2, …
+    after the first one.
     """
     topics = {f'{namespace(topic)}/features': topic.strip('/') for topic in job.topics}
     infos: dict[str, str] = {}
     seen: Counter[str] = Counter()
-    for segment in finished:
-        for message in part_messages(job, segment):
+    for index in finished:
+        for message in segment_messages(job, index):
             if message.msgtype == STRING:
                 infos[message.topic.removesuffix('/info')] = string_of(message.data)
                 continue
@@ -103,7 +101,7 @@ def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
 
 
 class Finished:
-    """The segments of a job that are done; iterating waits for each in its order."""
+    """The finished segments of a job. Iterating yields all segments in order and waits for those that are missing."""
 
     def __init__(self, job: Job) -> None:
         self._missing = set(job.missing())
@@ -111,28 +109,34 @@ class Finished:
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
-    def add(self, segment: int) -> None:
-        """One more is done."""
+    def add(self, index: int) -> None:
+        """Add a segment.
+
+        Raises:
+            BaseException: the error of `fail`: no more segments are wanted.
+        """
         with self._changed:
-            self._missing.discard(segment)
+            if self._error:
+                raise self._error
+            self._missing.discard(index)
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """No more will come; who waits gets this error."""
+        """End the job: raise this error where segments are added or awaited."""
         with self._changed:
-            self._error = error
+            self._error = self._error or error
             self._changed.notify_all()
 
     @property
     def failed(self) -> bool:
-        """Whether no more will come."""
+        """Whether the job ended early."""
         return self._error is not None
 
     def __iter__(self) -> Iterator[int]:
-        for segment in range(self._count):
+        for index in range(self._count):
             with self._changed:
-                while segment in self._missing:
+                while index in self._missing:
                     if self._error:
                         raise self._error
                     self._changed.wait()
-            yield segment
+            yield index

@@ -1,4 +1,4 @@
-"""Bags through the whole tool, with a tiny network."""
+"""`superpoint bag` from end to end, with a tiny network."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def extractor(tiny_model):
 
 
 def check_features(bag, extractor, numbers, topic='/camera/features'):
-    """That a bag has the features of these pictures, with their stamps."""
+    """Assert that a bag has the features of these pictures, with their stamps."""
     found = decoded(bag, topic)
     assert [stamp for stamp, _ in found] == [START + number * PERIOD + DELAY for number in numbers]
     for number, (_, cloud) in zip(numbers, found, strict=True):
@@ -78,7 +78,7 @@ def test_topics_and_their_quality_of_service(to, record, run, tmp_path):
     assert found['/camera/features'][2].durability.name == 'VOLATILE'
 
 
-def test_another_reader_of_mcap_reads_it(record, run, tmp_path):
+def test_the_mcap_library_reads_the_output(record, run, tmp_path):
     assert run(record.ros1('drive', 5), copy=True)
     with (tmp_path / 'out/drive/drive.mcap').open('rb') as file:
         reader = make_reader(file)
@@ -90,19 +90,19 @@ def test_another_reader_of_mcap_reads_it(record, run, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['sqlite3', 'mcap'])
-def test_copied_messages_are_the_same_bytes(kind, record, run, tmp_path):
+def test_copied_messages_have_the_same_bytes(kind, record, run, tmp_path):
     bag = record.ros2('drive', 10, kind)
     assert run(bag, copy=True)
     originals = contents(bag)
     found = contents(tmp_path / 'out/drive')
     assert [message for message in found if message[0] in ('/camera/image', '/imu')] == originals
     assert len(found) == len(originals) + 10 + 1
-    # An image comes before what was found in it, although both have one log time.
+    # An image comes before its features, although both have the same log time.
     topics = [topic for topic, _, _ in found]
     assert topics.index('/camera/image') < topics.index('/camera/features')
 
 
-def test_messages_of_ros_1_are_copied_as_ros_2_has_them(record, run, tmp_path):
+def test_copied_messages_of_ros_1_become_messages_of_ros_2(record, run, tmp_path):
     assert run(record.ros1('drive', 4), copy=True)
     images = decoded(tmp_path / 'out/drive', '/camera/image')
     for number, (stamp, image) in enumerate(images):
@@ -134,7 +134,7 @@ def test_topics_that_would_collide_are_refused(record, run, capfd):
 
 
 def test_compressed_images(record, run, extractor, tmp_path):
-    """PNG keeps every pixel; so the features are those of the raw images."""
+    """PNG is lossless, so the features are those of the raw images."""
     path = tmp_path / 'drive'
     types, kind = typestore(), 'sensor_msgs/msg/CompressedImage'
 
@@ -152,7 +152,7 @@ def test_compressed_images(record, run, extractor, tmp_path):
 
 
 def bad(number, message, types):
-    """Every third image is broken, in one way or another."""
+    """Breaks every third image, each in another way."""
     if number % 3:
         return message
     if number == 0:
@@ -169,7 +169,7 @@ def bad(number, message, types):
 
 
 @pytest.mark.parametrize('batch', [0, 1, 3])
-def test_bad_images_are_told_and_the_others_go_on(batch, record, run, extractor, tmp_path, capfd):
+def test_bad_images_are_reported_and_do_not_affect_others(batch, record, run, extractor, tmp_path, capfd):
     assert not run(record.ros2('drive', 14, change=bad), batch=batch)
     check_features(tmp_path / 'out/drive', extractor, [number for number in range(14) if number % 3])
     told = capfd.readouterr().err
@@ -178,7 +178,7 @@ def test_bad_images_are_told_and_the_others_go_on(batch, record, run, extractor,
     assert told.count('/camera/image at 17000000') == 5
 
 
-def test_what_is_readable_of_a_damaged_bag_is_processed_and_the_others_too(
+def test_damaged_bags_give_what_is_readable_and_do_not_affect_others(
     record, run, extractor, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.setattr(job, 'SEGMENT_FRAMES', 8)
@@ -203,8 +203,8 @@ def test_what_is_readable_of_a_damaged_bag_is_processed_and_the_others_too(
         assert what in told
 
 
-def test_damage_in_what_is_only_copied(record, run, extractor, tmp_path, capfd):
-    """The images of a bag are sound; among the rest is a chunk that is not."""
+def test_damage_between_copied_messages(record, run, extractor, tmp_path, capfd):
+    """The images of a bag are sound, but a chunk of other messages is not."""
     bag = record.mcap('drive', 200, chunk=2_000)
     data = bytearray(bag.read_bytes())
     at = next(at for at in range(len(data) // 2, len(data)) if data[at : at + 4] == b'\x28\xb5\x2f\xfd')
@@ -215,7 +215,7 @@ def test_damage_in_what_is_only_copied(record, run, extractor, tmp_path, capfd):
     assert 'checksum' in (told := capfd.readouterr().err) or 'cannot be decompressed' in told
 
 
-def test_images_of_another_size_are_announced(record, run, tmp_path):
+def test_a_change_of_the_image_size_is_announced(record, run, tmp_path):
     def larger_later(number, message, types):
         return message if number < 3 else image_message(types, picture(number, 128, 96), START + number * PERIOD)
 
@@ -229,19 +229,19 @@ def test_images_of_another_size_are_announced(record, run, tmp_path):
     assert ages[3].max() == 1
 
 
-def test_what_is_there_is_not_overwritten(record, run, tmp_path, capfd):
+def test_an_existing_output_is_not_overwritten(record, run, tmp_path, capfd):
     bag = record.ros1('drive', 3)
     assert run(bag)
     before = contents(tmp_path / 'out/drive')
     assert not run(bag, decode=DecodeConfig(max_keypoints=5))
-    assert 'is there already' in capfd.readouterr().err
+    assert 'exists: skip it with --resume' in capfd.readouterr().err
     assert contents(tmp_path / 'out/drive') == before
     assert run(bag, resume=True)
     assert 'done before' in capfd.readouterr().err
 
 
-def test_two_bags_of_one_name_are_refused(record, run):
-    with pytest.raises(ValueError, match='would both be written to drive'):
+def test_two_bags_with_the_same_name_are_refused(record, run):
+    with pytest.raises(ValueError, match='have the same name drive'):
         run(record.ros1('drive', 1), record.ros2('drive', 1))
 
 
@@ -255,12 +255,12 @@ def test_two_bags_of_one_name_are_refused(record, run):
         ('x.db3', 'x'),
     ],
 )
-def test_the_output_is_called_as_the_bag(source, name):
+def test_the_output_has_the_name_of_the_bag(source, name):
     assert job.names([Path(source)]) == [name]
 
 
-def test_images_that_a_mistaken_index_hides_are_missed(record, run, capfd, monkeypatch):
-    """The index of an mcap file says later times for its first chunk than the messages in it have."""
+def test_images_that_a_wrong_index_hides_are_reported(record, run, capfd, monkeypatch):
+    """The index of an mcap file has later times for its first chunk than the messages in it."""
     monkeypatch.setattr(job, 'SEGMENT_FRAMES', 8)
     path = record.mcap('drive', 40, 'NONE', imu=False)
     data = bytearray(path.read_bytes())
@@ -268,28 +268,28 @@ def test_images_that_a_mistaken_index_hides_are_missed(record, run, capfd, monke
     data[last : last + 8] = (START + 30 * PERIOD).to_bytes(8, 'little')
     path.write_bytes(data)
     assert not run(path)
-    assert re.search('the bag says that it has 40 images; 3[0-9] were found', capfd.readouterr().err)
+    assert re.search('the bag claims to have 40 images; 3[0-9] were found', capfd.readouterr().err)
 
 
 @pytest.mark.parametrize('option', ['match', 'track', 'copy'])
-def test_messages_do_not_go_into_hdf5(option, record, run):
-    with pytest.raises(ValueError, match='do not go with --to hdf5'):
+def test_hdf5_cannot_hold_messages(option, record, run):
+    with pytest.raises(ValueError, match='need a bag as output'):
         run(record.ros1('drive', 1), to='hdf5', **{option: True})
 
 
 def test_a_bag_without_images(record, run, capfd, tmp_path):
     assert not run(record.ros2('drive', 3, topics=()))
-    assert 'no topic of sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage' in capfd.readouterr().err
+    assert 'no image topics other than depth images; found: none' in capfd.readouterr().err
     assert list((tmp_path / 'out').iterdir()) == []
 
 
-def test_something_that_is_no_bag(run, capfd, tmp_path):
+def test_a_file_that_is_not_a_bag(run, capfd, tmp_path):
     (tmp_path / 'notes.mcap').write_text('not a bag at all')
     assert not run(tmp_path / 'notes.mcap')
     assert 'notes.mcap: not a bag; expected' in capfd.readouterr().err
     assert list((tmp_path / 'out').iterdir()) == []
 
 
-def test_a_bag_in_which_nothing_was_published(record, run, tmp_path):
+def test_a_bag_with_an_image_topic_but_no_messages(record, run, tmp_path):
     assert run(record.ros2('drive', 0))
     assert contents(tmp_path / 'out/drive') == []

@@ -1,0 +1,103 @@
+"""Merges the results of segments into one bag, with matches, tracks and the original messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from heapq import merge
+from operator import itemgetter
+from pathlib import Path
+
+from rosbags.convert.converter import create_connections_converters
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+
+from superpoint_ros import clouds
+from superpoint_ros.bags.job import Job, Output
+from superpoint_ros.bags.read import messages, namespace
+from superpoint_ros.bags.segments import Message, features_of, segment_messages
+from superpoint_ros.bags.write import CLOUD, BagWriter, bag_writer, string_of
+from superpoint_ros.stream_tracker import Frame, StreamTracker
+
+OUR_TOPICS = ('features', 'features/info', 'matches', 'matches/first', 'tracks')
+"""Names of the topics that are written beside an image topic."""
+
+
+def write_bag(job: Job, finished: Iterable[int], target: Path, output: Output, reader: AnyReader) -> list[str]:
+    """Write the output bag, segment by segment as `finished` yields them.
+
+    Returns:
+        A sentence for each thing that could not be copied or tracked.
+
+    Raises:
+        DamagedBagError: the original messages cannot be copied to their end.
+    """
+    with bag_writer(target, output.format) as writer:
+        copied, skipped = _copied(job, reader)
+        connections, convert = create_connections_converters(copied, None, reader, writer.writer)
+        results = _Results(writer, output)
+
+        def originals(index: int) -> Iterator[tuple[int, Callable[[], None]]]:
+            for connection, stamp, data in messages(reader, copied, *job.bounds[index : index + 2]):
+                target, converted = connections[connection.id, connection.owner], convert[connection.msgtype](data)
+                yield stamp, partial(writer.writer.write, target, stamp, converted)
+
+        def ours(index: int) -> Iterator[tuple[int, Callable[[], None]]]:
+            for message in segment_messages(job, index):
+                yield message.stamp, partial(results.write, message)
+
+        for index in finished:
+            # If log times are equal, the original comes first: the image before its features.
+            for _, write in merge(originals(index), ours(index), key=itemgetter(0)):
+                write()
+    return skipped + results.problems()
+
+
+class _Results:
+    """Writes the messages of segments, and the matches and tracks of their features."""
+
+    def __init__(self, writer: BagWriter, output: Output) -> None:
+        self._writer = writer
+        self._output = output
+        self._infos: dict[str, bytes] = {}
+        self._trackers: dict[str, StreamTracker] = {}
+
+    def write(self, message: Message) -> None:
+        camera = message.topic.removesuffix('/info').removesuffix('/features')
+        if message.msgtype == CLOUD:
+            self._writer.raw(message.topic, message.msgtype, message.stamp, message.data)
+            if self._output.match or self._output.track:
+                self._track(camera, message)
+        elif self._infos.get(camera) != message.data:  # each segment repeats it
+            self._writer.raw(message.topic, message.msgtype, message.stamp, message.data)
+            self._infos[camera] = message.data
+
+    def _track(self, camera: str, message: Message) -> None:
+        output = self._output
+        tracker = self._trackers.setdefault(camera, StreamTracker(output.match_config, output.tracker_config))
+        features, header = features_of(message, string_of(self._infos[camera]))
+        step = tracker.update(Frame(header, features))
+        if step and output.track:
+            self._writer.cloud(f'{camera}/tracks', message.stamp, clouds.encode_tracks(step.tracks), header)
+        if step and step.matched and output.match:
+            first, matches = step.matched
+            self._writer.reference(f'{camera}/matches/first', message.stamp, header, first.header)
+            cloud = clouds.encode_matches(first.features, features, matches)
+            self._writer.cloud(f'{camera}/matches', message.stamp, cloud, header)
+
+    def problems(self) -> list[str]:
+        """What could not be tracked."""
+        return [
+            f'{camera}/features: {tracker.stream.late} images are not tracked: their stamps are not later than the last'
+            for camera, tracker in self._trackers.items()
+            if tracker.stream.late
+        ]
+
+
+def _copied(job: Job, reader: AnyReader) -> tuple[list[Connection], list[str]]:
+    """The connections to copy, and a sentence for each that cannot be copied."""
+    ours = {f'{namespace(topic)}/{name}' for topic in job.topics for name in OUR_TOPICS}
+    wanted = [c for c in reader.connections if job.copy and c.topic not in ours]
+    known = [c for c in wanted if c.msgtype in reader.typestore.fielddefs]
+    unknown = [c for c in wanted if c not in known]
+    return known, [f'{c.topic} is not copied: the bag has no definition of {c.msgtype}' for c in unknown]
