@@ -90,6 +90,7 @@ class Extractor:
         own, runtime, decoding = split(options, ExtractorConfig, RuntimeConfig, DecodeConfig)
         self.config = ExtractorConfig(**own)
         self.decode_config = DecodeConfig(**decoding)
+        """Which keypoints are taken; may be replaced between calls."""
         self.model = models.resolve(model)
         self.runtime = runtimes.load(self.model, RuntimeConfig(**runtime), watch)
 
@@ -138,16 +139,6 @@ class Extractor:
             except Exception as error:  # noqa: BLE001 - whatever a back end raises concerns this group only
                 results |= dict.fromkeys(group.keys() - results.keys(), error)
         return [results[index] for index in range(len(images))]
-
-    def configure(self, **options: Any) -> None:
-        """Change options of DecodeConfig; the next call uses them.
-
-        Raises:
-            TypeError: an option is not of DecodeConfig.
-            ValueError: a value is out of range; nothing is changed.
-        """
-        (changed,) = split(options, DecodeConfig)
-        self.decode_config = dataclasses.replace(self.decode_config, **changed)
 
 
 def prepare(image: Image, resize: int, mask: Image | None = None) -> Prepared:

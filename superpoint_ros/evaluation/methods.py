@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 
@@ -73,7 +73,8 @@ def _model(model: str, config: ModelsConfig) -> Method:
 
     def at(setting: Setting) -> Extract:
         def extract(image: Image) -> Features:
-            extractor.configure(
+            extractor.decode_config = replace(
+                extractor.decode_config,
                 threshold=setting.threshold,
                 max_keypoints=setting.candidates,
                 nms_radius=setting.nms_radius,
