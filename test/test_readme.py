@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros import clouds
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
@@ -43,10 +41,3 @@ def test_the_example_for_images_runs(tmp_path, monkeypatch):
     moved = names['points1'] - names['points0']
     assert len(moved) > 20
     assert np.median(moved, axis=0) == pytest.approx([-5, 0], abs=0.5)
-
-
-def test_the_example_for_messages_has_our_layout():
-    names = {'np': np}
-    exec(code('python')[1].splitlines()[0], names)
-    assert names['POINT'] == clouds.feature_dtype(256)
-    assert clouds.feature_dtype(256).fields['descriptor'][1] == 12, 'which the example in C++ adds'
