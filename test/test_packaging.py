@@ -55,10 +55,17 @@ def wheel(source, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def prefix(wheel, tmp_path_factory):
+def own_package(tmp_path_factory):
+    return installed_package(tmp_path_factory.mktemp('elsewhere'))
+
+
+@pytest.fixture(scope='module')
+def prefix(own_package, wheel, tmp_path_factory):
     """Where `pip install` has put the package: as a virtual environment, but without one of its own to wait for."""
     folder = tmp_path_factory.mktemp('prefix')
-    run('pip', 'install', '-q', '--no-deps', '--no-index', '--no-warn-script-location', '--prefix', folder, wheel)
+    # Without --ignore-installed, pip uninstalls the package from the environment that runs the tests.
+    options = ['-q', '--ignore-installed', '--no-deps', '--no-index', '--no-warn-script-location']
+    run('pip', 'install', *options, '--prefix', folder, wheel)
     return folder
 
 
@@ -137,6 +144,22 @@ def test_files_are_found_in_the_source_tree(name):
         [sys.executable, '-c', program], env=environment(ROOT, ROOT), check=True, capture_output=True, text=True
     )
     assert Path(found.stdout.strip()) == ROOT / name
+
+
+def test_the_environment_of_the_tests_keeps_its_package(own_package, prefix, tmp_path):
+    assert (prefix / 'lib').is_dir()
+    assert installed_package(tmp_path) == own_package
+
+
+def installed_package(elsewhere):
+    """The package's files and metadata in the environment that runs the tests."""
+    program = """
+import importlib.metadata, superpoint_ros
+print(superpoint_ros.__file__, importlib.metadata.distribution('superpoint_ros').locate_file(''))
+"""
+    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    command = [sys.executable, '-c', program]
+    return subprocess.run(command, env=env, cwd=elsewhere, check=True, capture_output=True, text=True).stdout
 
 
 def test_pip_puts_files_and_executables_where_they_are_found(prefix, tmp_path):
