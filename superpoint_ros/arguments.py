@@ -7,6 +7,7 @@ import difflib
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import docstring_parser
@@ -59,11 +60,11 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
         elif parameter.default is not parameter.empty:
             _add(parser, f'--{name}', hint, parameter.default, description)
         elif parameter.kind is parameter.KEYWORD_ONLY:
-            parser.add_argument(f'--{name}', type=hint, required=True, help=description)
+            parser.add_argument(f'--{name}', type=_type(hint), required=True, help=description)
         elif typing.get_origin(hint) is Sequence:
-            parser.add_argument(name, nargs='+', type=typing.get_args(hint)[0], help=description)
+            parser.add_argument(name, nargs='+', type=_type(typing.get_args(hint)[0]), help=description)
         else:
-            parser.add_argument(name, type=hint, help=description)
+            parser.add_argument(name, type=_type(hint), help=description)
     return parser
 
 
@@ -85,14 +86,23 @@ def _add(
     if hint is bool and default is False:
         details['action'] = 'store_true'
     elif typing.get_origin(hint) in (Sequence, tuple):
-        details |= {'nargs': '*', 'type': typing.get_args(hint)[0], 'default': list(default)}
+        details |= {'nargs': '*', 'type': _type(typing.get_args(hint)[0]), 'default': list(default)}
     elif choices or typing.get_origin(hint) is Literal:
         details |= {'choices': list(choices or typing.get_args(hint))}
     elif (implied := IMPLIED.get(option[2:])) is not None:
         details |= {'nargs': '?', 'const': implied}
     else:
-        details['type'] = hint
+        details['type'] = _type(hint)
     parser.add_argument(option, **details)
+
+
+def _type(hint: Any) -> Any:
+    # jsonargparse would parse a word for a Path as YAML, which a name that is not UTF-8 is not.
+    return _path if hint in (Path, Path | None) else hint
+
+
+def _path(word: str) -> Path:
+    return Path(word)
 
 
 def _value(hint: Any, name: str, values: dict[str, Any]) -> Any:

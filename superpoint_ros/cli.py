@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     if isinstance(result, str):
-        print(result)
+        print(result.encode(errors='backslashreplace').decode())  # names of files need not be UTF-8
     return int(result is False)
 
 

@@ -45,7 +45,8 @@ def match(
     Raises:
         ValueError: a file does not exist or is not an image, or the output does not have the suffix of one.
     """
-    if not cv2.haveImageWriter(str(output)):
+    # OpenCV crashes on a name that is not UTF-8, so it gets the suffix alone.
+    if not output.suffix.isascii() or not cv2.haveImageWriter(f'picture{output.suffix}'):
         raise ValueError(f'{output}: expected a picture to write, such as matches.png')
     extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
     images = image_files.read(image0), image_files.read(image1)

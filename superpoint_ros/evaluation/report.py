@@ -114,9 +114,10 @@ def write(folder: Path, name: str, markdown: str, data: Mapping[str, Any]) -> No
         data: everything that was measured, and how.
     """
     with written_whole(folder / f'{name}.md') as path:
-        path.write_text(markdown, encoding='utf-8')
+        path.write_text(markdown, encoding='utf-8', errors='backslashreplace')
     with written_whole(folder / f'{name}.json') as path:
-        path.write_text(json.dumps(_finite(data), indent=1, ensure_ascii=False), encoding='utf-8')
+        text = json.dumps(_finite(data), indent=1, ensure_ascii=False)
+        path.write_text(text, encoding='utf-8', errors='backslashreplace')  # names of files need not be UTF-8
 
 
 def _finite(value: Any) -> Any:

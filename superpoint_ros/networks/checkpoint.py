@@ -49,7 +49,8 @@ def load(path: Path | str) -> Network:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a complete .safetensors file of an extractor, or its tensors do not fit its configuration.
+        ValueError: not a complete .safetensors file of an extractor, its tensors do not fit its configuration, or some
+            weights are NaN or infinite.
     """
     return _load(Path(path), EXTRACTORS)
 
@@ -91,7 +92,9 @@ def _load(path: Path, networks: Networks) -> Any:
             network = network_class(config)
         expected = shapes_of(network.state_dict())
         check_shapes(path, expected, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        network.load_state_dict({name: file.get_tensor(name) for name in expected}, assign=True)
+        state = {name: file.get_tensor(name) for name in expected}
+    check_finite(path, state)
+    network.load_state_dict(state, assign=True)
     return network.float().eval()
 
 
@@ -117,6 +120,17 @@ def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
         if expected.get(name) != found.get(name):
             shape, other = (shapes.get(name, 'no such tensor') for shapes in (expected, found))
             raise ValueError(f'{path}: tensor {name}: expected {shape}, found {other}')
+
+
+def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Check that all weights are finite numbers.
+
+    Raises:
+        ValueError: some are NaN or infinite; the message names the first tensor.
+    """
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f'{path}: tensor {name} has values that are NaN or infinite')
 
 
 def fold(network: Network) -> Network:

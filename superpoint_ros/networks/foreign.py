@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from superpoint_ros.networks.checkpoint import Network, check_shapes, load, shapes_of
+from superpoint_ros.networks.checkpoint import Network, check_finite, check_shapes, load, shapes_of
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 
 State = dict[str, Tensor]
@@ -76,7 +76,8 @@ def _read_state(path: Path) -> State:
     except BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'{path}: not a checkpoint that torch can read without running code ({reason})') from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    if not tensors or not all(isinstance(name, str) for name in state):
         raise ValueError(f'{path}: expected a state dictionary of tensors, found {_some(state)}')
     return state
 
@@ -140,5 +141,6 @@ def _network(path: Path, state: State, after_relu: bool) -> SuperPoint:
             found[name] = expected[name]
     check_shapes(path, expected, found)
     state = {name: state.get(name, torch.zeros((), dtype=torch.int64)) for name in expected}
+    check_finite(path, state)
     network.load_state_dict(state, assign=True)
     return network.float().eval()

@@ -48,6 +48,7 @@ def read(path: Path) -> Graph:
         if not isinstance(channels, int) or channels != (expected[name] or channels):
             wanted = expected[name] or 'channels'
             raise ValueError(f'{path}: output {name}: expected float32 (batch, {wanted}, rows, columns), found {shape}')
+    _check_cells(path, graph)
     return graph
 
 
@@ -74,15 +75,39 @@ def read_matcher(path: Path) -> tuple[Graph, LightGlueConfig]:
     return graph, config
 
 
+def _check_cells(path: Path, graph: Graph) -> None:
+    """Check that the outputs have one cell for each 8×8 pixels, where the shapes tell."""
+    fixed = Graph()
+    fixed.CopyFrom(graph)
+    del fixed.graph.value_info[:]
+    dims = [*fixed.graph.input[0].type.tensor_type.shape.dim]
+    for dim, value in zip(dims, (1, 1, 8 * 6, 8 * 10), strict=True):
+        dim.dim_value = value
+    for output in fixed.graph.output:
+        output.type.tensor_type.ClearField('shape')
+    for output in onnx.shape_inference.infer_shapes(fixed).graph.output:
+        rows, columns = [*_shape(output), None, None, None, None][2:4]
+        if (rows, columns) not in ((6, 10), (None, None)):
+            found = f'{rows}×{columns} for 48×80 pixels'
+            raise ValueError(f'{path}: output {output.name}: expected a cell for each 8×8 pixels, found {found}')
+
+
 def _read(path: Path) -> Graph:
     try:
         graph = onnx.load(path)
+        custom = sorted({f'{n.domain}.{n.op_type}' for n in graph.graph.node if n.domain not in ('', 'ai.onnx')})
+        if custom:
+            raise ValueError(f'{path}: expected standard ONNX operators only, found {", ".join(custom[:4])}')
         onnx.checker.check_model(graph, full_check=True)
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).partition('\n')[0]
         raise ValueError(f'{path}: not a complete .onnx file ({reason})') from error
     if opset(graph) < 13:
         raise ValueError(f'{path}: ONNX opset {opset(graph)}, expected 13 or newer')
+    for weights in graph.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype.kind == 'f' and not np.isfinite(values).all():
+            raise ValueError(f'{path}: tensor {weights.name} has values that are NaN or infinite')
     return graph
 
 

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -55,6 +59,26 @@ def test_a_bad_file_is_reported_and_the_rest_is_done(folder, capsys):
         f'  {folder}/e.png: no such file',
     ]
     assert sorted(p.name for p in (folder / 'out').rglob('*') if p.is_file()) == ['a.png.npz', 'a.png.npz']
+
+
+def test_names_that_are_not_utf_8(tmp_path, picture, tiny_model):
+    images = [tmp_path / os.fsdecode(name) for name in (b'\xff.png', b'\xfe.png')]
+    for path in images:
+        path.write_bytes(cv2.imencode('.png', picture)[1].tobytes())
+
+    def run(*words):
+        command = [sys.executable, '-m', 'superpoint_ros.cli', *words, '--model', tiny_model]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run('detect', *images, '--output', tmp_path / 'out')
+    assert {os.fsencode(path.name) for path in (tmp_path / 'out').iterdir()} == {
+        b'\xff.png.npz', b'\xff.png.png', b'\xfe.png.npz', b'\xfe.png.png',
+    }  # fmt: skip
+    output = tmp_path / os.fsdecode(b'\xfd.png')
+    assert run('match', *images, '--output', output).strip().endswith(r'\udcfd.png')
+    assert output.is_file()
 
 
 def test_images_that_would_give_the_same_file_are_refused(folder):

@@ -101,6 +101,15 @@ def test_truncated_files(tmp_path):
         refused(path, 'not a complete')
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('-inf')])
+def test_weights_that_are_not_finite(value, tmp_path):
+    path, network = tmp_path / 'network.safetensors', SuperPoint(SMALL)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[-1] = value
+    checkpoint.save(path, network)
+    refused(path, r'tensor encoder\.0\.conv\.weight has values that are NaN or infinite')
+
+
 def test_headers_that_lie(tmp_path):
     path = tmp_path / 'network.safetensors'
     huge = {'encoder.0.conv.weight': {'dtype': 'F32', 'shape': [1 << 40], 'data_offsets': [0, 1 << 42]}}

@@ -129,6 +129,18 @@ def test_other_networks_are_told_what_was_expected(tmp_path):
     refused(path, 'found a list')
 
 
+def test_a_key_that_is_not_a_name(original, tmp_path):
+    path = tmp_path / 'key.pth'
+    torch.save({**original, 3: torch.zeros(1)}, path)
+    refused(path, 'expected a state dictionary of tensors, found conv1a')
+
+
+def test_weights_that_are_not_finite(original, tmp_path):
+    path = tmp_path / 'nan.pth'
+    torch.save(original | {'conv1a.bias': torch.full_like(original['conv1a.bias'], torch.nan)}, path)
+    refused(path, r'tensor encoder\.0\.conv\.bias has values that are NaN or infinite')
+
+
 def test_wrong_layers_are_named(original, port, tmp_path):
     path = tmp_path / 'wrong.pth'
     torch.save({name: tensor for name, tensor in original.items() if name != 'conv3b.bias'}, path)

@@ -236,6 +236,27 @@ def test_what_is_not_a_graph_of_ours_is_refused(graphs, model, tmp_path):
     with pytest.raises(ValueError, match=r"height and width free, found \{'image': \(None, 1, 480, None\)\}"):
         onnx_graph.read(changed(still))
 
+    def custom(graph):
+        graph.node[0].domain = 'com.example'
+
+    with pytest.raises(ValueError, match=r'x\.onnx: expected standard ONNX operators only, found com\.example\.'):
+        onnx_graph.read(changed(custom))
+
+    def not_a_number(graph):
+        weights = numpy_helper.to_array(graph.initializer[0]).copy()
+        weights.flat[-1] = np.nan
+        graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, graph.initializer[0].name))
+
+    with pytest.raises(ValueError, match=r'x\.onnx: tensor .* has values that are NaN or infinite'):
+        onnx_graph.read(changed(not_a_number))
+
+    def finer(graph):
+        pooling = next(node for node in graph.node if node.op_type == 'MaxPool')
+        next(a for a in pooling.attribute if a.name == 'strides').ints[:] = [1, 1]
+
+    with pytest.raises(ValueError, match=r'output logits: expected a cell for each 8×8 pixels, found \d+×'):
+        onnx_graph.read(changed(finer))
+
     def renamed(graph):
         graph.output[0].name = 'heatmap'
         last = next(node for node in graph.node if 'logits' in node.output)
