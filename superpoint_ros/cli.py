@@ -41,7 +41,6 @@ COMMANDS = {
 
 ELSEWHERE = {
     'demo': ('demo.command', 'demo'),
-    'export': ('runtimes.command', 'export'),
     'benchmark': ('benchmark.command', 'benchmark'),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ class Backend(NamedTuple):
 TABLE = {
     'openvino': Backend('superpoint_ros.runtimes.openvino', ('openvino', 'onnx'), 'cpu'),
     'torch': Backend('superpoint_ros.runtimes.pytorch', ('torch',), 'train'),
-    'tensorrt': Backend('superpoint_ros.runtimes.tensorrt', ('torch', 'tensorrt', 'onnx'), 'gpu', ON_JETSON),
+    'tensorrt': Backend('superpoint_ros.runtimes.tensorrt', ('tensorrt', 'cuda.bindings', 'onnx'), 'gpu', ON_JETSON),
 }
 
 OLDEST = {'tensorrt': (10, 0)}
@@ -79,11 +80,11 @@ class RuntimeConfig:
     )
     engine_sizes: tuple[str, ...] = option(
         (),
-        'Sizes WIDTHxHEIGHT, as the network sees the images, that TensorRT engines may be built for; other images are '
-        'refused. Empty to build one for each size when it first comes.',
+        'Sizes WIDTHxHEIGHT, as the network sees the images, that TensorRT engines are built for at the start; smaller '
+        'images are padded. Empty to build an engine for each size when its first image comes.',
     )
     engine_batch: int = option(
-        1, 'Images that TensorRT engines take at once, as the number of cameras.', minimum=1, maximum=256
+        1, 'Images that a TensorRT engine takes at once, such as the number of cameras.', minimum=1, maximum=256
     )
 
     def __post_init__(self) -> None:
@@ -138,12 +139,15 @@ class Runtime:
         network: takes `image` (1, H, W) uint8 and returns the heads that superpoint_ros.decode takes.
         descriptor_size: length D of a descriptor; 0 if the network has none.
         checksum: SHA-256 of the model's .safetensors file, also if a graph made from it is run.
+        sizes: (width, height) of the images that the network takes, if it does not take all; others are padded to the
+            next larger one.
     """
 
     name: str
     network: Network
     descriptor_size: int
     checksum: str
+    sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def device(self) -> str:
@@ -162,9 +166,28 @@ class Runtime:
             images: (H, W) gray, all of one size, H and W multiples of 8.
 
         Yields:
-            The heads of each image, in order. They are valid until the next are requested.
+            The heads of each image, in order, possibly for an image that is padded at the right and at the bottom. They
+            are valid until the next are requested.
+
+        Raises:
+            ValueError: the images are larger than the network takes.
         """
+        if self.sizes:
+            images = self._padded(images)
         return self.network([{'image': image[None]} for image in images])
+
+    def _padded(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+        """Pad images to the smallest of the sizes that is large enough."""
+        height, width = images[0].shape
+        fitting = [size for size in self.sizes if size[0] >= width and size[1] >= height]
+        if not fitting:
+            available = ', '.join(f'{w}x{h}' for w, h in self.sizes)
+            raise ValueError(
+                f'images reach the network at {width}x{height}, larger than engine_sizes ({available}); add a larger '
+                'size, or lower resize'
+            )
+        columns, rows = min(fitting, key=math.prod)
+        return [np.pad(image, ((0, rows - height), (0, columns - width)), mode='edge') for image in images]
 
 
 @dataclass(frozen=True)

@@ -1,121 +1,123 @@
-"""Building TensorRT engines from .onnx graphs, and loading them: all that is asked of TensorRT but running.
+"""Building and loading TensorRT engines.
 
-Only names that TensorRT 10.0 to 11 have in common are used. Networks are strongly typed: the graph says the precision.
-Few functions of TensorRT raise; they return None, False or −1 and tell the logger why, so each result is looked at.
+Only names that TensorRT 10.0 to 11 have in common are used. Networks are strongly typed: the graph sets the precision.
+Few functions of TensorRT raise; they return None, False or −1 and log the reason, so each result is checked.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import tensorrt as trt
 
 from superpoint_ros.runtimes import Watch
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError
-from superpoint_ros.runtimes.onnx_graph import INPUT
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
-RECIPE = 1
-"""To be counted up when `build` builds differently: kept engines are then built again."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each input of a network, by name, without the batch axis."""
+
+RECIPE = 2
+"""Increase this when `build_engine` or the graphs given to it change, so that kept engines are built again."""
 
 WORKSPACE = 1 << 30
-"""Bytes that a layer may take while it runs. On a Jetson the memory is the CPU's, too."""
+"""Bytes that a layer may use while it runs. On a Jetson the CPU uses the same memory."""
 
 
-class Profile(NamedTuple):
-    """What an engine is built for: (1 … batch, 1, height, width)."""
-
-    batch: int
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f'{self.width}×{self.height}' + (f', up to {self.batch} at once' if self.batch > 1 else '')
-
-
-def build(graph: bytes, profile: Profile, tf32: bool, watch: Watch) -> bytes:
+def build_engine(graph: bytes, shapes: Shapes, batch: int, tf32: bool, watch: Watch) -> bytes:
     """Build an engine, which takes minutes.
 
     Args:
-        graph: .onnx graph with one input, `image` (B, 1, H, W).
-        profile: the size that the engine is for, and the only one that it can run.
+        graph: ONNX graph.
+        shapes: of the inputs that the engine is for; it takes no others.
+        batch: the engine takes 1 to this many items at once.
         tf32: whether float32 convolutions may round their factors to 10 bits of mantissa.
-        watch: is told of the progress, and can end the build.
+        watch: reports the progress and can cancel the build.
 
     Returns:
-        the serialized engine, for this version of TensorRT and this GPU only.
+        The serialized engine, which fits only this version of TensorRT and this GPU.
 
     Raises:
-        BuildCancelledError: as the watch asked for.
-        EngineError: TensorRT cannot build it; the message has what it said.
+        BuildCancelledError: the watch cancelled the build.
+        EngineError: TensorRT cannot build the engine; the message has TensorRT's reason.
+        MemoryError: there is not enough memory.
     """
+    what = describe(shapes)
     log = trt_logger()
-    builder = _made('Builder', lambda: trt.Builder(log))
-    typed = getattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED', None)  # deprecated in 11, where all are
-    network = _made('network', lambda: builder.create_network(0 if typed is None else 1 << int(typed)))
-    parser = _made('OnnxParser', lambda: trt.OnnxParser(network, log))
+    builder = made('Builder', lambda: trt.Builder(log))
+    typed = getattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED', None)  # deprecated in 11: always on
+    network = made('network', lambda: builder.create_network(0 if typed is None else 1 << int(typed)))
+    parser = made('OnnxParser', lambda: trt.OnnxParser(network, log))
     if not parser.parse(graph):
         errors = '; '.join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise EngineError(f'TensorRT {trt.__version__} cannot read the graph: {errors or said()}')
-    config = _made('builder configuration', builder.create_builder_config)
+    config = made('builder configuration', builder.create_builder_config)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
     config.max_aux_streams = 0
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    monitor = Monitor(f'building a TensorRT engine for {profile}', watch)
-    config.progress_monitor = monitor
-    shapes = builder.create_optimization_profile()
-    batch, height, width = profile
-    shapes.set_shape(INPUT, (1, 1, height, width), (batch, 1, height, width), (batch, 1, height, width))
-    if config.add_optimization_profile(shapes) < 0:
-        raise EngineError(f'TensorRT refuses the size {profile}: {said()}')
-    plan = builder.build_serialized_network(network, config)
-    if watch.cancel.is_set():
-        raise BuildCancelledError(f'the TensorRT engine for {profile} was not built: cancelled')
-    if plan is None:
-        raise EngineError(f'TensorRT {trt.__version__} cannot build an engine for {profile}: {said()}')
+    config.progress_monitor = Monitor(f'building a TensorRT engine for {what}', watch)
+    profile = builder.create_optimization_profile()
+    for name, shape in shapes.items():
+        profile.set_shape(name, (1, *shape), (batch, *shape), (batch, *shape))
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineError(f'TensorRT refuses the shapes {what}: {said()}')
+    try:
+        plan = made('engine', lambda: builder.build_serialized_network(network, config))
+    except EngineError as error:
+        if watch.cancel.is_set():
+            raise BuildCancelledError(f'the TensorRT engine for {what} was not built: cancelled') from error
+        raise
     return bytes(plan)
 
 
 def deserialize(plan: bytes) -> Any:
-    """A tensorrt.ICudaEngine from what `build` returned.
+    """Load what `build_engine` returned as a tensorrt.ICudaEngine.
 
     Raises:
         EngineError: it is broken, or for another version of TensorRT or another GPU.
+        MemoryError: there is not enough memory.
     """
-    runtime = _made('Runtime', lambda: trt.Runtime(trt_logger()))
-    return _made('engine', lambda: runtime.deserialize_cuda_engine(plan))
+    runtime = made('Runtime', lambda: trt.Runtime(trt_logger()))
+    return made('engine', lambda: runtime.deserialize_cuda_engine(plan))
 
 
-def _made(what: str, make: Callable[[], T | None]) -> T:
-    """What `make` makes.
+def describe(shapes: Shapes) -> str:
+    """The shapes of the inputs in one word, such as 1x480x640."""
+    return '-'.join('x'.join(map(str, shape)) for shape in shapes.values())
+
+
+def made(what: str, make: Callable[[], T | None]) -> T:
+    """Return what `make` makes.
 
     Raises:
-        EngineError: it gave None or, as a constructor does then, raised TypeError.
+        EngineError: it returned None or, as TensorRT's constructors do, raised TypeError.
+        MemoryError: the reason was a lack of memory, so another attempt may succeed.
     """
     trt_logger().errors.clear()
     reason: object = ''
-    made = None
+    result = None
     try:
-        made = make()
+        result = make()
     except TypeError as error:
         reason = error
-    if made is None:
-        raise EngineError(f'TensorRT {trt.__version__} made no {what}: {said() or reason}')
-    return made
+    if result is not None:
+        return result
+    message = f'TensorRT {trt.__version__} made no {what}: {said() or reason or "it gave no reason"}'
+    raise (MemoryError if re.search(r'out ?of ?memory', message, re.IGNORECASE) else EngineError)(message)
 
 
 class _Logger(trt.ILogger):
-    """Passes what TensorRT says on to logging, and keeps the latest errors; called from any thread."""
+    """Forwards TensorRT's messages to logging and keeps the latest errors; called from any thread."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
@@ -127,65 +129,40 @@ class _Logger(trt.ILogger):
             self.errors.append(msg)
         level = {kind.WARNING: logging.WARNING, kind.INFO: logging.DEBUG, kind.VERBOSE: 0}.get(severity, logging.ERROR)
         if level:
-            with suppress(Exception):  # an exception must not reach TensorRT
+            with suppress(Exception):  # TensorRT must not see an exception
                 logger.log(level, 'TensorRT: %s', msg)
 
 
 @cache
 def trt_logger() -> _Logger:
-    """The one logger of the process: TensorRT keeps the first that it is given."""
+    """The only logger of the process: TensorRT keeps the first that it gets."""
     return _Logger()
 
 
 def said() -> str:
     """The latest errors that TensorRT logged."""
-    return '; '.join(trt_logger().errors) or 'it did not say why'
+    return '; '.join(trt_logger().errors)
 
 
 class Monitor(trt.IProgressMonitor):
-    """Turns the phases of a build, which lie within each other, into one fraction; called from any thread."""
+    """Reports the progress of each phase of a build, and cancels it; called from any thread."""
 
     def __init__(self, what: str, watch: Watch) -> None:
         trt.IProgressMonitor.__init__(self)
         self._what, self._watch = what, watch
-        self._lock = threading.Lock()
-        self._phases: dict[str, _Phase] = {}
-        self._percent = -1
+        self._steps: dict[str, int] = {}
 
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        with self._lock:
-            self._phases[phase_name] = _Phase(parent_phase, max(num_steps, 1))
-        self._tell()
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
+        self._steps[phase_name] = max(num_steps, 1)
 
     def step_complete(self, phase_name: str, step: int) -> bool:
-        with self._lock:
-            if phase_name in self._phases:
-                self._phases[phase_name].done = step + 1
-        self._tell()
+        steps = self._steps.get(phase_name, 1)
+        text, before, now = f'{self._what}: {phase_name}', step / steps, min((step + 1) / steps, 1.0)
+        with suppress(Exception):  # TensorRT must not see an exception
+            self._watch.report(text, now)
+            if int(10 * now) > int(10 * before):
+                logger.info('%s: %.0f %%', text, 100 * now)
         return not self._watch.cancel.is_set()
 
     def phase_finish(self, phase_name: str) -> None:
-        with self._lock:
-            self._phases.pop(phase_name, None)
-
-    def _tell(self) -> None:
-        with self._lock:
-            percent = int(100 * sum(self._done(name) for name, phase in self._phases.items() if phase.parent is None))
-            before, self._percent = self._percent, max(self._percent, min(percent, 100))
-            now = self._percent
-        with suppress(Exception):  # as above
-            if now > before:
-                self._watch.report(self._what, now / 100)
-            if now // 10 > before // 10:
-                logger.info('%s: %d %%', self._what, now)
-
-    def _done(self, name: str) -> float:
-        """The finished part of a phase, of which the unfinished children count as part of the current step."""
-        phase = self._phases[name]
-        inner = sum(self._done(child) for child, other in self._phases.items() if other.parent == name)
-        return min(phase.done + min(inner, 1.0), phase.steps) / phase.steps
-
-
-class _Phase:
-    def __init__(self, parent: str | None, steps: int) -> None:
-        self.parent, self.steps, self.done = parent, steps, 0
+        self._steps.pop(phase_name, None)

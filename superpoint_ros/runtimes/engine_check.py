@@ -1,81 +1,81 @@
-"""Does an engine give what the network gives? Engines have been miscompiled: finite and wrong, or not finite."""
+"""Checks that an engine computes what its graph says: engines have been miscompiled, with finite or infinite values."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 
+import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+import numpy.typing as npt
 
-from superpoint_ros.networks.superpoint import score_map
+from superpoint_ros.decode import Heads, score_map
+from superpoint_ros.runtimes import Arrays
 from superpoint_ros.runtimes.engine_cache import EngineError
-
-Heads = Callable[[Tensor], Mapping[str, Tensor]]
+from superpoint_ros.runtimes.onnx_graph import Graph
 
 logger = logging.getLogger(__name__)
 
-AGREEMENT = {'fp32': 0.999, 'tf32': 0.999, 'fp16': 0.98, 'bf16': 0.95, 'int8': 0.8}
-"""Correlation that the maps of scores and of descriptors of engine and network must reach."""
+AGREEMENT = {'fp32': 0.999, 'tf32': 0.999, 'fp16': 0.98, 'bf16': 0.95}
+"""Least correlation between the heads of the engine and those of the graph."""
 
 
 def check_agreement(
-    heads: Heads, network: nn.Module | None, shape: tuple[int, ...], precision: str, device: torch.device
+    graph: Graph, precision: str, run: Callable[[Sequence[Arrays]], Iterator[Arrays]], size: tuple[int, int]
 ) -> None:
-    """Run an engine and the network in torch on one picture with corners and compare.
+    """Compare the heads of an engine, on a picture with full contrast, with those that OpenCV computes on the CPU.
 
     Args:
-        heads: the engine.
-        network: networks.SuperPoint in float32; None if there are no weights: then outputs need only be finite.
-        shape: (B, H, W) that the engine takes.
+        graph: of the network, as onnx_graph.read returns it.
         precision: of the engine.
-        device: of the engine; the network is moved there.
+        run: the engine; see superpoint_ros.runtimes.Network.
+        size: (width, height) of the images that the engine takes.
 
     Raises:
         EngineError: they differ; the message says by how much.
     """
-    images = torch.from_numpy(picture(shape)).to(device)
-    outputs = heads(images)
-    for name, tensor in outputs.items():
-        if not bool(tensor.isfinite().all()):
-            raise EngineError(f'the TensorRT engine gives {name} that are not finite; {_cure(precision)}')
-    if network is None:
-        logger.warning('the model has no .safetensors file; whether the engine agrees with it was not checked')
-        return
-    expected = _comparable(network.to(device)(images[:, None].float() / 255))
-    agreement = {name: _correlation(found, expected[name]) for name, found in _comparable(outputs).items()}
+    image = picture(size)
+    found = next(run([{'image': image[None]}]))
+    advice = 'try precision fp32' if precision != 'fp32' else 'use another back end'
+    for name, head in found.items():
+        if not np.isfinite(head).all():
+            raise EngineError(f'{name} of the TensorRT engine ({precision}) is not finite; {advice}')
+    agreement = correlation(found, reference(graph, image))
     text = ', '.join(f'{name} {value:.4f}' for name, value in agreement.items())
     if not min(agreement.values()) >= AGREEMENT[precision]:
         raise EngineError(
-            f'the TensorRT engine ({precision}) disagrees with the network: correlation of {text}, expected '
-            f'{AGREEMENT[precision]}; {_cure(precision)}'
+            f'the TensorRT engine ({precision}) disagrees with its graph: correlation of {text}, expected at least '
+            f'{AGREEMENT[precision]}; {advice}'
         )
-    logger.info('the TensorRT engine agrees with the network: correlation of %s', text)
+    logger.info('the TensorRT engine agrees with its graph: correlation of %s', text)
 
 
-def picture(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Images (B, H, W) of squares of random grays, the same each time."""
-    batch, height, width = shape
-    squares = np.random.default_rng(0).integers(64, 192, (batch, -(-height // 20), -(-width // 20)), np.uint8)
-    return squares.repeat(20, axis=1).repeat(20, axis=2)[:, :height, :width].copy()
+def picture(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """An image (H, W) of squares with random gray values from black to white, the same each time."""
+    width, height = size
+    squares = np.random.default_rng(0).integers(0, 256, (-(-height // 20), -(-width // 20)), np.uint8)
+    return squares.repeat(20, axis=0).repeat(20, axis=1)[:height, :width].copy()
 
 
-def _comparable(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of logits only the scores matter that they give."""
-    return {
-        'scores' if name == 'logits' else name: score_map(output)[:, None] if name == 'logits' else output
-        for name, output in outputs.items()
-    }
+def reference(graph: Graph, image: npt.NDArray[np.uint8]) -> Heads:
+    """The heads of a graph for a gray image (H, W), computed in float32 by OpenCV."""
+    network = cv2.dnn.readNetFromONNX(np.frombuffer(graph.SerializeToString(), np.uint8))
+    network.setInput(image[None, None].astype(np.float32) / 255)
+    names = [output.name for output in graph.graph.output]
+    outputs = {name: output[0] for name, output in zip(names, network.forward(names), strict=True)}
+    if 'logits' in outputs:
+        outputs['score_map'] = score_map(outputs.pop('logits'))
+    if 'descriptors' in outputs:
+        outputs['descriptors'] = outputs['descriptors'].transpose(1, 2, 0)
+    return outputs
 
 
-def _correlation(found: Tensor, expected: Tensor) -> float:
-    """Cosine of maps (B, C, H, W) less the mean of each channel: what is the same everywhere tells nothing."""
-    mean = expected.mean(dim=(2, 3), keepdim=True)
-    return float(F.cosine_similarity((found - mean).double().flatten(), (expected - mean).double().flatten(), dim=0))
-
-
-def _cure(precision: str) -> str:
-    others = [other for other in ('fp16', 'fp32') if other != precision]
-    return f'try precision {" or ".join(others)}, or the back end torch'
+def correlation(found: Heads, expected: Heads) -> dict[str, float]:
+    """Correlation of two sets of heads, by name; means over the image are subtracted, channel by channel."""
+    result = {}
+    for name, head in expected.items():
+        axes = (0, 1) if name == 'descriptors' else (-2, -1)
+        mean = head.mean(axis=axes, keepdims=True, dtype=np.float64)
+        one, other = (found[name] - mean).ravel(), (head - mean).ravel()
+        result[name] = float(one @ other / max(np.sqrt((one @ one) * (other @ other)), 1e-12))
+    return result

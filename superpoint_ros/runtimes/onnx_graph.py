@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, helper, numpy_helper, parser
 
+from superpoint_ros.files import written_whole
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
 INPUT = 'image'
@@ -152,6 +153,17 @@ def with_precision(graph: Graph, precision: str) -> Graph:
     if (found, precision) == ('fp32', 'fp16'):
         return halved(graph)
     raise ValueError(f'precision {precision}: the graph is {found} and cannot be converted; use auto or {found}')
+
+
+def export_half(graph: Path, output: Path) -> None:
+    """Write a graph with its convolutions in half precision; inputs, outputs and metadata stay.
+
+    Raises:
+        ValueError: the file is broken, or its graph is not in float32.
+    """
+    half = with_precision(read(graph), 'fp16')
+    with written_whole(output) as partial:
+        onnx.save(half, partial)
 
 
 def halved(graph: Graph) -> Graph:

@@ -1,294 +1,270 @@
 """TensorRT: NVIDIA GPUs on Jetsons and desktops, from the .onnx graph.
 
-This has been tested against the documented interface of TensorRT 10.0 to 11, not on TensorRT.
+Written to the documented interface of TensorRT 10.0 to 11 and of cuda-python; it has never run on a GPU.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorrt as trt
-import torch
-from torch import Tensor
 
-from superpoint_ros.decode import CELL, Heads
+from superpoint_ros.decode import CELL
+from superpoint_ros.files import written_whole
 from superpoint_ros.models import Model, checksum
-from superpoint_ros.networks import checkpoint
-from superpoint_ros.runtimes import RuntimeConfig, Watch, engine_cache, onnx_graph
-from superpoint_ros.runtimes.engine_build import RECIPE, Profile, build, deserialize, said
+from superpoint_ros.runtimes import Arrays, Runtime, RuntimeConfig, Watch, cuda, engine_cache, onnx_graph
+from superpoint_ros.runtimes.engine_build import RECIPE, Shapes, build_engine, describe, deserialize, made, said
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError, Facts
-from superpoint_ros.runtimes.engine_check import Heads as Run
 from superpoint_ros.runtimes.engine_check import check_agreement
-from superpoint_ros.runtimes.pytorch import to_heads
 
 logger = logging.getLogger(__name__)
 
-ALIGNMENT = 256
-"""TensorRT takes only addresses that are multiples of this."""
+SHAPES_KEPT = 8
+"""Engines are built for the shapes of their inputs; the latest stay in the GPU's memory."""
+
+Run = Callable[[Sequence[Arrays]], Iterator[Arrays]]
 
 
-class TensorRTRuntime:
-    """Runs an .onnx graph; see superpoint_ros.runtimes.Runtime.
-
-    An engine is for one size of images. It is built when the first image of that size comes, by the thread that calls,
-    which takes minutes, and kept; later it only loads. An engine that could not be built is not tried again.
-
-    Args:
-        model: its graph is run as it is if it is in half precision or quantized, else in the precision asked for; its
-            weights, if there, are what engines are checked against.
-        config: device, precision, engine_sizes and engine_batch are used.
-        watch: follows the building.
+def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
+    """Load an image network from its graph, and prepare its engines for engine_sizes; see superpoint_ros.runtimes.load.
 
     Raises:
-        FileNotFoundError: the model has no graph.
-        ValueError: the graph is broken, the precision cannot be had, or there is no such GPU.
+        EngineError: an engine cannot be built, or computes something else than its graph.
+    """
+    path = model.file('graph')
+    graph = onnx_graph.read(path)
+    precision = _choose_precision(path, onnx_graph.precision_of(graph), config.precision)
+    typed = onnx_graph.with_precision(graph, 'fp32' if precision == 'tf32' else precision)
+
+    def check(run: Run, shapes: Shapes) -> None:
+        _, height, width = shapes['image']
+        check_agreement(graph, precision, run, (width, height))
+
+    network = TensorRTNetwork(
+        onnx_graph.with_heads(typed, half_descriptors=True), model.name, precision, config, check, watch
+    )
+    sizes = tuple(_multiples_of_cells(size) for size in config.engine_sizes)
+    for width, height in sizes:
+        network.prepare({'image': (1, height, width)})
+    weights = onnx_graph.checksum_of_weights(graph) or checksum(path)
+    return Runtime('tensorrt', network, onnx_graph.descriptor_size(graph), weights, sizes)
+
+
+class TensorRTNetwork:
+    """Runs an ONNX graph; see superpoint_ros.runtimes.Network.
+
+    An engine is for one combination of input shapes. It is built, checked and kept on disk when it is first needed,
+    which takes minutes; later it is only loaded. A bad engine is not built again.
+
+    Args:
+        graph: with the precision of the engines.
+        name: of the network, for the names of the kept engines.
+        precision: of the graph; tf32 for a graph in fp32 whose convolutions may round.
+        config: device and engine_batch are used.
+        check: called with a new engine and its shapes; raises EngineError if it is bad.
+        watch: reports the progress of builds and can cancel them.
+
+    Raises:
+        ValueError: there is no such GPU.
     """
 
-    name = 'tensorrt'
-
-    def __init__(self, model: Model, config: RuntimeConfig, watch: Watch) -> None:
-        self._device = cuda_device(config.device)
-        path = model.file('graph')
-        graph = onnx_graph.read(path)
-        self.precision = _precision(onnx_graph.precision_of(graph), config.precision)
-        graph = onnx_graph.with_precision(graph, 'fp32' if self.precision == 'tf32' else self.precision)
+    def __init__(
+        self,
+        graph: onnx_graph.Graph,
+        name: str,
+        precision: str,
+        config: RuntimeConfig,
+        check: Callable[[Run, Shapes], None],
+        watch: Watch,
+    ) -> None:
+        self._gpu = cuda.find_device(config.device)
+        self.device, self.precision = self._gpu.name, precision
         self._graph = graph.SerializeToString(deterministic=True)
-        self._name = model.name
-        self._weights = model.weights
-        self.checksum = onnx_graph.checksum_of_weights(graph) or checksum(path)
-        self.descriptor_size = onnx_graph.descriptor_size(graph)
-        self.device = torch.cuda.get_device_properties(self._device).name
-        self._sizes = [_padded(size) for size in config.engine_sizes]
-        self._batch = config.engine_batch
-        self._watch = watch
-        self._engines: dict[Profile, Any] = {}
-        self._failed: dict[Profile, str] = {}
-        self._heads = lru_cache(maxsize=4)(heads_of)
-        # Not the default stream, on which TensorRT waits after each call.
-        self._stream = torch.cuda.Stream(self._device) if self._device.type == 'cuda' else None
+        self._name, self._batch, self._check, self._watch = name, config.engine_batch, check, watch
+        self._kept = max(SHAPES_KEPT, len(config.engine_sizes))
+        self._executions: dict[Any, Execution] = {}
+        self._failed: dict[Any, str] = {}
 
-    def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Heads]:
-        """Run the network on some images; see superpoint_ros.runtimes.Runtime."""
-        for start in range(0, len(images), self._batch):
-            part = np.stack(images[start : start + self._batch])
-            with torch.inference_mode(), self._on_stream():
-                outputs = self._bind(part.shape)(torch.from_numpy(part).to(self._device))
-                host = {name: tensor.cpu().numpy() for name, tensor in to_heads(outputs).items()}
-            for index in range(len(part)):
-                yield {name: array[index] for name, array in host.items()}
+    def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
+        cuda.use(self._gpu)
+        run = self.prepare({name: array.shape for name, array in items[0].items()})
+        for start in range(0, len(items), self._batch):
+            yield from run(items[start : start + self._batch])
 
-    def prepare(self, width: int, height: int) -> Path:
-        """Build, or load, and check the engine for a size; __call__ does it if it was not done.
-
-        Returns:
-            where the engine is kept.
+    def prepare(self, shapes: Shapes) -> Execution:
+        """Load the engine for some shapes, or build it if there is none.
 
         Raises:
-            ValueError: engine_sizes has other sizes.
-            EngineError: TensorRT cannot build it, or what it built gives something else than the network.
+            EngineError: TensorRT cannot build it, or it computes something else than its graph.
+            MemoryError: there is not enough memory; the next attempt may succeed.
         """
-        if self._sizes and (width, height) not in self._sizes:
-            allowed = ', '.join(f'{w}x{h}' for w, h in self._sizes)
-            raise ValueError(
-                f'images reach the network at {width}x{height}, and engine_sizes has only {allowed}; add it, or leave '
-                'engine_sizes empty to build an engine for each size when it first comes'
-            )
-        profile = Profile(self._batch, height, width)
-        if profile in self._failed:
-            raise EngineError(self._failed[profile])
-        name, facts = f'{self._name}-{width}x{height}-{self.precision}', self._facts(profile)
-        if profile not in self._engines:
-            make, use = partial(self._build, profile), partial(self._load, profile)
+        key = tuple(sorted(shapes.items()))
+        if key in self._failed:
+            raise EngineError(self._failed[key])
+        if key not in self._executions:
+            while len(self._executions) >= self._kept:
+                del self._executions[next(iter(self._executions))]
             try:
-                with self._on_stream():
-                    self._engines[profile] = engine_cache.obtain(name, facts, make, use, self._watch)
+                self._executions[key] = self._load(dict(key))
             except BuildCancelledError:
                 raise
             except EngineError as error:
-                self._failed[profile] = str(error)
+                self._failed[key] = str(error)
                 raise
-        return engine_cache.path_of(name, facts)
+        return self._executions[key]
 
-    def _build(self, profile: Profile) -> bytes:
-        logger.info('building a TensorRT engine for %s, which takes minutes the first time', profile)
-        return build(self._graph, profile, self.precision == 'tf32', self._watch)
+    def path(self, shapes: Shapes) -> Path:
+        """Where the engine for some shapes is kept."""
+        return engine_cache.path_of(*self._key(shapes))
 
-    def _load(self, profile: Profile, plan: bytes) -> Any:
-        engine = deserialize(plan)
-        shape = (1, profile.height, profile.width)
-        network = None if self._weights is None else checkpoint.fold(checkpoint.load(self._weights))
-        with torch.inference_mode():
-            check_agreement(heads_of(engine, shape, self._device), network, shape, self.precision, self._device)
-        return engine
+    def _load(self, shapes: Shapes) -> Execution:
+        cuda.use(self._gpu)
+        build = partial(self._build, shapes)
+        engine = engine_cache.obtain(*self._key(shapes), build, deserialize, self._watch)
+        return Execution(engine, shapes, self._batch)
 
-    def _on_stream(self) -> AbstractContextManager[Any]:
-        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+    def _build(self, shapes: Shapes) -> bytes:
+        """Build and check an engine in another thread, so that an interrupt (Ctrl-C) reaches this one and ends it."""
 
-    def _bind(self, shape: tuple[int, ...]) -> Run:
-        _, height, width = shape
-        self.prepare(width, height)
-        return self._heads(self._engines[Profile(self._batch, height, width)], shape, self._device)
+        def work() -> bytes:
+            cuda.use(self._gpu)
+            plan = build_engine(self._graph, shapes, self._batch, self.precision == 'tf32', self._watch)
+            self._check(Execution(deserialize(plan), shapes, self._batch), shapes)
+            return plan
 
-    def _facts(self, profile: Profile) -> Facts:
-        """All that an engine depends on."""
-        gpu = torch.cuda.get_device_properties(self._device)
+        logger.info('building a TensorRT engine for %s, which takes minutes the first time', describe(shapes))
+        with ThreadPoolExecutor(1) as thread:
+            building = thread.submit(work)
+            try:
+                return building.result()
+            except KeyboardInterrupt:
+                self._watch.cancel.set()
+                raise
+
+    def _key(self, shapes: Shapes) -> tuple[str, Facts]:
+        """Name of an engine, and everything that it depends on."""
         board = Path('/proc/device-tree/model')  # Jetsons of one family have one name of GPU
-        return {
+        return f'{self._name}-{describe(shapes)}-{self.precision}', {
             'model': self._name,
             'graph': hashlib.sha256(self._graph).hexdigest(),
             'precision': self.precision,
-            'shapes': [[1, 1, *profile[1:]], [profile.batch, 1, *profile[1:]]],
+            'shapes': {name: list(shape) for name, shape in shapes.items()},
+            'batch': self._batch,
             'recipe': RECIPE,
             'tensorrt': trt.__version__,
-            'gpu': gpu.name,
-            'compute capability': f'{gpu.major}.{gpu.minor}',
-            'multiprocessors': gpu.multi_processor_count,
+            'gpu': self._gpu.name,
+            'compute capability': self._gpu.capability,
+            'multiprocessors': self._gpu.multiprocessors,
             'board': board.read_text(errors='replace').strip('\0') if board.exists() else '',
             'machine': platform.machine(),
-            'cuda': str(torch.version.cuda),
-            'driver': driver_version(),
+            'driver': cuda.driver_version(),
         }
 
 
-load = TensorRTRuntime
-
-
-def build_engines(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> list[Path]:
-    """Build, check and keep the engines for engine_sizes ahead of time, so that no first image waits for them.
-
-    The work is done in a thread, so that an interrupt (Ctrl-C) ends it at the next step.
-
-    Args:
-        model: as in TensorRTRuntime.
-        config: as in TensorRTRuntime; must be the one of the later runs.
-        watch: follows the building.
-
-    Returns:
-        where they are kept.
+class Execution:
+    """An engine with an execution context, a stream and memory of its own; runs 1 to `batch` items at once.
 
     Raises:
-        ValueError: engine_sizes is empty.
-        OSError: an engine could not be kept.
-        EngineError: as TensorRTRuntime.prepare.
+        EngineError: TensorRT refuses the shapes or the memory.
+        MemoryError: there is not enough memory.
     """
-    if not config.engine_sizes:
-        raise ValueError('engine_sizes: give the sizes to build engines for, as 640x480')
-    watch = watch or Watch()
 
-    def build_all() -> list[Path]:
-        runtime = TensorRTRuntime(model, config, watch)
-        return [runtime.prepare(*_padded(size)) for size in config.engine_sizes]
+    def __init__(self, engine: Any, shapes: Shapes, batch: int) -> None:
+        self.engine = engine
+        self._shapes, self._batch = shapes, 0
+        self._stream = cuda.Stream()
+        self._context = made('execution context', engine.create_execution_context)
+        self._set_batch(batch)
+        if missing := self._context.infer_shapes():
+            raise EngineError(f'the TensorRT engine has other inputs than {", ".join(shapes)}: {", ".join(missing)}')
+        self._buffers: dict[str, cuda.Buffer] = {}
+        for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
+            shape = tuple(self._context.get_tensor_shape(name))
+            buffer = self._buffers[name] = cuda.Buffer(shape, trt.nptype(engine.get_tensor_dtype(name)))
+            if not self._context.set_tensor_address(name, buffer.device):
+                raise EngineError(f'TensorRT refuses the memory for {name}: {said()}')
+        self._outputs = [name for name in self._buffers if name not in shapes]
 
-    with ThreadPoolExecutor(1) as thread:
-        building = thread.submit(build_all)
-        try:
-            paths = building.result()
-        except KeyboardInterrupt:
-            watch.cancel.set()
-            raise
+    def __call__(self, items: Sequence[Arrays]) -> Iterator[Mapping[str, np.ndarray]]:
+        self._set_batch(len(items))
+        for name in self._shapes:
+            np.stack([item[name] for item in items], out=self._buffers[name].host[: len(items)])
+            self._buffers[name].upload(len(items), self._stream)
+        if not self._context.execute_async_v3(int(self._stream.handle)):
+            raise EngineError(f'TensorRT did not run: {said()}')
+        for name in self._outputs:
+            self._buffers[name].download(len(items), self._stream)
+        self._stream.synchronize()
+        for index in range(len(items)):
+            yield {name: self._buffers[name].host[index] for name in self._outputs}
+
+    def _set_batch(self, batch: int) -> None:
+        if batch != self._batch:
+            for name, shape in self._shapes.items():
+                if not self._context.set_input_shape(name, (batch, *shape)):
+                    raise EngineError(f'the TensorRT engine does not take {name} of {(batch, *shape)}: {said()}')
+            self._batch = batch
+
+
+def export_engines(model: Model, config: RuntimeConfig, output: Path | None, watch: Watch | None = None) -> list[Path]:
+    """Build and check the engines for engine_sizes ahead of time.
+
+    Args:
+        model: as in `load`.
+        config: as in `load`; engines that a node shall find later must have its precision and engine_batch.
+        output: file to write the only engine to; None to keep the engines where the back end finds them.
+        watch: reports the progress of builds and can cancel them.
+
+    Returns:
+        Where the engines are.
+
+    Raises:
+        ValueError: engine_sizes is empty, or has several sizes for one file.
+        OSError: an engine could not be written.
+        EngineError: as in `load`.
+    """
+    if not config.engine_sizes or (output and len(config.engine_sizes) > 1):
+        wanted = 'the size' if output else 'the sizes'
+        raise ValueError(f'engine_sizes: give {wanted} to build for, such as [640x480]')
+    runtime = load(model, config, watch or Watch())
+    network: Any = runtime.network
+    all_shapes = [{'image': (1, height, width)} for width, height in runtime.sizes]
+    if output:
+        with written_whole(output) as partial_file:
+            partial_file.write_bytes(network.prepare(all_shapes[0]).engine.serialize())
+        return [output]
+    paths = [network.path(shapes) for shapes in all_shapes]
     for path in paths:
         if not path.is_file():
             raise OSError(f'{path}: the engine could not be kept')
     return paths
 
 
-def heads_of(engine: Any, shape: tuple[int, ...], device: torch.device) -> Run:
-    """An engine as a network for one shape of batch, with a context and memory of its own.
-
-    What it returns is in that memory, and overwritten by the next call.
-
-    Raises:
-        EngineError: it has other inputs or outputs than our graphs.
-        MemoryError: there is not enough memory.
-    """
-    context = engine.create_execution_context()
-    if context is None:
-        raise MemoryError(f'TensorRT made no execution context, for which there may be too little memory: {said()}')
-    batch, height, width = shape
-    pixels = buffer((batch, 1, height, width), device)
-    if not context.set_input_shape(onnx_graph.INPUT, tuple(pixels.shape)):
-        raise EngineError(f'the TensorRT engine does not take images of {tuple(pixels.shape)}: {said()}')
-    if missing := context.infer_shapes():
-        raise EngineError(f'the TensorRT engine wants more inputs than {onnx_graph.INPUT}: {", ".join(missing)}')
-    outputs: dict[str, Tensor] = {}
-    for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
-        if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
-            raise EngineError(f'{name} of the TensorRT engine is {engine.get_tensor_dtype(name)}, expected float32')
-        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-            tensor = pixels
-        else:
-            tensor = outputs[name] = buffer(tuple(context.get_tensor_shape(name)), device)
-        if not context.set_tensor_address(name, _address(tensor)):
-            raise EngineError(f'TensorRT refuses the memory for {name}: {said()}')
-
-    def heads(images: Tensor) -> dict[str, Tensor]:
-        torch.div(images[:, None], 255, out=pixels)
-        if not context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream):
-            raise EngineError(f'TensorRT did not run: {said()}')
-        return outputs
-
-    return heads
-
-
-def buffer(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Memory for one input or output of an engine."""
-    return torch.empty(shape, dtype=torch.float32, device=device)
-
-
-def _address(tensor: Tensor) -> int:
-    address = tensor.data_ptr()
-    if address % ALIGNMENT or not tensor.is_contiguous():
-        raise EngineError(f'memory for TensorRT must be contiguous and start at a multiple of {ALIGNMENT} bytes')
-    return address
-
-
-def _precision(found: str, asked: str) -> str:
-    """What to compute in: what the graph says; one in float32 can be made fp16, and is if nothing is asked for."""
+def _choose_precision(path: Path, found: str, asked: str) -> str:
+    """The precision of the graph, or fp16 for one in fp32, unless another one is asked for."""
+    if 'int8' in (found, asked):
+        subject = f'{path}: quantized' if found == 'int8' else 'precision int8'
+        raise ValueError(
+            f'{subject}: not supported by back end tensorrt, whose parser takes neither uint8 nor zero points; use '
+            'the graph in float32 with precision fp16'
+        )
     if asked == 'auto':
         precision = 'fp16' if found == 'fp32' else found
         logger.info('precision: %s (the graph is in %s)', precision, found)
         return precision
     if asked not in ('fp32', 'tf32', 'fp16'):
-        raise ValueError(f'precision {asked}: back end tensorrt has fp32, tf32 and fp16, and what the graph is in')
+        raise ValueError(f'precision {asked}: not supported by back end tensorrt; available: fp32, tf32, fp16')
     return asked
 
 
-def _padded(size: str) -> tuple[int, int]:
+def _multiples_of_cells(size: str) -> tuple[int, int]:
     width, height = (-(-int(side) // CELL) * CELL for side in size.split('x'))
     return width, height
-
-
-def cuda_device(name: str) -> torch.device:
-    """The GPU of this name (cuda, cuda:1), or the first.
-
-    Raises:
-        ValueError: torch sees none.
-    """
-    device = torch.device(name or 'cuda')
-    if device.type != 'cuda' or (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f'device {name or "cuda"}: back end tensorrt needs an NVIDIA GPU, and torch {torch.__version__} sees '
-            f'{torch.cuda.device_count()}'
-        )
-    return torch.device('cuda', device.index or 0)
-
-
-def driver_version() -> int:
-    """Of CUDA, as the driver has it: 12060 is 12.6; 0 if there is none."""
-    version = ctypes.c_int(0)
-    try:
-        ctypes.CDLL('libcuda.so.1').cuDriverGetVersion(ctypes.byref(version))
-    except OSError:
-        return 0
-    return version.value

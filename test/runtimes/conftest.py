@@ -1,8 +1,6 @@
-"""A small model with its files, and the stand-in for TensorRT."""
+"""A small model with its files, and stand-ins for TensorRT and CUDA."""
 
-import importlib
 import sys
-import types
 
 import pytest
 import torch
@@ -11,8 +9,6 @@ from superpoint_ros.models import resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 from superpoint_ros.runtimes import export
-
-from . import fake_tensorrt
 
 
 def lively(config):
@@ -37,33 +33,17 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def install(monkeypatch, tmp_path):
-    """Installs the stand-in for TensorRT, with a CPU for a GPU, and returns its control."""
+def gpu(monkeypatch, tmp_path):
+    """Installs stand-ins for TensorRT and CUDA; the engines are kept in tmp_path / 'cache'."""
+    pytest.importorskip('cuda.bindings', reason='needs cuda-python')
+    from .fake_gpu import FakeGpu
+
+    gpu = FakeGpu()
+    gpu.install_cuda(monkeypatch)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    stale = ('superpoint_ros.runtimes.tensorrt', 'superpoint_ros.runtimes.engine_build')
-
-    def install(version=fake_tensorrt.VERSIONS[-1]):
-        control = fake_tensorrt.Control()
-        monkeypatch.setitem(sys.modules, 'tensorrt', fake_tensorrt.make(version, control))
-        for name in stale:
-            monkeypatch.delitem(sys.modules, name, raising=False)
-        if version in fake_tensorrt.VERSIONS:
-            runtime = importlib.import_module('superpoint_ros.runtimes.tensorrt')
-            monkeypatch.setattr(runtime, 'cuda_device', lambda _: torch.device('cpu'))
-            monkeypatch.setattr(runtime, 'buffer', aligned)
-        gpu = types.SimpleNamespace(name='Orin', major=8, minor=7, multi_processor_count=16)
-        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _: gpu)
-        monkeypatch.setattr(torch.cuda, 'current_stream', lambda _: types.SimpleNamespace(cuda_stream=7))
-        return control
-
-    yield install
-    for name in stale:
-        sys.modules.pop(name, None)
-
-
-def aligned(shape, device):
-    """Memory as CUDA gives it: it starts at a multiple of 256 bytes."""
-    size = torch.Size(shape).numel()
-    memory = torch.empty(size + 64, dtype=torch.float32)
-    start = -memory.data_ptr() % 256 // 4
-    return memory[start : start + size].view(shape)
+    monkeypatch.setitem(sys.modules, 'tensorrt', gpu.tensorrt('10.3.0'))
+    for name in ('tensorrt', 'engine_build'):
+        monkeypatch.delitem(sys.modules, f'superpoint_ros.runtimes.{name}', raising=False)
+    yield gpu
+    for name in ('tensorrt', 'engine_build'):
+        sys.modules.pop(f'superpoint_ros.runtimes.{name}', None)

@@ -1,5 +1,6 @@
 """All back ends give the same keypoints; what they cannot run is refused."""
 
+import importlib
 import logging
 import subprocess
 import sys
@@ -8,11 +9,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import resolve
-from superpoint_ros.runtimes import RuntimeConfig, load
+from superpoint_ros.runtimes import RuntimeConfig, Watch, load
 
 
 @pytest.fixture(scope='module')
@@ -88,6 +90,47 @@ def test_a_batch_is_as_its_images_alone(model, picture, backend, options):
         assert len(rows) >= 0.97 * len(alone)
         np.testing.assert_allclose(together.scores[rows], alone.scores[others], rtol=1e-3)
     assert extract.batch([]) == []
+
+
+def matcher():
+    """A graph and a module that multiply two sets of vectors, each with an array of its own shape."""
+    names = {'first': ['b', 'n', 'd'], 'second': ['b', 'd', 'm']}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in names.items()]
+    outputs = [
+        helper.make_tensor_value_info('similarity', TensorProto.FLOAT, ['b', 'n', 'm']),
+        helper.make_tensor_value_info('half', TensorProto.FLOAT, ['b', 'n', 'd']),
+    ]
+    nodes = [
+        helper.make_node('MatMul', ['first', 'second'], ['similarity']),
+        helper.make_node('Constant', [], ['two'], value_float=2.0),
+        helper.make_node('Div', ['first', 'two'], ['half']),
+    ]
+    graph = helper.make_graph(nodes, 'matcher', inputs, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+
+
+class Matcher(torch.nn.Module):
+    def forward(self, first, second):
+        return {'similarity': first @ second, 'half': first / 2}
+
+
+@pytest.mark.parametrize('backend', ['openvino', 'tensorrt', 'torch'])
+def test_a_network_with_several_inputs_runs_on_every_back_end(backend, gpu):
+    config = RuntimeConfig(precision='fp32', device='cpu' if backend == 'torch' else '', engine_batch=2)
+    if backend == 'openvino':
+        network = importlib.import_module('superpoint_ros.runtimes.openvino').OpenVINONetwork(matcher(), config)
+    elif backend == 'torch':
+        network = importlib.import_module('superpoint_ros.runtimes.pytorch').TorchNetwork(Matcher(), config)
+    else:
+        module = importlib.import_module('superpoint_ros.runtimes.tensorrt')
+        network = module.TensorRTNetwork(matcher(), 'matcher', 'fp32', config, lambda *_: None, Watch())
+    rng = np.random.default_rng(0)
+    for n, m in ((4, 3), (5, 2)):
+        items = [{'first': rng.random((n, 8), np.float32), 'second': rng.random((8, m), np.float32)} for _ in range(5)]
+        outputs = [{name: array.copy() for name, array in one.items()} for one in network(items)]
+        for item, found in zip(items, outputs, strict=True):
+            np.testing.assert_allclose(found['similarity'], item['first'] @ item['second'], rtol=1e-5)
+            np.testing.assert_array_equal(found['half'], item['first'] / 2)
 
 
 def test_auto_says_what_it_chose(model, caplog):

@@ -1,4 +1,4 @@
-"""Where engines are kept, and when they are not trusted."""
+"""Where engines are kept, and which are not trusted."""
 
 import json
 import logging
@@ -43,13 +43,13 @@ def get(build, facts=FACTS, watch=None):
     return obtain('superpoint', facts, build, use, watch or Watch())
 
 
-def test_it_is_built_once_and_only_the_user_can_write_it(folder):
+def test_an_engine_is_built_once_and_only_the_user_can_write_it(folder):
     build = Builder()
     assert [get(build), get(build)] == [b'GOOD'] * 2
     assert build.count == 1
     path = path_of('superpoint', FACTS)
     assert path.parent == folder
-    assert json.loads(path.with_suffix('.json').read_text()).items() > FACTS.items()
+    assert json.loads(path.with_suffix('.json').read_text()) == FACTS
     assert folder.stat().st_mode & 0o777 == 0o700
     for file in (path, path.with_suffix('.json')):
         assert file.stat().st_mode & 0o777 == 0o600
@@ -58,7 +58,7 @@ def test_it_is_built_once_and_only_the_user_can_write_it(folder):
 @pytest.mark.parametrize(
     'change', [{'tensorrt': '10.3.1'}, {'graph': 'abd'}, {'shapes': [[1, 1, 480, 640], [2, 1, 480, 640]]}, {'new': 1}]
 )
-def test_each_fact_counts(change):
+def test_each_fact_is_part_of_the_key(change):
     build = Builder()
     get(build)
     get(build, FACTS | change)
@@ -66,33 +66,18 @@ def test_each_fact_counts(change):
     assert path_of('superpoint', FACTS) != path_of('superpoint', FACTS | change)
 
 
-def test_the_order_of_facts_does_not_count():
+def test_the_order_of_facts_does_not_matter():
     assert path_of('x', FACTS) == path_of('x', dict(reversed(FACTS.items())))
 
 
-@pytest.mark.parametrize('note', ['', 'not JSON', '{}', '[]', json.dumps(FACTS)])
-def test_a_wrong_note_means_a_new_engine(note, caplog):
-    build = Builder()
-    get(build)
-    path_of('superpoint', FACTS).with_suffix('.json').write_text(note)
-    assert get(build) == b'GOOD'
-    assert build.count == 2
-    assert 'is not used' in caplog.text
-    get(build)
-    assert build.count == 2
-
-
-def test_what_cannot_be_used_is_built_again_and_not_kept_if_it_is_no_better():
+def test_an_engine_that_does_not_load_is_built_again_and_kept_if_that_loads(caplog):
     get(Builder(b'good'))
     path = path_of('superpoint', FACTS)
-    engine_cache._write(path, b'bad', FACTS)
-    build = Builder(b'bad too')
-    with pytest.raises(EngineError, match='it is bad'):
-        get(build)
+    path.write_bytes(b'bad')
+    build = Builder(b'better')
+    assert [get(build), get(build)] == [b'BETTER'] * 2
     assert build.count == 1
-    assert path.read_bytes() == b'bad'
-    assert get(Builder(b'good')) == b'GOOD'
-    assert path.read_bytes() == b'good'
+    assert 'is not used but built again: it is bad' in caplog.text
 
 
 @pytest.mark.parametrize('mode', [0o770, 0o707, 0o777])
@@ -102,7 +87,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(folder, mode, caplog):
     folder.chmod(mode)
     assert get(build) == b'GOOD'
     assert build.count == 2
-    assert 'others may write to it, and engines are code' in caplog.text
+    assert 'others can write to it, and engines are code' in caplog.text
 
 
 def test_a_file_that_others_can_write_to_is_not_used(caplog):
@@ -111,7 +96,7 @@ def test_a_file_that_others_can_write_to_is_not_used(caplog):
     path_of('superpoint', FACTS).chmod(0o666)
     assert get(build) == b'GOOD'
     assert build.count == 2
-    assert 'others may write to it' in caplog.text
+    assert 'others can write to it' in caplog.text
 
 
 def test_a_folder_of_another_user_is_not_used(folder, monkeypatch, caplog):
@@ -120,21 +105,21 @@ def test_a_folder_of_another_user_is_not_used(folder, monkeypatch, caplog):
     os.chown(folder, 12345, -1) if mine == 0 else monkeypatch.setattr(os, 'getuid', lambda: mine + 1)
     build = Builder()
     assert get(build) == b'GOOD'
-    assert 'others may write to it' in caplog.text
+    assert 'others can write to it' in caplog.text
     assert not list(folder.iterdir())
 
 
-def test_without_a_folder_it_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+def test_engines_are_used_without_a_folder_to_keep_them(tmp_path, monkeypatch, caplog):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     build = Builder()
     assert [get(build), get(build)] == [b'GOOD'] * 2
     assert build.count == 2
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
-    assert 'engines are not kept, each start will build them' in caplog.text
+    assert 'engines are not kept, each start builds them again' in caplog.text
 
 
-def test_what_cannot_be_written_is_used_all_the_same(folder, monkeypatch, caplog):
+def test_an_engine_that_cannot_be_written_is_used(folder, monkeypatch, caplog):
     def full(path):
         raise OSError(28, 'No space left on device', str(path))
 
@@ -144,7 +129,7 @@ def test_what_cannot_be_written_is_used_all_the_same(folder, monkeypatch, caplog
     assert not list(folder.glob('*.engine'))
 
 
-def test_a_folder_that_cannot_be_locked_is_used_all_the_same(monkeypatch, caplog):
+def test_engines_are_kept_in_a_folder_that_cannot_be_locked(monkeypatch, caplog):
     def refuse(*args, **kwargs):
         raise OSError(30, 'Read-only file system')
 
@@ -156,7 +141,7 @@ def test_a_folder_that_cannot_be_locked_is_used_all_the_same(monkeypatch, caplog
 def test_waiting_for_another_process_can_be_cancelled(folder):
     folder.mkdir(mode=0o700, parents=True)
     watch = Watch()
-    with filelock.FileLock(folder / 'building.lock'):
+    with filelock.FileLock(path_of('superpoint', FACTS).with_suffix('.lock')):
         threading.Timer(0.2, watch.cancel.set).start()
         build = Builder()
         with pytest.raises(BuildCancelledError, match='another process'):
@@ -174,7 +159,7 @@ def build_slowly(log):
     assert get(build) == b'GOOD'
 
 
-def test_of_two_processes_one_builds(tmp_path):
+def test_only_one_of_two_processes_builds(tmp_path):
     log = tmp_path / 'log'
     context = multiprocessing.get_context('fork')
     processes = [context.Process(target=build_slowly, args=(log,)) for _ in range(2)]

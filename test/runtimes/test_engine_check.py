@@ -1,91 +1,72 @@
-"""What counts as agreement between an engine and the network."""
+"""What counts as agreement between an engine and its graph."""
 
 import numpy as np
 import pytest
-import torch
 
-from superpoint_ros.networks import checkpoint
+from superpoint_ros import runtimes
+from superpoint_ros.runtimes import RuntimeConfig, onnx_graph
 from superpoint_ros.runtimes.engine_cache import EngineError
 from superpoint_ros.runtimes.engine_check import check_agreement, picture
 
-SHAPE = (1, 64, 96)
+SIZE = (96, 64)
+
+
+@pytest.fixture(scope='module')
+def graph(model):
+    return onnx_graph.read(model.graph)
 
 
 @pytest.fixture(scope='module')
 def network(model):
-    return checkpoint.fold(checkpoint.load(model.weights)).requires_grad_(requires_grad=False)
+    return runtimes.load(model, RuntimeConfig(backend='openvino', precision='fp32')).network
 
 
-def check(network, change, precision='fp32'):
-    def heads(images):
-        return change(network(images[:, None].float() / 255))
+def check(graph, network, change, precision='fp32'):
+    def run(items):
+        for heads in network(items):
+            yield change({name: head.copy() for name, head in heads.items()})
 
-    check_agreement(heads, network, SHAPE, precision, torch.device('cpu'))
-
-
-def test_the_network_agrees_with_itself(network):
-    check(network, lambda outputs: outputs)
+    check_agreement(graph, precision, run, SIZE)
 
 
-def test_half_precision_agrees(network):
-    half = checkpoint.fold(network).half()
-
-    def heads(images):
-        return {name: output.float() for name, output in half(images[:, None].half() / 255).items()}
-
-    check_agreement(heads, network, SHAPE, 'fp16', torch.device('cpu'))
+def test_other_implementations_of_the_graph_agree(graph, network, model):
+    check(graph, network, lambda heads: heads)
+    half = runtimes.load(model, RuntimeConfig(backend='torch', device='cpu', precision='bf16')).network
+    check(graph, half, lambda heads: heads, 'bf16')
 
 
-@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
 @pytest.mark.parametrize(
     'change',
     [
-        lambda o: o | {'logits': o['logits'].roll(1, dims=3)},
-        lambda o: o | {'logits': o['logits'].roll(1, dims=1)},
-        lambda o: o | {'descriptors': o['descriptors'].roll(1, dims=1)},
-        lambda o: o | {'descriptors': torch.zeros_like(o['descriptors'])},
+        lambda heads: heads | {'score_map': np.roll(heads['score_map'], 8, axis=1)},
+        lambda heads: heads | {'score_map': np.roll(heads['score_map'], 1, axis=0)},
+        lambda heads: heads | {'descriptors': np.roll(heads['descriptors'], 1, axis=2)},
+        lambda heads: heads | {'descriptors': np.roll(heads['descriptors'] + 100, 1, axis=0)},
+        lambda heads: heads | {'descriptors': np.zeros_like(heads['descriptors'])},
     ],
-    ids=['cells moved', 'pixels moved', 'channels mixed', 'zeros'],
+    ids=['cells moved', 'pixels moved', 'channels mixed', 'moved with an offset', 'zeros'],
 )
-def test_wrong_values_do_not_agree(network, change, precision):
-    with pytest.raises(
-        EngineError, match=f'engine \\({precision}\\) disagrees with the network: correlation of scores'
-    ):
-        check(network, change, precision)
+def test_wrong_values_do_not_agree(graph, network, change, precision):
+    with pytest.raises(EngineError, match=rf'\({precision}\) disagrees with its graph: correlation of '):
+        check(graph, network, change, precision)
 
 
-def test_what_is_the_same_everywhere_does_not_hide_wrong_values(network):
-    def shifted(images):
-        outputs = network(images)
-        return outputs | {'descriptors': outputs['descriptors'] + 100}
+@pytest.mark.parametrize('name', ['score_map', 'descriptors'])
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_values_that_are_not_finite_do_not_agree(graph, network, name, value):
+    def change(heads):
+        heads[name].flat[5] = value
+        return heads
 
-    class Shifted(torch.nn.Module):
-        def forward(self, images):
-            return shifted(images)
-
-    def heads(images):
-        outputs = shifted(images[:, None].float() / 255)
-        return outputs | {'descriptors': outputs['descriptors'].roll(1, dims=3)}
-
-    with pytest.raises(EngineError, match='disagrees with the network'):
-        check_agreement(heads, Shifted(), SHAPE, 'int8', torch.device('cpu'))
+    with pytest.raises(EngineError, match=rf'{name} of the TensorRT engine \(fp16\) is not finite; try precision fp32'):
+        check(graph, network, change, 'fp16')
 
 
-@pytest.mark.parametrize('name', ['logits', 'descriptors'])
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_values_that_are_not_finite_do_not_agree(network, name, value):
-    def change(outputs):
-        outputs[name][0, 0, 0, 0] = value
-        return outputs
-
-    with pytest.raises(EngineError, match=f'gives {name} that are not finite; try precision fp16 or fp32'):
-        check(network, change, 'int8')
-
-
-def test_the_picture_is_the_same_each_time_and_has_corners():
-    one = picture((2, 50, 70))
-    np.testing.assert_array_equal(one, picture((2, 50, 70)))
-    assert one.dtype == np.uint8
-    assert one.shape == (2, 50, 70)
-    assert len(np.unique(one)) > 10
-    assert (one[:, :20, :20] == one[:, :1, :1]).all()
+def test_the_picture_has_corners_and_full_contrast():
+    one = picture((640, 480))
+    np.testing.assert_array_equal(one, picture((640, 480)))
+    assert (one.dtype, one.shape) == (np.uint8, (480, 640))
+    assert (one[:20, :20] == one[0, 0]).all()
+    assert one.min() < 5
+    assert one.max() > 250

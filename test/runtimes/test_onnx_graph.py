@@ -10,12 +10,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from superpoint_ros import runtimes
+from superpoint_ros.commands.export import export as export_command
 from superpoint_ros.decode import score_map
-from superpoint_ros.models import Model
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.runtimes import RuntimeConfig, export, onnx_graph
+from superpoint_ros.runtimes import export, onnx_graph
 
 from .conftest import lively
 
@@ -158,21 +157,25 @@ def quantized(graph):
     return graph
 
 
-def test_a_quantized_graph_is_taken_as_it_is(graphs, images, install, model, tmp_path):
+def test_a_quantized_graph_stays_as_it_is(graphs):
     graph = quantized(graphs['fp32'])
     assert onnx_graph.precision_of(graph) == 'int8'
     for precision in ('fp32', 'fp16'):
         with pytest.raises(ValueError, match=f'precision {precision}: the graph is int8 and cannot be converted'):
             onnx_graph.with_precision(graph, precision)
-    onnx.save(graph, tmp_path / 'small.onnx')
 
-    control = install()
-    quantized_model = Model('small', model.weights, tmp_path / 'small.onnx')
-    runtime = runtimes.load(quantized_model, RuntimeConfig(backend='tensorrt'))
-    assert runtime.precision == 'int8'
-    pictures = (255 * images[:, 0]).astype(np.uint8)
-    assert next(runtime(pictures))['score_map'].shape == (48, 64)
-    assert control.builds == 1
+
+def test_a_graph_is_exported_in_half_precision(model, graphs, tmp_path):
+    assert export_command(str(model.graph), tmp_path / 'half.onnx', 'onnx-fp16') == str(tmp_path / 'half.onnx')
+    assert onnx_graph.read(tmp_path / 'half.onnx').graph == graphs['fp16'].graph
+
+
+def test_old_graphs_are_refused(graphs, tmp_path):
+    graph = copied(graphs['fp32'])
+    graph.opset_import[0].version = 12
+    onnx.save(graph, tmp_path / 'old.onnx')
+    with pytest.raises(ValueError, match=r'old\.onnx: ONNX opset 12, expected 13 or newer'):
+        onnx_graph.read(tmp_path / 'old.onnx')
 
 
 def test_weights_beyond_half_precision_are_refused(graphs):

@@ -52,9 +52,7 @@ def shared(first, second, tolerance):
 
 @pytest.mark.parametrize('backend', ['torch', 'tensorrt'])
 @pytest.mark.parametrize('radius', [0, 4])
-def test_the_same_keypoints_on_all_back_ends(model, picture, backend, radius, install):
-    if backend == 'tensorrt':
-        install()
+def test_the_same_keypoints_on_all_back_ends(model, picture, backend, radius, gpu):
     expected = features(model, picture, backend='openvino', nms_radius=radius)
     found = features(model, picture, backend=backend, nms_radius=radius)
     assert len(expected) > 100

@@ -1,0 +1,48 @@
+"""`superpoint export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from superpoint_ros import models
+from superpoint_ros.runtimes import RuntimeConfig, require
+
+
+def export(
+    model: str,
+    output: Path | None = None,
+    format: Literal['onnx', 'onnx-fp16', 'tensorrt'] = 'onnx',  # noqa: A002 - the name of the option
+    runtime: RuntimeConfig = RuntimeConfig(),
+) -> str:
+    """Make the .onnx graph of a model's weights, the same graph in half precision, or TensorRT engines of it.
+
+    Args:
+        model: name of a shipped model, or path of a .safetensors, .onnx or foreign checkpoint file.
+        output: file to write. If not given, graphs go beside the weights (NAME.onnx, NAME_fp16.onnx), and engines to
+            the folder where the nodes look for them.
+        format: onnx, the network in float32; onnx-fp16, the network with convolutions in half precision; tensorrt,
+            engines for the GPU of this machine, from images to scores and descriptors.
+        runtime: for engines: precision, device, engine_batch, and engine_sizes, such as 640x480.
+
+    Returns:
+        The files that were written.
+    """
+    if format == 'tensorrt':
+        require('tensorrt')
+        from superpoint_ros.runtimes.tensorrt import export_engines
+
+        return '\n'.join(str(path) for path in export_engines(models.resolve(model), runtime, output))
+    if format == 'onnx-fp16':
+        from superpoint_ros.runtimes.onnx_graph import export_half
+
+        graph = models.resolve(model).file('graph')
+        output = output or graph.with_name(f'{graph.stem}_fp16.onnx')
+        export_half(graph, output)
+        return str(output)
+    from superpoint_ros.runtimes.export import export as export_graph
+
+    weights = models.resolve(model).file('weights') if model in models.SHIPPED else Path(model)
+    output = output or weights.with_suffix('.onnx')
+    export_graph(weights, output)
+    return str(output)
