@@ -24,6 +24,7 @@ ROS = [
     'ros-std-srvs',
 ]
 CPU = ['onnx>=1.16', 'openvino>=2025.4', 'protobuf']
+CUDA = 'cuda-python>=12.6; platform_system == "Linux"'
 DEMO = ['scikit-image>=0.24']
 TRAIN = [
     *CPU,
@@ -38,6 +39,7 @@ TRAIN = [
 HDF5 = ['h5py>=3.10']
 CLUSTER = ['ray>=2.40']
 TEST = [
+    CUDA,  # without a GPU or TensorRT, to test our calls against
     'colcon-ros>=0.5',
     'hypothesis>=6.100',
     'mypy>=1.15',
@@ -89,7 +91,7 @@ setup(
         'ros': ROS,
         'cpu': CPU,
         # On a Jetson TensorRT comes with JetPack; a second one from PyPI would hide it.
-        'gpu': ['torch>=2.6', 'onnx>=1.16', 'protobuf', 'tensorrt>=10.3; platform_machine == "x86_64"'],
+        'gpu': [CUDA, 'onnx>=1.16', 'protobuf', 'tensorrt>=10.3; platform_machine == "x86_64"'],
         'demo': DEMO,
         'train': TRAIN,
         'hdf5': HDF5,

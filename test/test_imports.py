@@ -40,6 +40,7 @@ HEAVY = [
     'rosbags',
     'openvino',
     'tensorrt',
+    'cuda',
     'onnx',
     'nncf',
     'ray',
@@ -85,6 +86,17 @@ def test_the_core_imports_the_core_alone(module):
     (path,) = files(module)
     assert parts_of(path) <= {*CORE, '__version__'}
     assert not {name.split('.')[0] for name in imports(path)} & set(HEAVY)
+
+
+@pytest.mark.parametrize('name', ['openvino', 'tensorrt', 'cuda', 'engine_build', 'engine_check', 'onnx_graph'])
+def test_robots_do_not_need_torch(name):
+    """Of the networks only their configurations are imported, which need no torch."""
+    found = set(imports(PACKAGE / 'runtimes' / f'{name}.py'))
+    assert not {module for module in found if module.split('.')[0] in ('torch', 'safetensors')}
+    assert {module for module in found if module.startswith('superpoint_ros.networks.')} <= {
+        'superpoint_ros.networks.lightglue_config',
+        'superpoint_ros.networks.lightglue_config.LightGlueConfig',
+    }
 
 
 def test_every_module_is_listed():

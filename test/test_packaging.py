@@ -29,6 +29,7 @@ SHARED = sorted(
 # Modules that are called otherwise than what is installed, and those that come with ROS itself.
 DISTRIBUTIONS = {
     'backports': 'backports-zstd',
+    'cuda': 'cuda-python',
     'cv2': 'opencv-python-headless',
     'google': 'protobuf',
     'skimage': 'scikit-image',
@@ -270,6 +271,7 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows(python, require
 def test_the_extra_that_a_missing_back_end_names_installs_it(required):
     from superpoint_ros.runtimes import TABLE
 
-    for name, (_, _, libraries, extra, *_) in TABLE.items():
-        for library in libraries:
-            assert extra in required[canonicalize_name(library)][1], f'{name}: superpoint_ros[{extra}] lacks {library}'
+    for name, backend in TABLE.items():
+        for library in backend.libraries:
+            package = DISTRIBUTIONS.get(library.partition('.')[0], canonicalize_name(library))
+            assert backend.extra in required[package][1], f'{name}: superpoint_ros[{backend.extra}] lacks {library}'

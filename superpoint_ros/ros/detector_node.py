@@ -57,8 +57,10 @@ class DetectorNode(ManagedNode):
             )
         masks = [_read_mask(path) for path in config.mask]
         options = {k: v for cls in EXTRACTOR_CONFIGURATIONS for k, v in vars(read(self, cls)).items()}
+        self._cancel.clear()
         watch = Watch(self._prepare, self._cancel)
         extractor = self._extractor = self._make_extractor(config.model, watch=watch, **options)
+        self._preparing = ''
         self._facts = {
             'model': extractor.model.name,
             'back end': extractor.runtime.name,
@@ -102,8 +104,10 @@ class DetectorNode(ManagedNode):
         return statuses
 
     def _prepare(self, what: str, fraction: float) -> None:
-        """Note the progress of work that delays the first image of a size; called from any thread."""
+        """Note the progress of building an engine; called from any thread."""
         self._preparing = f'{what}: {fraction:.0%}'
+        if not self.context.ok():  # a signal cannot end the transition that is waiting for the engine
+            self._cancel.set()
 
     def _receive(self, name: str, message: Any, received_at: float) -> None:
         if self._worker:

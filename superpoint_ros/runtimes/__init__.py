@@ -107,6 +107,9 @@ class Watch:
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Inputs or outputs of a network, by name."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shapes of inputs, by name, without a batch axis."""
+
 
 class Network(Protocol):
     """A network on a device: named arrays in, named arrays out. Not thread-safe: one call at a time."""

@@ -9,22 +9,19 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
 import tensorrt as trt
 
-from superpoint_ros.runtimes import Watch
+from superpoint_ros.runtimes import Shapes, Watch
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar('T')
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""The shape of each input of a network, by name, without the batch axis."""
 
 RECIPE = 2
 """Increase this when `build_engine` or the graphs given to it change, so that kept engines are built again."""

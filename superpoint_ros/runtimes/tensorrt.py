@@ -20,17 +20,25 @@ import tensorrt as trt
 from superpoint_ros.decode import CELL
 from superpoint_ros.files import written_whole
 from superpoint_ros.models import Model, checksum
-from superpoint_ros.runtimes import Arrays, Runtime, RuntimeConfig, Watch, cuda, engine_cache, onnx_graph
-from superpoint_ros.runtimes.engine_build import RECIPE, Shapes, build_engine, describe, deserialize, made, said
+from superpoint_ros.runtimes import (
+    Arrays,
+    MatcherRuntime,
+    Runtime,
+    RuntimeConfig,
+    Shapes,
+    Watch,
+    cuda,
+    engine_cache,
+    onnx_graph,
+)
+from superpoint_ros.runtimes.engine_build import RECIPE, build_engine, describe, deserialize, made, said
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError, EngineError, Facts
-from superpoint_ros.runtimes.engine_check import check_agreement
+from superpoint_ros.runtimes.engine_check import Run, check_image_network, check_matcher
 
 logger = logging.getLogger(__name__)
 
 SHAPES_KEPT = 8
 """Engines are built for the shapes of their inputs; the latest stay in the GPU's memory."""
-
-Run = Callable[[Sequence[Arrays]], Iterator[Arrays]]
 
 
 def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
@@ -44,18 +52,28 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
     precision = _choose_precision(path, onnx_graph.precision_of(graph), config.precision)
     typed = onnx_graph.with_precision(graph, 'fp32' if precision == 'tf32' else precision)
 
-    def check(run: Run, shapes: Shapes) -> None:
-        _, height, width = shapes['image']
-        check_agreement(graph, precision, run, (width, height))
-
-    network = TensorRTNetwork(
-        onnx_graph.with_heads(typed, half_descriptors=True), model.name, precision, config, check, watch
-    )
+    heads = onnx_graph.with_heads(typed, half_descriptors=True)
+    check = partial(check_image_network, graph, precision)
+    network = TensorRTNetwork(heads, model.name, precision, config, check, watch)
     sizes = tuple(_multiples_of_cells(size) for size in config.engine_sizes)
     for width, height in sizes:
         network.prepare({'image': (1, height, width)})
     weights = onnx_graph.checksum_of_weights(graph) or checksum(path)
     return Runtime('tensorrt', network, onnx_graph.descriptor_size(graph), weights, sizes)
+
+
+def load_matcher(model: Model, config: RuntimeConfig, watch: Watch) -> MatcherRuntime:
+    """Load a matcher from its graph; see superpoint_ros.runtimes.load_matcher."""
+    graph, network_config = onnx_graph.read_matcher(model.file('graph'))
+    precision = 'fp32' if config.precision == 'auto' else config.precision
+    if precision not in ('fp32', 'tf32'):
+        raise ValueError(
+            f'precision {precision}: not supported by back end tensorrt for matchers; available: fp32, tf32'
+        )
+    check = partial(check_matcher, graph, precision)
+    return MatcherRuntime(
+        'tensorrt', TensorRTNetwork(graph, model.name, precision, config, check, watch), network_config
+    )
 
 
 class TensorRTNetwork:

@@ -39,6 +39,40 @@ sys.exit(run(lambda: DetectorNode(Building)))
 """
 
 
+AT_THE_START = """
+import sys, time
+from superpoint_ros.ros.detector_node import DetectorNode
+from superpoint_ros.ros.lifecycle import run
+from superpoint_ros.runtimes.engine_cache import BuildCancelledError
+
+def make(model, watch, **options):
+    print('building', flush=True)
+    while not watch.cancel.is_set():
+        watch.report('building a TensorRT engine for 320×240', 0.43)
+        time.sleep(0.05)
+    raise BuildCancelledError('cancelled')
+
+sys.exit(run(lambda: DetectorNode(make)))
+"""
+
+
+@pytest.mark.parametrize('ending', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_building_of_an_engine_during_configure(context, ending):
+    process = subprocess.Popen(
+        [sys.executable, '-c', AT_THE_START],
+        env={**os.environ, 'ROS_DOMAIN_ID': str(context.get_domain_id())},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == 'building\n'
+        process.send_signal(ending)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize('ending', [signal.SIGINT, signal.SIGTERM])
 def test_the_building_of_an_engine_is_told_and_ended(context, tiny_model, photo, ending):
     arguments = ['--ros-args', '-p', f'model:={tiny_model}', '-p', 'backend:=openvino']

@@ -6,6 +6,7 @@ computes, and whether TensorRT takes our graphs, they cannot show.
 
 import ctypes
 import enum
+import importlib.machinery
 import types
 from dataclasses import dataclass, field
 
@@ -149,6 +150,7 @@ class FakeGpu:
                 return None if gpu.fails('deserialize_cuda_engine') else Engine(gpu, plan)
 
         module = types.ModuleType('tensorrt')
+        module.__spec__ = importlib.machinery.ModuleSpec('tensorrt', None)
         module.__version__ = version
         module.ILogger, module.Builder, module.OnnxParser, module.Runtime = ILogger, Builder, OnnxParser, Runtime
         module.IProgressMonitor = type('IProgressMonitor', (), {})

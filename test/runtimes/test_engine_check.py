@@ -6,9 +6,7 @@ import pytest
 from superpoint_ros import runtimes
 from superpoint_ros.runtimes import RuntimeConfig, onnx_graph
 from superpoint_ros.runtimes.engine_cache import EngineError
-from superpoint_ros.runtimes.engine_check import check_agreement, picture
-
-SIZE = (96, 64)
+from superpoint_ros.runtimes.engine_check import check_image_network, picture
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +24,7 @@ def check(graph, network, change, precision='fp32'):
         for heads in network(items):
             yield change({name: head.copy() for name, head in heads.items()})
 
-    check_agreement(graph, precision, run, SIZE)
+    check_image_network(graph, precision, run, {'image': (1, 64, 96)})
 
 
 def test_other_implementations_of_the_graph_agree(graph, network, model):

@@ -15,8 +15,10 @@ from superpoint_ros.runtimes import RuntimeConfig, export, onnx_graph
 
 
 @pytest.mark.parametrize('use_scores', [True, False])
-@pytest.mark.parametrize(('backend', 'precision'), [('openvino', 'fp32'), ('torch', 'fp32'), ('torch', 'bf16')])
-def test_back_ends_give_what_the_network_gives(backend, precision, use_scores, make_matcher):
+@pytest.mark.parametrize(
+    ('backend', 'precision'), [('openvino', 'fp32'), ('tensorrt', 'fp32'), ('torch', 'fp32'), ('torch', 'bf16')]
+)
+def test_back_ends_give_what_the_network_gives(backend, precision, use_scores, make_matcher, gpu):
     path = make_matcher(use_scores=use_scores)
     network = checkpoint.load_matcher(path)
     runtime = runtimes.load_matcher(resolve(str(path)), RuntimeConfig(backend=backend, precision=precision))
@@ -44,6 +46,15 @@ def test_the_graph_names_its_weights_and_its_extractor(make_matcher):
 def test_int8_is_refused(make_matcher):
     with pytest.raises(ValueError, match='precision int8: not supported for matchers; use auto'):
         LearnedMatcher(str(make_matcher()), precision='int8')
+
+
+def test_a_miscompiled_matcher_is_refused(make_matcher, random_features, gpu):
+    gpu.spoil = np.nan
+    matcher = LearnedMatcher(str(make_matcher()), backend='tensorrt')
+    with pytest.raises(RuntimeError, match=r'assignment of the TensorRT engine \(fp32\) is not finite'):
+        matcher(random_features(30, 0), random_features(30, 1))
+    with pytest.raises(ValueError, match='precision fp16: not supported by back end tensorrt for matchers'):
+        LearnedMatcher(str(make_matcher()), backend='tensorrt', precision='fp16')
 
 
 def test_an_extractor_is_no_matcher(model):
