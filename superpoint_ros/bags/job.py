@@ -143,7 +143,7 @@ class Job:
             except DamagedBagError as error:
                 if error.path != self.source:
                     raise
-                recover.recover(self.source, self.recovered, self.copy, str(error))
+                recover.recover(self.source, self.recovered, self.copy, error.damage)
 
 
 def plan(source: Path, target: Path, settings: Settings, copy: bool, resume: bool) -> Job:

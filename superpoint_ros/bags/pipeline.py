@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -18,7 +19,14 @@ from rosbags.highlevel import AnyReader
 
 from superpoint_ros import clouds, images
 from superpoint_ros.bags.job import Job
-from superpoint_ros.bags.read import COMPRESSED_IMAGE, image_connections, messages, namespace, seconds
+from superpoint_ros.bags.read import (
+    COMPRESSED_IMAGE,
+    deserialize_image,
+    image_connections,
+    messages,
+    namespace,
+    seconds,
+)
 from superpoint_ros.bags.segments import segment_writer
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
@@ -28,6 +36,9 @@ R = TypeVar('R')
 
 DECODERS = min(4, os.cpu_count() or 1)
 """Threads that decode images."""
+
+MAX_PENDING = 1 << 29
+"""Most bytes of messages in the pipeline, unless a single one is larger."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,10 @@ def extract(
     def extract_remaining(reader: AnyReader) -> None:
         size = job.settings.batch or (8 if extractor.runtime.name == 'openvino' else 1)
         frames = _frames(job, reader, list(remaining))
+        decode, detect = partial(_decode, reader), partial(_detect, extractor)
         with (
-            closing(prefetch(lambda frame: _decode(reader, frame), frames, DECODERS, DECODERS + 2 * size)) as decoded,
-            closing(prefetch(lambda batch: _detect(extractor, batch), _batches(decoded, size), 1, 2)) as batches,
+            closing(prefetch(decode, frames, DECODERS, DECODERS + 2 * size, lambda f: len(f.data))) as decoded,
+            closing(prefetch(detect, _batches(decoded, size), 1, 2)) as batches,
         ):
             groups = itertools.groupby(itertools.chain.from_iterable(batches), lambda frame: frame.segment)
             index, group = next(groups, (None, iter(())))
@@ -114,7 +126,7 @@ def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]
 
 def _decode(reader: AnyReader, frame: Frame) -> Frame:
     try:
-        message: Any = reader.deserialize(frame.data, frame.msgtype)
+        message = deserialize_image(reader, frame.data, frame.msgtype)
         convert = images.decompress if frame.msgtype == COMPRESSED_IMAGE else images.to_gray
         return dataclasses.replace(frame, header=message.header, image=convert(message), data=b'')
     except Exception as error:  # noqa: BLE001 - a broken message leads to any error, and concerns only this image
@@ -141,17 +153,31 @@ def _with_result(frame: Frame, result: Features | Exception) -> Frame:
     return dataclasses.replace(frame, features=result, image=None)
 
 
-def prefetch(function: Callable[[T], R], items: Iterable[T], workers: int, depth: int) -> Generator[R, None, None]:
-    """Like map, but threads work on the next `depth` items while the caller is busy with a result."""
-    pending: deque[Future[R]] = deque()
+def prefetch(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    depth: int,
+    size: Callable[[T], int] = lambda _: 0,
+) -> Generator[R, None, None]:
+    """Like map, but threads work on the next items while the caller is busy with a result.
+
+    Args:
+        function: called with each item.
+        items: in order.
+        workers: number of threads.
+        depth: most items in work.
+        size: bytes of an item; the items in work have at most MAX_PENDING together, unless there is only one.
+    """
+    pending: deque[tuple[Future[R], int]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > depth:
-                yield pending.popleft().result()
+            pending.append((pool.submit(function, item), size(item)))
+            while len(pending) > depth or (len(pending) > 1 and sum(size for _, size in pending) > MAX_PENDING):
+                yield pending.popleft()[0].result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

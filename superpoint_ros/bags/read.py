@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
+from superpoint_ros.bags.limits import BagPath, CompressedFileError, decompress_strictly, limit_messages, limited
+from superpoint_ros.bags.records import ZSTD
+
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+
+typestore = cache(get_typestore)
+"""The types of a ROS distribution."""
 
 _DEPTH = ('16UC1', '32FC1')
 """Encodings of depth images (REP 118)."""
@@ -28,6 +36,26 @@ class DamagedBagError(Exception):
     def __init__(self, path: Path, reason: object) -> None:
         super().__init__(f'{path}: {str(reason).rstrip(".") or type(reason).__name__}')
         self.path = path
+        self.damage = [str(self)]
+
+
+class CompressedBagError(DamagedBagError):
+    """A bag whose files are compressed as a whole. It may be sound, but is only readable from its front."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(path, reason)
+        self.damage = []
+
+
+def bag_files(path: Path) -> list[Path]:
+    """The files of a bag in order of their names, without what is not a regular file.
+
+    Raises:
+        FileNotFoundError, PermissionError: the bag does not exist or may not be read.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such bag')
+    return sorted(file for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file())
 
 
 @contextmanager
@@ -38,23 +66,26 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
         FileNotFoundError, PermissionError: the bag does not exist or may not be read.
         DamagedBagError: the bag cannot be opened as it is.
     """
-    try:
-        # ROS 2 bags from before Iron have no message definitions; those of the image types are still the same.
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        reader.open()
-    except PermissionError:
-        raise
-    except Exception as error:  # broken bytes lead to any error: of struct, zstd, apsw, assertions
-        if not path.exists():
-            raise FileNotFoundError(f'{path}: no such bag') from None
-        raise DamagedBagError(path, error) from error
-    try:
-        for log in path.glob('*-wal') if path.is_dir() else [path.with_name(path.name + '-wal')]:
-            if log.exists() and log.stat().st_size:
-                raise DamagedBagError(path, f'{log.name} has messages that are not in the bag yet')
+    size = sum(file.stat().st_size for file in bag_files(path))
+    with ExitStack() as stack:
+        try:
+            for file in path.iterdir() if path.is_dir() else [path, path.with_name(f'{path.name}-wal')]:
+                if file.exists() and not (file.is_file() or file.is_dir()):
+                    raise ValueError(f'{file.name} is not a regular file')
+                if file.name.endswith('-wal') and file.exists() and file.stat().st_size:
+                    raise ValueError(f'{file.name} has messages that are not in the bag yet')
+            # ROS 2 bags from before Iron have no message definitions; those of the image types are still the same.
+            reader = AnyReader([BagPath(path)], default_typestore=typestore(Stores.ROS2_JAZZY))
+            with limited(size):
+                stack.enter_context(reader)
+            limit_messages(reader)
+        except PermissionError:
+            raise
+        except CompressedFileError as error:
+            raise CompressedBagError(path, error) from error
+        except Exception as error:  # broken bytes lead to any error: of struct, zstd, apsw, assertions
+            raise DamagedBagError(path, error) from error
         yield reader
-    finally:
-        reader.close()
 
 
 def messages(
@@ -70,12 +101,21 @@ def messages(
     stream = reader.messages(connections, start, stop)
     while True:
         try:
-            message = next(stream)
+            connection, stamp, data = next(stream)
+            if reader.is2 and data[: len(ZSTD)] == ZSTD:
+                data = decompress_strictly('zstd', data)
         except StopIteration:
             return
         except Exception as error:
             raise DamagedBagError(Path(str(reader.paths[0])), error) from error
-        yield message
+        yield connection, stamp, data
+
+
+def deserialize_image(reader: AnyReader, data: bytes, msgtype: str) -> Any:
+    """The message in `data`, by ROS's own definition of the type and not by that in the bag, which may be hostile."""
+    if reader.is2:
+        return typestore(Stores.ROS2_JAZZY).deserialize_cdr(data, msgtype)
+    return typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
 
 
 def image_connections(reader: AnyReader, topics: Sequence[str]) -> list[Connection]:
@@ -124,7 +164,7 @@ def seconds(stamp: int) -> str:
 def _is_depth(reader: AnyReader, connection: Connection) -> bool:
     for _, _, data in messages(reader, [connection]):
         try:
-            image = reader.deserialize(data, connection.msgtype)
+            image = deserialize_image(reader, data, connection.msgtype)
         except Exception:  # noqa: BLE001 - the extraction reports bad messages
             return False
         return getattr(image, 'encoding', '') in _DEPTH or 'compressedDepth' in getattr(image, 'format', '')

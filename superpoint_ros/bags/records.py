@@ -332,13 +332,14 @@ def _sqlite_topics(database: apsw.Connection) -> dict[int, Topic]:
     }
 
 
-def decompress(compression: str, data: bytes, size: int) -> tuple[bytes, str]:
+def decompress(compression: str, data: bytes, size: int, step: int = 4096) -> tuple[bytes, str]:
     """Decompress as much as possible, but at most `size` bytes; and why that is not everything.
 
     Args:
         compression: none, '' (none too), zstd, lz4 or bz2.
         data: the compressed bytes.
         size: the expected size.
+        step: bytes to decompress at once: small ones lose less before a broken byte, large ones are faster.
     """
     if size > MAX_RECORD:
         return b'', f'claims to decompress to {size} bytes, more than {MAX_RECORD}, and is skipped'
@@ -347,18 +348,19 @@ def decompress(compression: str, data: bytes, size: int) -> tuple[bytes, str]:
     makers = {'zstd': zstd.ZstdDecompressor, 'lz4': lz4.frame.LZ4FrameDecompressor, 'bz2': bz2.BZ2Decompressor}
     if compression not in makers:
         return b'', f'has the unknown compression {compression!r:.100}; known: {", ".join(makers)}'
-    decompressor, out = makers[compression](), bytearray()
+    decompressor, pieces, problem = makers[compression](), [], ''
+    left = size + 1  # one more than expected, to notice that there is more
     try:
-        # In small pieces, so that what precedes a broken byte is not lost with it.
-        for start in range(0, len(data), 4096):
-            piece = data[start : start + 4096]
-            while len(out) <= size and not decompressor.eof:
-                out += decompressor.decompress(piece, size + 1 - len(out))
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
+            while left and not decompressor.eof:
+                pieces.append(decompressor.decompress(piece, left))
+                left -= len(pieces[-1])
                 piece = b''
-                if decompressor.needs_input:
+                if decompressor.needs_input or not pieces[-1]:
                     break
     except Exception as error:  # noqa: BLE001 - each library has its own
-        return bytes(out[:size]), f'cannot be decompressed after byte {len(out)} of {size}: {error}'
-    if len(out) > size:
-        return bytes(out[:size]), f'decompresses to more than {size} bytes; the rest is skipped'
-    return bytes(out), ''
+        problem = f'cannot be decompressed after byte {size + 1 - left} of {size}: {error}'
+    if not left:
+        pieces[-1], problem = pieces[-1][:-1], f'decompresses to more than {size} bytes; the rest is skipped'
+    return b''.join(pieces), problem

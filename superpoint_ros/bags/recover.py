@@ -20,7 +20,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from superpoint_ros.bags import records
-from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, seconds
+from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, bag_files, seconds
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,7 +34,7 @@ _READERS: dict[bytes, Callable[[Path, list[str]], records.Messages]] = {
 }
 
 
-def recover(source: Path, folder: Path, everything: bool, reason: str) -> None:
+def recover(source: Path, folder: Path, everything: bool, damage: list[str]) -> None:
     """Copy what is readable of a damaged bag into `folder`, which appears when it is complete; `find` returns the copy.
 
     Does nothing if the folder exists.
@@ -43,7 +43,7 @@ def recover(source: Path, folder: Path, everything: bool, reason: str) -> None:
         source: the damaged bag.
         folder: for the copy.
         everything: copy the messages of all topics, not only images.
-        reason: why the bag is not readable as it is.
+        damage: why the bag is not readable as it is.
 
     Raises:
         ValueError: source is not a bag.
@@ -53,8 +53,7 @@ def recover(source: Path, folder: Path, everything: bool, reason: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'{folder.name}.', dir=folder.parent))
     try:
-        damage = [reason, *_copy_bag(source, scratch, everything)]
-        (scratch / 'damage.json').write_text(json.dumps(damage))
+        (scratch / 'damage.json').write_text(json.dumps(damage + _copy_bag(source, scratch, everything)))
         scratch.replace(folder)
     except OSError:
         if not folder.exists():  # else another worker was faster
@@ -77,9 +76,7 @@ def damage_of(folder: Path) -> list[str]:
 def _copy_bag(source: Path, scratch: Path, everything: bool) -> list[str]:
     """Copy a bag into a new one in `scratch`; returns what is wrong with it."""
     damage: list[str] = []
-    files = [source]
-    if source.is_dir():
-        files = sorted(p for p in source.iterdir() if p.suffix in ('.mcap', '.db3', '.zstd'))
+    files = [file for file in bag_files(source) if file == source or file.suffix in ('.mcap', '.db3', '.zstd')]
     kinds = [(_kind(path), path) for path in files]
     if not any(kind for kind, _ in kinds):
         raise ValueError(f'{source}: not a bag; expected a ROS 1 .bag, a ROS 2 bag folder, an .mcap or a .db3 file')

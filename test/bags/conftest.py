@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from superpoint_ros.bags.read import messages, open_bag
 from superpoint_ros.commands.bag import bag
 from superpoint_ros.runtimes import RuntimeConfig
 
@@ -66,14 +66,14 @@ class Recorder:
     def mcap(self, name, frames, compression='ZSTD', chunk=20_000, **options):
         """An .mcap file as the C++ recorder writes it: small chunks with checksums."""
         source, path = self.ros2(f'{name}.source', frames, **options), self.folder / f'{name}.mcap'
-        with open_bag(source) as reader, path.open('wb') as file:
+        with AnyReader([source]) as reader, path.open('wb') as file:
             writer = McapWriter(file, chunk_size=chunk, compression=CompressionType[compression])
             writer.start(profile='ros2')
             channels = {}
             for connection in reader.connections:
                 schema = writer.register_schema(connection.msgtype, 'ros2msg', connection.msgdef.data.encode())
                 channels[connection.topic] = writer.register_channel(connection.topic, 'cdr', schema)
-            for connection, stamp, data in messages(reader, reader.connections):
+            for connection, stamp, data in reader.messages():
                 writer.add_message(channels[connection.topic], stamp, data, stamp)
             writer.finish()
         return path
@@ -125,12 +125,13 @@ def imu_message(types, number, stamp):
 
 def contents(path):
     """All messages of a bag: (topic, log time, serialized)."""
-    with open_bag(path) as reader:
-        return [(c.topic, stamp, bytes(data)) for c, stamp, data in messages(reader, reader.connections)]
+    with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+        return [(c.topic, stamp, bytes(data)) for c, stamp, data in reader.messages()]
 
 
 def decoded(path, topic):
     """The messages on a topic: (log time, message)."""
-    with open_bag(path) as reader:
+    with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
         connections = [c for c in reader.connections if c.topic == topic]
-        return [(stamp, reader.deserialize(data, c.msgtype)) for c, stamp, data in messages(reader, connections)]
+        found = reader.messages(connections) if connections else ()
+        return [(stamp, reader.deserialize(data, c.msgtype)) for c, stamp, data in found]

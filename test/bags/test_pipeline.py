@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from superpoint_ros.bags import pipeline
 from superpoint_ros.bags.pipeline import prefetch
 
 
@@ -20,6 +21,21 @@ def test_prefetch_takes_no_more_than_its_depth():
     results = prefetch(lambda number: number, (next(taken) for _ in range(1000)), 2, 5)
     assert next(results) == 0
     assert next(taken) == 6  # one result and five items in work
+
+
+def test_prefetch_takes_few_items_if_they_are_large(monkeypatch):
+    monkeypatch.setattr(pipeline, 'MAX_PENDING', 100)
+    taken = []
+
+    def items():
+        for size in (60, 60, 300, 10, 10):
+            taken.append(size)
+            yield size
+
+    results = prefetch(lambda size: size, items(), 2, 5, lambda size: size)
+    assert next(results) == 60
+    assert taken == [60, 60]
+    assert list(results) == [60, 300, 10, 10]
 
 
 def test_prefetch_runs_all_its_threads():

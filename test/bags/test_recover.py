@@ -1,13 +1,9 @@
 """Real bags with the damage that killed recorders and bad disks do, and small bags that claim to be large."""
 
-import json
 import os
 import shutil
 import sqlite3
 import struct
-import subprocess
-import sys
-import textwrap
 from contextlib import closing
 
 import apsw
@@ -15,14 +11,22 @@ import lz4.frame
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mcap.data_stream import RecordBuilder
 from mcap.opcode import Opcode
-from mcap.records import Channel, Schema
 from rosbags.rosbag2.storage_mcap import zstd
 
 from superpoint_ros.bags import records, recover
 
 from .conftest import PERIOD, START, Recorder, contents
+from .hostile import (
+    GIGABYTE,
+    MEGABYTE,
+    compressed_zeros,
+    declared_topic,
+    mcap_chunk,
+    mcap_message,
+    mcap_record,
+    run_limited,
+)
 
 KINDS = {
     'ros1': lambda record: record.ros1('bag', 40, chunk=20_000),
@@ -39,7 +43,7 @@ def recovered(path, everything=True):
     """The messages that are recovered from a damaged bag, and the damage that is reported."""
     folder = path.parent / 'recovered'
     shutil.rmtree(folder, ignore_errors=True)
-    recover.recover(path, folder, everything, 'the reason')
+    recover.recover(path, folder, everything, ['the reason'])
     return contents(recover.find(folder)), recover.damage_of(folder)
 
 
@@ -185,7 +189,7 @@ def test_a_file_that_is_not_a_bag_is_refused(tmp_path):
     path = tmp_path / 'notes.bag'
     path.write_text('not a bag at all')
     with pytest.raises(ValueError, match=r'notes\.bag: not a bag; expected'):
-        recover.recover(path, tmp_path / 'recovered', True, '')
+        recover.recover(path, tmp_path / 'recovered', True, [])
 
 
 @pytest.fixture(scope='module')
@@ -223,56 +227,16 @@ def test_a_field_name_that_is_not_text_loses_nothing_else(samples, tmp_path):
     assert any('the record at byte 13 is broken' in line and 'utf-8' in line for line in damage)
 
 
-MEGABYTE = 1 << 20
-
-
-def recovered_in(path, megabytes):
-    """As `recovered`, but only the number of messages, in a process that may take so much more memory than it needs
-    for its libraries."""
-    program = f"""
-        import json, resource
-        from pathlib import Path
-        from superpoint_ros.bags import records, recover
-        own = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (own + {megabytes} * 2**20,) * 2)
-        path = Path({str(path)!r})
-        damage = []
-        kinds = {{'.mcap': records.mcap, '.bag': records.ros1, '.db3': records.sqlite}}
-        count = sum(1 for _ in kinds[path.suffix](path, damage))
-        print(json.dumps([count, damage]))
+def messages_in_little_memory(path):
+    """The number of messages that are recovered from a bag file by a process with little memory, and the damage."""
+    program = """
+        from superpoint_ros.bags import records
+        limit_memory()
+        path, damage = Path(sys.argv[1]), []
+        read = {'.mcap': records.mcap, '.bag': records.ros1}[path.suffix]
+        print(json.dumps([sum(1 for _ in read(path, damage)), damage]))
     """
-    result = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=100
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def mcap_record(opcode, content, length=None):
-    return struct.pack('<BQ', opcode, len(content) if length is None else length) + content
-
-
-def mcap_chunk(data, size, compression=b'zstd'):
-    head = struct.pack('<QQQI', 0, 0, size, 0) + struct.pack('<I', len(compression)) + compression
-    return mcap_record(Opcode.CHUNK, head + struct.pack('<Q', len(data)) + data)
-
-
-def compressed_zeros(megabytes):
-    """Zeros, compressed by zstd to a few kilobytes."""
-    compressor = zstd.ZstdCompressor()
-    return b''.join([compressor.compress(bytes(MEGABYTE)) for _ in range(megabytes)]) + compressor.flush()
-
-
-def declared_topic():
-    """Records that declare the topic with number 1."""
-    builder = RecordBuilder()
-    Schema(id=1, name='sensor_msgs/msg/Image', encoding='ros2msg', data=b'').write(builder)
-    Channel(id=1, topic='/camera/image', message_encoding='cdr', metadata={}, schema_id=1).write(builder)
-    return builder.end()
-
-
-def message(number):
-    return mcap_record(Opcode.MESSAGE, struct.pack('<HIQQ', 1, number, number, number) + b'data')
+    return run_limited(program, path)
 
 
 def ros1_record(data, length=None, **fields):
@@ -285,26 +249,25 @@ def ros1_chunk(data, size, compression):
     return ros1_record(data, op=b'\x05', compression=compression, size=struct.pack('<I', size))
 
 
-GIGABYTE = 1 << 30
 HOSTILE = {
     # name: first bytes of the file, size of the file in GB (the rest is a hole), number of messages, reported damage
     'a record that is longer than any record': (
-        lambda: message(1) + mcap_record(Opcode.MESSAGE, b'', 3 * GIGABYTE),
+        lambda: mcap_message(1) + mcap_message(2, 3 * GIGABYTE),
         4,
         (1, '3221225472 bytes, more than 268435456'),
     ),
     'a record that is longer than the file': (
-        lambda: message(1) + mcap_record(Opcode.SCHEMA, b'', 1 << 62),
+        lambda: mcap_message(1) + mcap_record(Opcode.SCHEMA, b'', 1 << 62),
         2,
         (1, 'is cut off after 268435456 of 4611686018427387904 bytes'),
     ),
     'a chunk that claims to be huge': (
-        lambda: mcap_chunk(compressed_zeros(1024), GIGABYTE) + message(1),
+        lambda: mcap_chunk(compressed_zeros(1024), GIGABYTE) + mcap_message(1),
         0,
         (1, 'claims to decompress to 1073741824 bytes'),
     ),
     'a chunk that is larger than it claims': (
-        lambda: mcap_chunk(compressed_zeros(1024), 200) + message(1),
+        lambda: mcap_chunk(compressed_zeros(1024), 200) + mcap_message(1),
         0,
         (1, 'decompresses to more than 200 bytes'),
     ),
@@ -313,7 +276,7 @@ HOSTILE = {
         0,
         (0, ''),
     ),
-    'a large hole': (lambda: message(1), 8, (1, 'all zeros')),
+    'a large hole': (lambda: mcap_message(1), 8, (1, 'all zeros')),
 }
 
 
@@ -324,7 +287,7 @@ def test_a_small_mcap_file_cannot_take_much_memory(name, tmp_path):
     path.write_bytes(records.MCAP + declared_topic() + make())
     if gigabytes:
         os.truncate(path, gigabytes * GIGABYTE)
-    count, damage = recovered_in(path, 700)
+    count, damage = messages_in_little_memory(path)
     assert (count, expected[1] in ' '.join(damage)) == (expected[0], True), damage
     assert len(damage) < 3
 
@@ -356,7 +319,7 @@ def test_a_small_ros_1_bag_cannot_take_much_memory(name, tmp_path):
     path.write_bytes(records.ROS1 + make())
     if gigabytes:
         os.truncate(path, gigabytes * GIGABYTE)
-    count, damage = recovered_in(path, 700)
+    count, damage = messages_in_little_memory(path)
     assert count == 0
     assert expected in ' '.join(damage)
     assert len(damage) < 4
@@ -393,7 +356,7 @@ def test_what_is_decompressed_from_a_file_is_limited_in_all(record, tmp_path, mo
     """A hundred chunks, each of which is small enough, and a file that is compressed as a whole."""
     monkeypatch.setattr(records, 'max_decompressed', lambda _: 10 * MEGABYTE)
     many, damage = tmp_path / 'many.mcap', []
-    block = message(1) + mcap_record(Opcode.METADATA, bytes(MEGABYTE))
+    block = mcap_message(1) + mcap_record(Opcode.METADATA, bytes(MEGABYTE))
     many.write_bytes(records.MCAP + declared_topic() + mcap_chunk(zstd.compress(block), len(block)) * 100)
     assert sum(1 for _ in records.mcap(many, damage)) == 9
     assert damage == ['many.mcap decompresses to more than 10485760 bytes; the rest is skipped']
@@ -408,6 +371,6 @@ def test_what_is_decompressed_from_a_file_is_limited_in_all(record, tmp_path, mo
 def test_reading_ends_after_too_many_problems(tmp_path, monkeypatch):
     monkeypatch.setattr(records, 'MAX_DAMAGE', 100)
     path, damage = tmp_path / 'broken.mcap', []
-    path.write_bytes(records.MCAP + declared_topic() + mcap_record(Opcode.MESSAGE, b'') * 1000 + message(1))
+    path.write_bytes(records.MCAP + declared_topic() + mcap_record(Opcode.MESSAGE, b'') * 1000 + mcap_message(1))
     assert list(records.mcap(path, damage)) == []
     assert len(damage) == 100

@@ -1,5 +1,6 @@
 """`superpoint bag` from end to end, with a tiny network."""
 
+import os
 import re
 from pathlib import Path
 
@@ -293,3 +294,27 @@ def test_a_file_that_is_not_a_bag(run, capfd, tmp_path):
 def test_a_bag_with_an_image_topic_but_no_messages(record, run, tmp_path):
     assert run(record.ros2('drive', 0))
     assert contents(tmp_path / 'out/drive') == []
+
+
+@pytest.mark.parametrize('name', ['pipe.bag', 'pipe.mcap', 'pipe.db3'])
+def test_a_pipe_is_not_a_bag(name, run, capfd, tmp_path):
+    os.mkfifo(tmp_path / name)
+    assert not run(tmp_path / name)
+    assert f'{name}: not a bag; expected' in capfd.readouterr().err
+
+
+def test_folders_and_pipes_beside_a_readable_file_are_ignored(record, run, tmp_path, capfd):
+    bag = record.ros2('drive', 5)
+    (bag / 'a.mcap').mkdir()
+    os.mkfifo(bag / 'z.mcap')
+    assert not run(bag)
+    assert 'z.mcap is not a regular file' in capfd.readouterr().err
+    assert len(decoded(tmp_path / 'out/drive', '/camera/features')) == 5
+    (bag / 'z.mcap').unlink()
+    (tmp_path / 'out/drive').rename(tmp_path / 'damaged')
+    (bag / 'z.mcap').mkdir()
+    assert run(bag)
+    (bag / 'metadata.yaml').unlink()
+    (tmp_path / 'out/drive').rename(tmp_path / 'sound')
+    assert not run(bag)
+    assert contents(tmp_path / 'out/drive') == contents(tmp_path / 'sound') == contents(tmp_path / 'damaged')
