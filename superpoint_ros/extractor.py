@@ -86,7 +86,7 @@ class Extractor:
         >>> features = extractor(cv2.imread('image.png'))
     """
 
-    def __init__(self, model: str = 'superpoint', watch: Watch | None = None, **options: Any) -> None:
+    def __init__(self, model: str = models.DEFAULT, watch: Watch | None = None, **options: Any) -> None:
         own, runtime, decoding = split(options, ExtractorConfig, RuntimeConfig, DecodeConfig)
         self.config = ExtractorConfig(**own)
         self.decode_config = DecodeConfig(**decoding)

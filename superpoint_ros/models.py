@@ -11,6 +11,9 @@ from superpoint_ros import resources
 SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'magicpoint')
 """Names of the models in models/, each a .safetensors file and an .onnx file."""
 
+DEFAULT = 'unsuperpoint_lite'
+"""The default of nodes, commands and Extractor: it keeps up with a 30 Hz camera at 640×480 on two CPU cores."""
+
 QUANTIZED = '_int8'
 """Behind the name of a model: its graph with 8-bit convolutions."""
 

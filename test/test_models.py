@@ -5,7 +5,7 @@ import hashlib
 import onnx
 import pytest
 
-from superpoint_ros.models import SHIPPED, checksum, resolve
+from superpoint_ros.models import DEFAULT, SHIPPED, checksum, resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.runtimes.onnx_graph import checksum_of_weights
 
@@ -21,6 +21,14 @@ def test_twins_are_found(tmp_path):
     for path in (weights, graph):
         model = resolve(str(path))
         assert (model.file('weights'), model.file('graph')) == (weights, graph)
+
+
+def test_the_default_model_is_shipped_with_every_file():
+    model = resolve(DEFAULT)
+    assert model.file('weights').is_file()
+    assert model.file('graph').is_file()
+    assert model.quantized
+    assert model.quantized.is_file()
 
 
 def test_the_home_folder(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from superpoint_ros.benchmark.measure import measure
 from superpoint_ros.benchmark.pictures import fit, pictures
 from superpoint_ros.benchmark.subjects import OPENCV, Subject, color_message
 from superpoint_ros.files import written_whole
-from superpoint_ros.models import resolve
+from superpoint_ros.models import DEFAULT, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ NODE_SIZE = (640, 480)
 
 
 def benchmark(
-    models: Sequence[str] = ('superpoint',),
+    models: Sequence[str] = (DEFAULT,),
     output: Path = Path('benchmark'),
     sizes: Sequence[str] = SIZES,
     backends: Sequence[str] = (),

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from superpoint_ros import models
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import ExtractorConfig
 from superpoint_ros.matching import MatchConfig
@@ -26,7 +27,7 @@ def bag(
     resume: bool = False,
     cluster: str | None = None,
     workers: int = 0,
-    model: str = 'superpoint',
+    model: str = models.DEFAULT,
     descriptor_type: Literal['int8', 'float32'] = 'int8',
     batch: int = 0,
     extractor: ExtractorConfig = ExtractorConfig(),

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros import drawing, image_files
+from superpoint_ros import drawing, image_files, models
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
 from superpoint_ros.files import written_whole
@@ -23,7 +23,7 @@ ARRAYS = ('keypoints', 'scores', 'descriptors', 'image_size')
 def detect(
     images: Sequence[Path],
     output: Path = Path('features'),
-    model: str = 'superpoint',
+    model: str = models.DEFAULT,
     pictures: bool = True,
     extractor: ExtractorConfig = ExtractorConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),

@@ -7,7 +7,7 @@ from typing import Literal
 
 import cv2
 
-from superpoint_ros import drawing, image_files
+from superpoint_ros import drawing, image_files, models
 from superpoint_ros import matching as matchers
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
@@ -19,7 +19,7 @@ def match(
     image0: Path,
     image1: Path,
     output: Path = Path('matches.png'),
-    model: str = 'superpoint',
+    model: str = models.DEFAULT,
     geometry: Literal['homography', 'fundamental'] = 'fundamental',
     extractor: ExtractorConfig = ExtractorConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),

@@ -33,7 +33,7 @@ def demo(
     source: str = PHOTOGRAPHS,
     seconds: float = 20.0,
     output: Path = Path('demo'),
-    model: str = 'superpoint',
+    model: str = models.DEFAULT,
     backend: str = 'auto',
     rate: float = 30.0,
 ) -> None:

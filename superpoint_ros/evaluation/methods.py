@@ -12,6 +12,7 @@ from superpoint_ros.evaluation.baselines import Baseline, Extract, Image
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
+from superpoint_ros.models import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Method:
 class ModelsConfig:
     """Which models are compared, and how they run."""
 
-    models: tuple[str, ...] = option(('superpoint',), 'Names of shipped models, or .safetensors or .onnx files.')
+    models: tuple[str, ...] = option((DEFAULT,), 'Names of shipped models, or .safetensors or .onnx files.')
     backend: str = option('auto', 'Library that runs the models: auto, openvino, torch, …')
     precision: str = option('auto', 'Arithmetic of the models: auto, fp32, bf16, …')
     subpixel: bool = option(True, 'Refine the keypoints of the models to a fraction of a pixel.')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from superpoint_ros import models
 from superpoint_ros.config import check, option
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import ExtractorConfig
@@ -15,7 +16,7 @@ from superpoint_ros.runtimes import RuntimeConfig
 class DetectorConfig:
     """What the detector node does beside extracting features."""
 
-    model: str = option('superpoint', 'Name of a shipped model, or path of a .safetensors or .onnx file.')
+    model: str = option(models.DEFAULT, 'Name of a shipped model, or path of a .safetensors or .onnx file.')
     cameras: tuple[str, ...] = option(
         (), 'Namespaces of the cameras: each <camera>/image gives <camera>/features; empty for just image and features.'
     )
