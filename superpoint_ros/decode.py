@@ -1,4 +1,4 @@
-"""From the raw heads of a network to keypoints and descriptors, in NumPy and OpenCV."""
+"""Decodes the heads of a network to keypoints and descriptors, with NumPy and OpenCV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from superpoint_ros.config import check, option
 from superpoint_ros.features import Floats
 
 CELL = 8
-"""Side in pixels of the cells that the network's heads work on."""
+"""Side of the cells of the heads, in pixels."""
 
 Heads = Mapping[str, npt.NDArray[Any]]
 """The outputs of a network for one image, by name."""
@@ -26,26 +26,33 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """Which pixels become keypoints, and how their descriptors are read.
+    """Selection of keypoints, and interpolation of descriptors.
 
-    Non-maximum suppression is greedy by score, as in the paper's demo: take the best pixel that is left, discard all
-    others in the square of (2·nms_radius + 1)² pixels around it, go on until none is left. Of equal scores the first
-    in row-major order (top to bottom, then left to right) wins. The border and the mask are applied after it, so that
-    the slope of a peak which they remove is not taken for a peak of its own.
+    Non-maximum suppression is greedy by score, as in the paper's demo: select the best remaining pixel, discard all
+    others in the square of (2·nms_radius + 1)² pixels around it, repeat. Of equal scores the first in row-major order
+    (top to bottom, then left to right) wins. The border and the mask are applied afterwards: otherwise the slope of a
+    peak that they remove would become a peak of its own.
     """
 
     threshold: float = option(0.005, 'Keypoints have a score above this.', minimum=0, maximum=1, live=True)
-    max_keypoints: int = option(1024, 'At most this many keypoints, the best.', minimum=1, maximum=100_000, live=True)
+    max_keypoints: int = option(
+        1024, 'Number of keypoints to keep at most, by score.', minimum=1, maximum=100_000, live=True
+    )
     nms_radius: int = option(
-        4, 'No two keypoints are nearer than this in both x and y.', unit='px', minimum=0, maximum=64, live=True
+        4,
+        'Radius of non-maximum suppression: no two keypoints are this close in both x and y.',
+        unit='px',
+        minimum=0,
+        maximum=64,
+        live=True,
     )
     border: int = option(
-        4, 'No keypoints nearer than this to the edge of the picture.', unit='px', minimum=0, maximum=1000, live=True
+        4, 'Width of the edge of the image that has no keypoints.', unit='px', minimum=0, maximum=1000, live=True
     )
     subpixel: bool = option(True, 'Refine keypoints to a fraction of a pixel.', live=True)
     interpolation: str = option(
         'bilinear',
-        'How descriptors are read between the cells: bilinear, or bicubic as in the paper (slower).',
+        'Interpolation of descriptors between cells: bilinear, or bicubic as in the paper (slower).',
         choices=('bilinear', 'bicubic'),
         live=True,
     )
@@ -55,7 +62,7 @@ class DecodeConfig:
 
 
 class Decoded(NamedTuple):
-    """Keypoints of one image in the pixels of the network's input, best first; shapes and dtypes as in Features."""
+    """Keypoints of one image in pixels of the network's input, by descending score; types as in Features."""
 
     keypoints: Floats
     scores: Floats
@@ -133,20 +140,20 @@ def score_map(logits: Floats) -> Floats:
 def find_peaks(
     scores: Floats, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
 ) -> tuple[Indices, Indices]:
-    """The best keypoints of a score map, in whole pixels, after non-maximum suppression as DecodeConfig defines it.
+    """Find the best keypoints of a score map, in whole pixels, with the non-maximum suppression of DecodeConfig.
 
-    Greedy suppression is done in rounds. A pixel that is the first of the best in its square of what is left would be
-    taken before anything that could discard it, so all such pixels are taken at once and their squares cleared; what
-    is left goes into the next round, until nothing is. Pixels too low to be among the best K so far drop out early.
+    Greedy suppression runs in rounds. A pixel that is the first maximum of its square among the remaining ones would be
+    selected before any pixel that could discard it, so all such pixels are selected at once and their squares cleared.
+    The next round continues with the rest. Pixels below the K best so far are dropped early.
 
     Args:
         scores: (H, W) float32 in [0, 1]. NaN counts as 0.
-        size: (width, height) of the part at the top left that is picture and not padding.
+        size: (width, height) of the picture, which is at the top left; the rest is padding.
         config: threshold, max_keypoints, nms_radius and border.
-        mask: (H, W), False where no keypoint may be.
+        mask: (h, w) bool, at least as large as the picture; False where keypoints are not allowed.
 
     Returns:
-        rows and columns, each (K,), by descending score, equal ones in row-major order.
+        Rows and columns, each (K,), by descending score; equal scores in row-major order.
     """
     (width, height), radius = size, config.nms_radius
     picture = cv2.copyMakeBorder(scores[:height, :width], radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
@@ -158,14 +165,14 @@ def find_peaks(
     def first_of_equals(where: Indices) -> Mask:
         if where.size * before.size <= values.size:
             return np.asarray((values[where[:, None] + before] < values[where, None]).all(axis=1))
-        # On a plateau nearly every pixel is a candidate: their windows would fill the memory.
+        # On a plateau nearly every pixel is a candidate, and their windows would need too much memory.
         above = cv2.dilate(picture, kernel[:radius], anchor=(radius, radius - 1)).ravel()
         beside = cv2.dilate(picture, kernel[:1, :radius], anchor=(radius - 1, 0)).ravel()
         return np.asarray(np.maximum(above[where - stride], beside[where - 1]) < values[where])
 
     found, found_scores = np.empty(0, np.intp), np.empty(0, np.float32)
     least = np.nextafter(np.float32(config.threshold), np.float32(np.inf))
-    left: Indices | None = None  # all of the picture
+    left: Indices | None = None  # the whole picture
     peaks = np.flatnonzero(picture == cv2.dilate(picture, kernel))
     peaks = peaks[values[peaks] >= least]
     while peaks.size:
@@ -178,7 +185,7 @@ def find_peaks(
             least = np.partition(found_scores, -config.max_keypoints)[-config.max_keypoints]
         peaks = left = np.flatnonzero(values >= least) if left is None else left[values[left] >= least]
         if left.size * square.size < values.size:
-            for part in (after[:1], after):  # the next pixel alone spares most of them the rest
+            for part in (after[:1], after):  # the next pixel alone decides most cases
                 peaks = peaks[(values[peaks[:, None] + part] <= values[peaks, None]).all(axis=1)]
         else:
             peaks = left[values[left] == cv2.dilate(picture, kernel).ravel()[left]]
@@ -195,32 +202,32 @@ def best_of_cells(
     config: DecodeConfig,
     mask: Mask | None = None,
 ) -> Indices:
-    """What find_peaks does, where each cell has one point: only those of the cells around a point can discard it.
+    """Do what find_peaks does for one point in each cell: only points of neighboring cells can discard a point.
 
     Args:
         scores: (M,) float32 in [0, 1], of the points of the M cells in row-major order. NaN counts as 0.
-        x: (M,) pixels, of each point in its cell or on its edge. It counts as the pixel that it is nearest to.
+        x: (M,) in pixels, within the cell of the point or on its edge; the nearest whole pixel counts.
         y: (M,) likewise.
         cells: rows and columns of cells.
-        size: (width, height) of the part at the top left that is picture and not padding.
+        size: (width, height) of the picture, which is at the top left; the rest is padding.
         config: threshold, max_keypoints, nms_radius and border.
-        mask: (H, W), False where no keypoint may be.
+        mask: (h, w) bool, at least as large as the picture; False where keypoints are not allowed.
 
     Returns:
-        (K,) indices of points, by descending score, equal ones in row-major order of their pixels.
+        (K,) indices of points, by descending score; equal scores in row-major order of their pixels.
     """
     (rows, columns), (width, height), radius = cells, size, config.nms_radius
     column = np.rint(x).astype(np.int32).clip(0, columns * CELL - 1)
     row = np.rint(y).astype(np.int32).clip(0, rows * CELL - 1)
     left = np.flatnonzero((scores > config.threshold) & (column < width) & (row < height))
-    # The order in which points are taken: floats from 0 up are ordered as their bits are; then the pixel decides. One
-    # point more, that is never better, stands for a neighbor that is not there.
+    # Points are selected by descending rank. Floats from 0 up have the order of their bits; for equal scores the pixel
+    # decides. One more point, which is never better, stands for missing neighbors.
     rank = np.full(scores.size + 1, -1, np.int64)
     rank[left] = scores[left].view(np.int32).astype(np.int64) << 32
     rank[left] -= row[left] * (columns * CELL) + column[left]
 
     def neighbors(steps: Indices) -> Indices:
-        """(steps, points): of each point left, those so many cells down and right of it which it would discard."""
+        """(steps, points): the points this many cells down and right of each remaining point that it would discard."""
         below, beside = left // columns + steps[:, :1], left % columns + steps[:, 1:]
         there = (below >= 0) & (below < rows) & (beside >= 0) & (beside < columns)
         near = np.where(there, below * columns + beside, 0)
@@ -233,7 +240,7 @@ def best_of_cells(
     before, after = neighbors(around[: len(around) // 2]), neighbors(around[len(around) // 2 + 1 :])
     found, standing = [left[:0]], rank.copy()
     while left.size:
-        # Of two with the same score in one pixel, the first is taken.
+        # Of two points with the same score in one pixel the first is selected.
         best = (rank[left] > standing[before].max(axis=0)) & (rank[left] >= standing[after].max(axis=0))
         found.append(left[best])
         for gone in (left[best], before[:, best], after[:, best]):
@@ -246,7 +253,7 @@ def best_of_cells(
 
 
 def _allowed(y: Indices, x: Indices, size: tuple[int, int], config: DecodeConfig, mask: Mask | None) -> Mask:
-    """Which of these pixels may be keypoints, by border and mask."""
+    """Whether border and mask allow keypoints at these pixels."""
     width, height = size
     inside = (x >= config.border) & (x < width - config.border)
     inside &= (y >= config.border) & (y < height - config.border)
@@ -255,7 +262,7 @@ def _allowed(y: Indices, x: Indices, size: tuple[int, int], config: DecodeConfig
 
 @lru_cache(maxsize=8)
 def _square(radius: int, stride: int) -> tuple[Indices, npt.NDArray[np.uint8]]:
-    """The pixels of a square as steps from its middle in a flat map, in row-major order; and the square for OpenCV."""
+    """The pixels of a square as offsets from its center in a flat map, in row-major order; and OpenCV's kernel."""
     steps = np.arange(-radius, radius + 1)
     return (steps[:, None] * stride + steps).ravel(), np.ones((steps.size, steps.size), np.uint8)
 
@@ -263,7 +270,7 @@ def _square(radius: int, stride: int) -> tuple[Indices, npt.NDArray[np.uint8]]:
 def refinement(scores: Floats, y: Indices, x: Indices) -> Floats:
     """Offsets (K, 2) in x and y, within ±0.5 px, from whole pixels to the peaks of the score map.
 
-    A parabola through the logarithms of the three scores in a row, and of the three in a column: exact for a Gaussian.
+    Fits a parabola to the logarithms of three scores in a row, and of three in a column; exact for a Gaussian.
     """
     height, width = scores.shape
     dy, dx = np.array([[0, 0, -1, 0, 1], [0, -1, 0, 1, 0]])[:, :, None]
@@ -275,9 +282,9 @@ def refinement(scores: Floats, y: Indices, x: Indices) -> Floats:
 
 
 def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: str = 'bilinear') -> Floats:
-    """Descriptors at keypoints, of unit length.
+    """Descriptors of unit length at keypoints.
 
-    Cell (i, j) of the map is centered at pixel (8·j + 3.5, 8·i + 3.5). Beyond the outermost centers the map goes on
+    Cell (i, j) of the map is centered at pixel (8·j + 3.5, 8·i + 3.5). Outside the outermost centers the map continues
     with its edge values.
 
     Args:
@@ -286,7 +293,7 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
         interpolation: bilinear, or bicubic: Keys' kernel with a = −0.75, as in OpenCV and torch.
 
     Returns:
-        (K, D) float32 with unit rows; a row of zeros stays zero.
+        (K, D) float32 with unit rows; rows of zeros stay zero.
     """
     rows, columns, depth = descriptors.shape
     cells = descriptors.reshape(rows * columns, depth)
@@ -299,7 +306,7 @@ def sample_descriptors(descriptors: Floats, keypoints: Floats, interpolation: st
     index = (row[:, :, None] * columns + column[:, None, :]).reshape(len(keypoints), taps.size**2)
     weight = (weights[:, 1, :, None] * weights[:, 0, None, :]).reshape(len(keypoints), 1, taps.size**2)
     sampled = np.empty((len(keypoints), depth), np.float32)
-    for start in range(0, len(keypoints), 64):  # in blocks that stay in the cache
+    for start in range(0, len(keypoints), 64):  # blocks that fit into the cache
         block = slice(start, start + 64)
         np.matmul(weight[block], cells[index[block]].astype(np.float32, copy=False), out=sampled[block, None])
     length = np.sqrt(np.einsum('kd,kd->k', sampled, sampled))

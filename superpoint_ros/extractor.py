@@ -22,23 +22,23 @@ from superpoint_ros.runtimes import RuntimeConfig, Watch
 Image = npt.NDArray[Any]
 
 SMALLEST, LARGEST = 16, 8192
-"""Least and greatest side of an image, in pixels."""
+"""Limits of the sides of an image, in pixels."""
 
 OVERSHOOT = 0.01
-"""Floats may be so far outside 0 to 1, as interpolation leaves them; they are clipped."""
+"""Floats this far outside 0 to 1, as interpolation produces them, are clipped."""
 
 GRAY_CODES = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
-"""How OpenCV makes gray of so many channels."""
+"""OpenCV's conversion to gray for each number of channels."""
 
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """At which size the network sees the images."""
+    """The size at which the network sees the images."""
 
     resize: int = option(
         640,
-        'Longest side of the image for the network; larger images are shrunk to it, smaller ones never enlarged; 0 for '
-        'their own size.',
+        'Longest side of the image for the network: larger images are shrunk to it, smaller ones are not enlarged; 0 '
+        'keeps every size.',
         unit='px',
         minimum=0,
         maximum=LARGEST,
@@ -71,8 +71,8 @@ class Extractor:
     """Finds keypoints and describes them.
 
     Args:
-        model: a shipped model's name, or the path of a .safetensors or .onnx file.
-        watch: follows, and can end, what takes minutes at the first image: the building of a TensorRT engine.
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        watch: reports the progress of building a TensorRT engine, and can cancel it.
         options: any field of ExtractorConfig, runtimes.RuntimeConfig and decode.DecodeConfig.
 
     Raises:
@@ -100,10 +100,10 @@ class Extractor:
         Args:
             image: uint8, uint16 or float (0 to 1), gray (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4), each
                 side 16 to 8192 pixels.
-            mask: (H, W) bool or uint8, 0 where no keypoint may be.
+            mask: (H, W) bool or uint8, 0 where keypoints are not allowed.
 
         Raises:
-            ValueError: the image or the mask is something else; the message says what.
+            ValueError: the image or the mask is not as described; the message says how.
         """
         (result,) = self.batch([image], [mask])
         if isinstance(result, Exception):
@@ -185,7 +185,7 @@ def prepare_mask(mask: Image, image_size: tuple[int, int], size: tuple[int, int]
 
 
 def to_gray(image: Image) -> npt.NDArray[np.uint8]:
-    """An image as 8-bit gray, (H, W).
+    """Convert an image to 8-bit gray, (H, W).
 
     Raises:
         ValueError: as in Extractor.__call__.
@@ -224,5 +224,5 @@ def finish(decoded: Decoded, prepared: Prepared) -> Features:
 
 
 def _pixels(positions: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.intp]:
-    """The nearest pixels, inside a side of this size."""
+    """The nearest pixels along a side of this size."""
     return np.rint(positions).astype(np.intp).clip(0, size - 1)

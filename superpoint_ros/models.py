@@ -1,4 +1,4 @@
-"""The models: a name, or a file of the user's own, becomes the files and facts that a runtime needs."""
+"""Finds the files of a model by its name or the path of one of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ DEFAULT = 'unsuperpoint_lite'
 """The default of nodes, commands and Extractor: it keeps up with a 30 Hz camera at 640×480 on two CPU cores."""
 
 QUANTIZED = '_int8'
-"""Behind the name of a model: its graph with 8-bit convolutions."""
+"""Suffix of the file name of a graph with 8-bit convolutions."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Where a model's files are.
+    """The files of a model.
 
     Args:
-        name: the shipped model's name, or the stem of the user's file.
-        weights: the .safetensors file, for torch; None if the user gave only a graph.
-        graph: the .onnx file, for OpenVINO and TensorRT; None if the user gave only weights.
-        quantized: the .onnx file with 8-bit convolutions, of the same name with _int8 behind it, if there is one.
+        name: name of a shipped model, or stem of the user's file.
+        weights: .safetensors file, for torch; None if there is only a graph.
+        graph: .onnx file, for OpenVINO and TensorRT; None if there are only weights.
+        quantized: .onnx file with 8-bit convolutions, NAME_int8.onnx, if there is one.
     """
 
     name: str
@@ -43,17 +43,19 @@ class Model:
         path = self.weights if kind == 'weights' else self.graph
         if path is None:
             have = self.graph if kind == 'weights' else self.weights
-            cure = 'give the .safetensors file' if kind == 'weights' else f'make it with: superpoint export {have}'
+            advice = 'use the .safetensors file' if kind == 'weights' else f'make it with: superpoint export {have}'
             raise FileNotFoundError(
-                f'model {self.name}: this back end needs the {kind}, and only {have} is there; {cure}'
+                f'model {self.name}: this back end needs the {kind}, but there is only {have}; {advice}'
             )
         return path
 
 
 def resolve(model: str) -> Model:
-    """The files of a model: a shipped name, or the path of a .safetensors or .onnx file.
+    """Find the files of a model.
 
-    Beside a user's file its twin of the other kind (same stem) is taken along if it is there.
+    Args:
+        model: name of a shipped model, or path of a .safetensors or .onnx file; the file of the other kind with the
+            same stem belongs to the model if it exists.
 
     Raises:
         FileNotFoundError: no such file.
@@ -76,5 +78,5 @@ def resolve(model: str) -> Model:
 
 
 def checksum(path: Path | str) -> str:
-    """SHA-256 of a file, in hexadecimal: tells the descriptors of two models apart."""
+    """SHA-256 of a file in hexadecimal; of the weights, it tells whether descriptors can be compared."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

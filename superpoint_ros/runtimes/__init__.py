@@ -29,13 +29,13 @@ ON_JETSON = 'on a Jetson it comes with JetPack, see docs/jetson.md'
 
 
 class Backend(NamedTuple):
-    """A back end.
+    """Where the code of a back end is, and what it needs.
 
     Args:
-        module: has a function `load` as in this package.
-        libraries: that it needs.
-        extra: of this package that installs them.
-        note: more on their installation.
+        module: module with the functions `load` and `load_matcher` of this package.
+        libraries: modules that must be installed.
+        extra: extra of this package that installs them.
+        note: more about their installation.
     """
 
     module: str
@@ -51,7 +51,7 @@ TABLE = {
 }
 
 OLDEST = {'tensorrt': (10, 0)}
-"""Older ones lack what the back end needs. TensorRT 10.3 comes with JetPack 6.1."""
+"""Oldest supported versions. JetPack 6.1 has TensorRT 10.3."""
 
 PRECISIONS = ('auto', 'fp32', 'tf32', 'bf16', 'fp16', 'int8')
 
@@ -62,26 +62,24 @@ class RuntimeConfig:
 
     backend: str = option(
         'auto',
-        'Library that runs the network; auto takes torch if it sees a CUDA GPU, else OpenVINO.',
+        'Library that runs the network; auto is torch if it finds a CUDA GPU, else OpenVINO.',
         choices=('auto', *TABLE),
     )
-    device: str = option('', 'Device as the back end names it (cuda:0, cpu, GPU); empty for its own choice.')
+    device: str = option('', 'Device, as the back end names it (cuda:0, cpu, GPU); empty for its default.')
     precision: str = option(
-        'auto', 'Arithmetic of the convolutions; auto takes what the device is fast at.', choices=PRECISIONS
+        'auto', 'Precision of the convolutions; auto is what the device computes fastest.', choices=PRECISIONS
     )
-    threads: int = option(0, 'CPU threads for the network; 0 for its own choice.', minimum=0, maximum=1024)
-    pinning: bool = option(
-        True, 'Bind these threads to cores (OpenVINO); false where other programs compete for the same cores.'
-    )
+    threads: int = option(0, "CPU threads of the network; 0 for the back end's default.", minimum=0, maximum=1024)
+    pinning: bool = option(True, 'Bind the threads to cores (OpenVINO); false if other programs need the same cores.')
     performance: str = option(
         'latency',
-        'What they are for (OpenVINO): latency, all on one image; throughput, several images of a batch at once.',
+        'Use of the threads (OpenVINO): latency, all on one image; throughput, several images of a batch at once.',
         choices=('latency', 'throughput'),
     )
     engine_sizes: tuple[str, ...] = option(
         (),
-        'Sizes WIDTHxHEIGHT, as the network sees the images, that TensorRT engines are built for at the start; smaller '
-        'images are padded. Empty to build an engine for each size when its first image comes.',
+        'Image sizes WIDTHxHEIGHT at the network that TensorRT engines are built for at the start; smaller images are '
+        'padded. Empty to build an engine for each size when its first image arrives.',
     )
     engine_batch: int = option(
         1, 'Images that a TensorRT engine takes at once, such as the number of cameras.', minimum=1, maximum=256
@@ -96,12 +94,12 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class Watch:
-    """Follows what takes minutes, the building of a TensorRT engine, and can end it early."""
+    """Reports the progress of building a TensorRT engine, which takes minutes, and can cancel it."""
 
     report: Callable[[str, float], None] = lambda what, fraction: None  # noqa: ARG005
-    """Told what is being done, and how much of it is (0 to 1); from any thread."""
+    """Called from any thread with what is being done and the finished fraction (0 to 1)."""
     cancel: threading.Event = field(default_factory=threading.Event)
-    """Ends it when set."""
+    """Set it to cancel the build."""
 
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -243,7 +241,7 @@ def _module(config: RuntimeConfig) -> Any:
 
 
 def require(backend: str) -> None:
-    """Check that the libraries of a back end are there and new enough.
+    """Check that the libraries of a back end are installed and new enough.
 
     Raises:
         ImportError: one is not installed, too old, or does not load; the message says how to install it.
@@ -253,8 +251,8 @@ def require(backend: str) -> None:
         try:
             version = getattr(importlib.import_module(library), '__version__', '')
         except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
-            cure = '; '.join(filter(None, (f'pip install superpoint_ros[{extra}]', note)))
-            raise ImportError(f'back end {backend} needs {library}, which does not load ({error}); {cure}') from error
+            advice = '; '.join(filter(None, (f'pip install superpoint_ros[{extra}]', note)))
+            raise ImportError(f'back end {backend} needs {library}, which does not load ({error}); {advice}') from error
         oldest = OLDEST.get(library, ())
         if tuple(int(part) for part in re.findall(r'\d+', version)[:2]) < oldest:
             wanted = '.'.join(map(str, oldest))
@@ -269,6 +267,6 @@ def _choose() -> tuple[str, str]:
     except (ImportError, OSError) as error:
         return 'openvino', f'torch does not load: {error}'
     if torch.cuda.is_available():
-        also = '; tensorrt is installed, too, and can be chosen' if importlib.util.find_spec('tensorrt') else ''
-        return 'torch', f'torch sees {torch.cuda.get_device_name()}{also}'
-    return 'openvino', 'torch sees no CUDA GPU'
+        note = '; tensorrt is also installed' if importlib.util.find_spec('tensorrt') else ''
+        return 'torch', f'torch finds {torch.cuda.get_device_name()}{note}'
+    return 'openvino', 'torch finds no CUDA GPU'
