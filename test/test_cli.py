@@ -162,7 +162,7 @@ def test_help_describes_the_fields_of_configurations():
     text = ' '.join(arguments.parser_of(run, 'test').format_help().split())
     assert 'Do something.' in text
     assert 'say nothing' in text
-    assert 'No keypoints nearer than this to the edge' in text
+    assert 'Width of the edge of the image that has no keypoints.' in text
 
 
 @pytest.mark.parametrize(
