@@ -3,7 +3,7 @@
     ros2 launch superpoint_ros detector.launch.py image:=/camera/image_raw
     ros2 launch superpoint_ros detector.launch.py cameras:=left,right max_keypoints:=500
 
-Every parameter of the node is an argument; those not given keep the node's defaults. All of them:
+Every parameter of the node is an argument. To list them:
 
     ros2 launch superpoint_ros detector.launch.py --show-args
 """
@@ -11,12 +11,10 @@ Every parameter of the node is an argument; those not given keep the node's defa
 from launch import LaunchDescription
 
 from superpoint_ros.ros.detector_config import CONFIGURATIONS
-from superpoint_ros.ros.launching import node_description
+from superpoint_ros.ros.launching import nodes_description
 
 
 def generate_launch_description() -> LaunchDescription:
-    return node_description(
-        'superpoint_detector',
-        CONFIGURATIONS,
-        {'image': 'where the images come from.', 'features': 'where the features go to.'},
+    return nodes_description(
+        {'superpoint_detector': CONFIGURATIONS}, {'image': 'images to read.', 'features': 'features to publish.'}
     )

@@ -1,11 +1,11 @@
-"""Start everything together: detector and matcher, and before them a bag or a camera, if one is asked for.
+"""Start the detector and the matcher, and optionally a bag or a camera.
 
     ros2 launch superpoint_ros frontend.launch.py image:=/camera/image_raw
     ros2 launch superpoint_ros frontend.launch.py image:=/camera/image_raw bag:=recordings/drive
     ros2 launch superpoint_ros frontend.launch.py source:=photographs
 
-Look at features/image and matches/image with rviz2 or rqt_image_view. Every parameter of the two nodes is an argument
-too; those not given keep the nodes' defaults. All:
+Look at features/image and matches/image with rviz2 or rqt_image_view. Every parameter of the two nodes is an argument.
+To list them:
 
     ros2 launch superpoint_ros frontend.launch.py --show-args
 """
@@ -19,9 +19,9 @@ from launch_ros.actions import Node
 from superpoint_ros.ros import detector_config, matcher_config
 from superpoint_ros.ros.launching import nodes_description, parse
 
-BAG = 'Bag to play; `image` names its topic of images. Left empty: none.'
-SOURCE = 'Camera to start: the number of a webcam, a video file, a folder of images, or photographs. Left empty: none.'
-RATE = 'Images a second of that camera.'
+BAG = 'Bag to play; `image` names its image topic. Default: none.'
+SOURCE = 'Camera to start: number of a webcam, video file, folder of images, or photographs. Default: none.'
+RATE = 'Images per second of this camera.'
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -31,13 +31,11 @@ def generate_launch_description() -> LaunchDescription:
             'superpoint_matcher': matcher_config.CONFIGURATIONS,
         },
         {
-            'image': 'where the images come from.',
-            'features': 'where the features go to.',
-            'matches': 'where the matches go to.',
-            'tracks': 'where the tracks go to.',
+            'image': 'images to read.',
+            'features': 'features to publish.',
+            'matches': 'matches to publish.',
+            'tracks': 'tracks to publish.',
         },
-        {},
-        {},
     )
     description.add_action(DeclareLaunchArgument('bag', default_value='', description=BAG))
     description.add_action(DeclareLaunchArgument('source', default_value='', description=SOURCE))
@@ -47,11 +45,11 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def start_source(context: LaunchContext) -> list[Any]:
-    """The player of the bag, and the camera, as far as they are asked for."""
+    """Actions that play the bag and start the camera, if requested."""
     given = context.launch_configurations
     actions: list[Any] = []
     if given['bag']:
-        # The delay lets the network load, so that the first images are not lost.
+        # The delay gives the network time to load, so that the first images are not lost.
         play = ['ros2', 'bag', 'play', '--delay', '5', given['bag']]
         actions.append(ExecuteProcess(cmd=play, output='screen'))
     if given['source']:

@@ -3,8 +3,8 @@
     ros2 launch superpoint_ros stereo.launch.py
     ros2 launch superpoint_ros stereo.launch.py left:=infra1 right:=infra2 epipolar_band:=2.0 cameras:=infra1
 
-The detector takes both images as one batch. `cameras` names those that the matcher shall follow in time as well, and
-tracks. Every other parameter of the two nodes is an argument too; those not given keep the nodes' defaults. All:
+The detector processes both images as one batch. `cameras` names cameras that the matcher also tracks over time. Every
+other parameter of the two nodes is an argument too. To list them:
 
     ros2 launch superpoint_ros stereo.launch.py --show-args
 """
@@ -21,7 +21,7 @@ def generate_launch_description() -> LaunchDescription:
             'superpoint_detector': detector_config.CONFIGURATIONS,
             'superpoint_matcher': matcher_config.CONFIGURATIONS,
         },
-        {'matches': 'where the matches go to.'},
+        {'matches': 'matches to publish.'},
         {
             'left': ('left', 'Namespace of the left camera: left/image gives left/features.'),
             'right': ('right', 'Namespace of the right camera.'),

@@ -1,7 +1,7 @@
-"""Layouts of the point clouds that carry features, matches and tracks, shared by live nodes and the bag tool.
+"""Layouts of the point clouds of features, matches and tracks, for the nodes and the bag tool.
 
-A sensor_msgs/PointCloud2 of ours is an array of records: height 1, width N, point_step the size of a record. So a
-NumPy structured dtype says the layout, `tobytes` makes the data and `np.frombuffer` reads it without a copy.
+Our sensor_msgs/PointCloud2 messages are arrays of records: height 1, width N, point_step bytes for each record. A NumPy
+structured dtype describes the layout, `tobytes` makes the data, and `np.frombuffer` reads it without a copy.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ MATCH = np.dtype(
         ('index1', '<u4'),
     ]
 )
-"""A match: the two keypoints in pixels, cosine similarity, and rows in the two feature clouds."""
+"""A match: the two keypoints in pixels, cosine similarity, and the rows in the two feature clouds."""
 
 TRACK = np.dtype([('id', '<u4'), ('age', '<u4'), ('x', '<f4'), ('y', '<f4'), ('score', '<f4')])
-"""A track: its identity, for how many frames it has been followed, and the keypoint in this frame."""
+"""A track: its identity, the number of frames in which it was found, and its keypoint in this frame."""
 
 INT8_SCALE = 127
-"""int8 descriptors are round(127·d)."""
+"""INT8 descriptors are round(127·d)."""
 
-# PointField's datatype numbers.
 DATATYPES = {'i1': 1, 'u1': 2, 'i2': 3, 'u2': 4, 'i4': 5, 'u4': 6, 'f4': 7, 'f8': 8}
+"""Numbers of the data types in sensor_msgs/PointField."""
 
 
 class Field(NamedTuple):
-    """What a sensor_msgs/PointField says."""
+    """The contents of a sensor_msgs/PointField."""
 
     name: str
     offset: int
@@ -49,7 +49,7 @@ class Field(NamedTuple):
 
 
 def feature_dtype(descriptor_size: int, descriptor_type: str = 'int8') -> np.dtype[Any]:
-    """The layout of a feature: x and y in pixels, score, and the descriptor as int8 or float32, if there is one."""
+    """Layout of a feature: x and y in pixels, score, and the descriptor as int8 or float32 if it has elements."""
     fields: list[Any] = [('x', '<f4'), ('y', '<f4'), ('score', '<f4')]
     if descriptor_size:
         fields.append(('descriptor', {'int8': 'i1', 'float32': '<f4'}[descriptor_type], (descriptor_size,)))
@@ -57,7 +57,7 @@ def feature_dtype(descriptor_size: int, descriptor_type: str = 'int8') -> np.dty
 
 
 def point_fields(dtype: np.dtype[Any]) -> list[Field]:
-    """The PointFields of a layout."""
+    """The fields of a layout."""
     fields = []
     for name in dtype.names or ():
         kind, offset = dtype.fields[name][:2]  # type: ignore[index]
@@ -81,14 +81,14 @@ def decode_features(data: Any, width: int, point_step: int, fields: Iterable[Any
     """Features from a point cloud.
 
     Args:
-        data: the message's data, anything with the buffer protocol.
+        data: of the message, anything with the buffer protocol.
         width: number of points.
-        point_step: bytes per point.
-        fields: the message's fields, with attributes name, offset, datatype and count.
+        point_step: bytes of a point.
+        fields: of the message, with attributes name, offset, datatype and count.
         info: JSON of features/info, for checksum and image size; empty if unknown.
 
     Raises:
-        ValueError: the data is shorter than the message says, or a field is missing or of another type.
+        ValueError: the data is too short, or a field is missing or has the wrong type.
     """
     cloud = read_cloud(data, width, point_step, fields)
     names = cloud.dtype.names or ()
@@ -111,10 +111,10 @@ def decode_features(data: Any, width: int, point_step: int, fields: Iterable[Any
 
 
 def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) -> npt.NDArray[np.void]:
-    """The points of a little-endian cloud as an array of records, a view of its data without a copy.
+    """The points of a little-endian cloud as an array of records: a view of its data, not a copy.
 
     Raises:
-        ValueError: the data is shorter than the message says, or a field does not fit in a point.
+        ValueError: the data is too short, or a field does not fit in a point.
     """
     kinds = {number: np.dtype(f'<{kind}') for kind, number in DATATYPES.items()}
     names, formats, offsets = [], [], []
@@ -139,12 +139,12 @@ def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) ->
 def features_info(
     model: str, checksum: str, descriptor_size: int, descriptor_type: str, image_size: tuple[int, int]
 ) -> str:
-    """What a consumer must know of a stream of feature clouds, as JSON; so that it can refuse to mix models.
+    """JSON text of features/info: what subscribers need to know about features, for example not to mix models.
 
     Args:
         model: name of the model.
-        checksum: SHA-256 of its file.
-        descriptor_size: length of a descriptor.
+        checksum: SHA-256 of its weights.
+        descriptor_size: number of elements.
         descriptor_type: int8 or float32.
         image_size: (width, height) of the images in pixels.
     """

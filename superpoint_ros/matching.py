@@ -1,7 +1,7 @@
-"""Which features of two images show the same point: mutual nearest neighbors on unit descriptors, then geometry.
+"""Matches of the features of two images: mutual nearest neighbors of unit descriptors, and geometric verification.
 
-Descriptors are compared in float32, also those that traveled as INT8: for 1024 × 1024 descriptors of 256 numbers a
-float32 matrix product takes 2.3 ms on two cores with AVX-512, torch's integer one 12 ms, and converting costs 0.1 ms.
+Descriptors are compared in float32, also those sent as INT8. For 1024 × 1024 descriptors of 256 elements, a float32
+matrix product takes 2.3 ms on two cores with AVX-512, torch's integer product 12 ms, and the conversion 0.1 ms.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from superpoint_ros.features import Features, Floats, Matches
 Doubles = npt.NDArray[np.float64]
 
 BLOCK = 128
-"""Rows of the similarity matrix that are worked on at a time: they stay in the cache of one core."""
+"""Rows of the similarity matrix that are computed at a time, so that they stay in the cache of one core."""
 
 GEOMETRIES = {'homography': 4, 'fundamental': 7, 'essential': 5}
-"""How many matches each geometry needs."""
+"""Number of matches that each geometry needs."""
 
 
 class Matcher(Protocol):
@@ -37,25 +37,25 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """What makes two features a match."""
+    """Conditions for two features to match."""
 
     min_similarity: float = option(
-        0.7, 'Smallest cosine similarity of the two descriptors.', minimum=-1.0, maximum=1.0, live=True
+        0.7, 'Smallest cosine similarity of two descriptors that match.', minimum=-1.0, maximum=1.0, live=True
     )
     max_ratio: float = option(
         1.0,
-        'Ratio test: largest distance to the best candidate divided by the distance to the second best; 1 is off.',
+        'Ratio test: largest ratio of the distances to the best and the second best candidate; 1 disables it.',
         minimum=0.0,
         maximum=1.0,
         live=True,
     )
     window: float = option(
-        0.0, 'Largest |dx| and |dy| from the predicted position; 0 is no limit.', unit='px', minimum=0.0, live=True
+        0.0, 'Largest |dx| and |dy| from the predicted position; 0 for no limit.', unit='px', minimum=0.0, live=True
     )
     epipolar_band: float = option(
         0.0,
-        'For rectified stereo with the left image first: largest |dy|; the right point lies to the left of the left '
-        'one, or at most this far to its right; 0 is off.',
+        'For rectified stereo, left camera first: largest |dy|, and largest dx to the right, as points in the right '
+        'image lie farther to the left; 0 for no limit.',
         unit='px',
         minimum=0.0,
         live=True,
@@ -71,23 +71,23 @@ def match(
     config: MatchConfig = MatchConfig(),
     predicted: npt.NDArray[np.floating] | None = None,
 ) -> Matches:
-    """Match the features of two images.
+    """Match the features of two images by mutual nearest neighbors.
 
-    Two features match when each is the other's most similar one among the candidates that window and band allow. The
-    ratio test (Lowe, IJCV 2004, section 7.1) compares Euclidean distances between unit descriptors, sqrt(2 − 2·cos),
-    from each feature of the first image to its best and its second best candidate in the second one; a feature with
-    a single candidate passes. No feature is in two matches; which of several exactly equal candidates is taken is not
-    defined, but is always the same.
+    Two features match if each is the most similar one to the other among the candidates inside the window and the
+    epipolar band. The ratio test (Lowe, IJCV 2004, section 7.1) compares the Euclidean distances of unit descriptors,
+    sqrt(2 − 2·cos), from a feature of the first image to its best and second best candidates in the second image; a
+    feature with one candidate passes. Each feature has at most one match. Ties are broken in an unspecified but
+    repeatable way.
 
     Args:
-        features0: the first image's, N0 of them.
-        features1: the second image's, N1 of them.
-        config: what makes a match.
-        predicted: (N0, 2), where in the second image, in pixels, each feature of the first one is expected; its
-            own position if not given. Only window and epipolar band look at it; a NaN is near nothing.
+        features0: N0 features of the first image.
+        features1: N1 features of the second image.
+        config: conditions for a match.
+        predicted: (N0, 2), pixels: the expected positions in the second image of the features of the first, for window
+            and epipolar band. By default their positions in the first image. NaN excludes a feature.
 
     Returns:
-        At most min(N0, N1) matches in the order of features0.
+        At most min(N0, N1) matches, in the order of features0.
 
     Raises:
         ValueError: the features cannot be compared (see check_comparable), or predicted is not (N0, 2).
@@ -109,7 +109,7 @@ def match(
     if config.max_ratio < 1:
         accepted &= 1 - similarity <= config.max_ratio**2 * (1 - second)
     index0 = np.flatnonzero(accepted)
-    # Exactly equal descriptors in the first image may claim the same feature of the second: the first of them gets it.
+    # Equal descriptors in the first image may have the same nearest neighbor: only the first of them gets it.
     index0 = index0[np.sort(np.unique(best[index0], return_index=True)[1])]
     return Matches(np.stack([index0, best[index0]], axis=1).astype(np.uint32), similarity[index0])
 
@@ -133,12 +133,12 @@ def check_comparable(features0: Features, features1: Features) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """The geometry between two images that most of their matches agree on.
+    """Geometry between two images, and the matches that agree with it.
 
     Args:
-        matrix: (3, 3) float64, from the first image's pixels to the second's: a homography H (x1 ~ H·x0), a fundamental
-            matrix F (x1ᵀ·F·x0 = 0) or an essential matrix (of normalized image coordinates); None if there is none.
-        inliers: (M,) bool, the matches that agree with it; none of them when there is no matrix.
+        matrix: (3, 3) float64, from the first image to the second: a homography H (x1 ~ H·x0) or fundamental matrix F
+            (x1ᵀ·F·x0 = 0) in pixels, or an essential matrix in normalized image coordinates. None if none was found.
+        inliers: (M,) bool, the matches that agree with it; all False without a matrix.
     """
 
     matrix: Doubles | None
@@ -152,17 +152,17 @@ def verify(
     threshold: float = 2.0,
     camera_matrices: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None,
 ) -> Verified:
-    """Find the geometry that explains most matches (MAGSAC++, Barath et al., CVPR 2020, in OpenCV's USAC).
+    """Estimate the geometry between two images with MAGSAC++ (Barath et al., CVPR 2020; OpenCV's USAC).
 
     Args:
-        points0: (M, 2), the matched points in the first image, in pixels, without lens distortion.
+        points0: (M, 2), matched points in the first image, in pixels, without lens distortion.
         points1: (M, 2), the same points in the second image.
-        geometry: 'homography' (a plane, or a camera that only turns), 'fundamental', or 'essential'.
-        threshold: how far, in pixels, a match may be from the geometry.
-        camera_matrices: the two (3, 3) matrices K of the cameras, for 'essential'.
+        geometry: 'homography' (a plane, or a camera that only rotates), 'fundamental' or 'essential'.
+        threshold: largest distance of an inlier from the geometry, in pixels.
+        camera_matrices: (3, 3) matrix K of each camera, for 'essential'.
 
     Returns:
-        The geometry; with fewer matches than it needs there is none. The same input gives the same result.
+        The geometry and its inliers. The same input gives the same result.
 
     Raises:
         ValueError: the geometry is unknown, the points are not two (M, 2) arrays, or camera matrices are missing.
@@ -172,7 +172,7 @@ def verify(
     if points0.shape != points1.shape or points0.ndim != 2 or points0.shape[1] != 2:
         raise ValueError(f'points: expected two arrays of shape (M, 2), got {points0.shape} and {points1.shape}')
     if geometry == 'essential' and camera_matrices is None:
-        raise ValueError('camera_matrices: an essential matrix needs the matrices K of both cameras')
+        raise ValueError('camera_matrices: the essential matrix needs the matrix K of each camera')
     nothing = Verified(None, np.zeros(len(points0), bool))
     if len(points0) < GEOMETRIES[geometry]:
         return nothing
@@ -184,7 +184,7 @@ def verify(
             matrix, mask = cv2.findFundamentalMat(*points, cv2.USAC_MAGSAC, threshold, 0.999)
         else:
             matrix, mask = _essential(points, threshold, camera_matrices)
-    except cv2.error:  # some degenerate points end in a failed assertion of USAC
+    except cv2.error:  # degenerate points can fail an assertion in USAC
         return nothing
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return nothing
@@ -192,22 +192,23 @@ def verify(
 
 
 def _essential(points: tuple[Doubles, Doubles], threshold: float, cameras: Any) -> tuple[Any, Any]:
-    """OpenCV's essential matrix wants one camera: so of both images, as one of their mean focal length sees them.
+    """Essential matrix of two different cameras; OpenCV's USAC takes one camera only.
 
-    In pixels, for on the plane at distance 1 OpenCV's MAGSAC finds less than half of the right matches.
+    The points are therefore moved to a common camera with the mean focal length. Its pixels matter: in normalized
+    coordinates OpenCV's MAGSAC finds less than half of the inliers.
     """
     focal_length = float(np.mean([camera[i, i] for camera in cameras for i in (0, 1)]))
     camera = np.diag([focal_length, focal_length, 1.0])
-    seen0, seen1 = (
-        cv2.undistortPoints(seen, own.astype(np.float64), None, P=camera).reshape(-1, 2)
-        for seen, own in zip(points, cameras, strict=True)
+    points0, points1 = (
+        cv2.undistortPoints(pixels, own.astype(np.float64), None, P=camera).reshape(-1, 2)
+        for pixels, own in zip(points, cameras, strict=True)
     )
-    return cv2.findEssentialMat(seen0, seen1, camera, cv2.USAC_MAGSAC, 0.999, threshold)
+    return cv2.findEssentialMat(points0, points1, camera, cv2.USAC_MAGSAC, 0.999, threshold)
 
 
 @dataclass(frozen=True)
 class _Reach:
-    """Where the candidates are, from the predicted position, in pixels."""
+    """Largest distances of a candidate from the predicted position, in pixels."""
 
     left: float
     right: float
@@ -222,11 +223,14 @@ def _reach(config: MatchConfig) -> _Reach | None:
 
 
 _Nearest = tuple[npt.NDArray[np.intp], Floats, Floats, Floats]
-"""Each row's best column, its similarity and the second best one's, and each column's best similarity."""
+"""Best column of each row, its similarity, the second best similarity, and the best similarity of each column."""
 
 
 def _nearest(descriptors0: Floats, descriptors1: Floats) -> _Nearest:
-    """Argmax over rows, maximum over columns: both run along the memory, where an argmax over columns takes 4 ms."""
+    """Nearest neighbors over the whole image.
+
+    Both reductions run along contiguous memory; an argmax over columns would take 4 ms.
+    """
     found = _start(len(descriptors0), len(descriptors1))
     buffer = np.empty(BLOCK * len(descriptors1), np.float32)
     for start in range(0, len(descriptors0), BLOCK):
@@ -238,7 +242,7 @@ def _nearest(descriptors0: Floats, descriptors1: Floats) -> _Nearest:
 
 
 def _nearest_within(positions0: Floats, features0: Features, features1: Features, reach: _Reach) -> _Nearest:
-    """The same among the candidates in reach: in the order of y, those of a block of rows lie side by side."""
+    """Nearest neighbors among the candidates in reach; sorted by y, those of a block of rows are contiguous."""
     order0 = np.argsort(positions0[:, 1], kind='stable')
     order1 = np.argsort(features1.keypoints[:, 1], kind='stable')
     positions0, positions1 = positions0[order0], features1.keypoints[order1]
@@ -270,7 +274,7 @@ def _start(count0: int, count1: int) -> _Nearest:
 
 
 def _reduce(similarities: Floats, rows: slice, columns: slice, found: _Nearest) -> None:
-    """Add a block of the similarity matrix to what was found; the block is used up."""
+    """Merge a block of the similarity matrix into the result; overwrites the block."""
     best, similarity, second, back = found
     np.maximum(back[columns], similarities.max(axis=0), out=back[columns])
     chosen = similarities.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Points followed over the frames of one camera, each with an identity of its own."""
+"""Tracks: points with identities over the frames of one camera."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from superpoint_ros.matching import MatchConfig, match, verify
 
 Ids = npt.NDArray[np.uint32]
 
-
 MIN_SUPPORT = 12
-"""Matches that must agree on how the image moved before it is believed."""
+"""Smallest number of inliers of a homography that predicts positions."""
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """How points are followed."""
+    """Parameters of the tracker."""
 
     max_lost_frames: int = option(
         5,
-        'Frames for which a point that is not seen is kept, to be picked up again.',
+        'Number of frames for which a point that is not found is kept, so that its track can continue.',
         minimum=0,
         maximum=1000,
         live=True,
     )
     prediction: str = option(
         'homography',
-        'Around what the window of tracks is: where a homography between the images takes the point, or where it was.',
+        'Center of the search window: position predicted by a homography between the images, or last position (none).',
         choices=('homography', 'none'),
         live=True,
     )
@@ -43,11 +42,11 @@ class TrackerConfig:
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """The tracks seen in one image, one for each of its features and in the same order.
+    """Tracks of one image, one for each of its features and in the same order.
 
     Args:
-        ids: (N,) uint32, the same number for the same point in every image.
-        ages: (N,) uint32, in how many images the point was seen; 1 when it is new.
+        ids: (N,) uint32, identity of the point, the same in every image.
+        ages: (N,) uint32, number of images in which the point was found; 1 for a new point.
         keypoints: (N, 2) float32, pixels.
         scores: (N,) float32.
     """
@@ -62,21 +61,21 @@ class Tracks:
 
 
 class Tracker:
-    """Gives the features of each image the identities that they had in the images before.
+    """Gives the features of each image the identities of the same points in earlier images.
 
-    A feature that matches one of the previous image's (matching.match, two-way) continues its track. What is left is
-    matched with the points that were lost up to max_lost_frames ago, by the descriptors they had when last seen. What
-    is left then starts new tracks. A number is given once; after 2³² − 1 come 0, 1, …, without those still in use.
+    A feature that matches a feature of the previous image (matching.match) continues its track. The remaining features
+    are matched with points lost for up to max_lost_frames frames, by the descriptors from when they were last found.
+    The rest start new tracks. Identities are counted up; after 2³² − 1 they start again at 0, without those in use.
 
-    With a window, points are looked for near where they are expected. To know that, the images are matched without
-    the window, and the homography that most matches agree on moves all points, the lost ones in every image again.
-    That holds for a camera that turns or looks at something flat, and roughly for others: the window takes the
-    rest. If fewer than MIN_SUPPORT matches agree on one, the image is searched without a window.
+    With a window, points are searched near their predicted positions. For the prediction, the images are first matched
+    without the window, and the homography that most matches agree on moves all points, lost points in every image. It
+    is exact for a camera that rotates or looks at a plane; for others the window covers the rest. With fewer than
+    MIN_SUPPORT inliers, the image is searched without a window.
 
     Args:
-        config: how points are followed.
-        match_config: what makes two features a match; the defaults if not given.
-        first_id: the number of the first track.
+        config: parameters of the tracker.
+        match_config: conditions for two features to match; the defaults if not given.
+        first_id: identity of the first track.
     """
 
     def __init__(
@@ -88,14 +87,15 @@ class Tracker:
         self._known: _Known | None = None
 
     def reset(self) -> None:
-        """Forget every point; the numbers go on."""
+        """Forget all points. Identities continue."""
         self._known = None
 
     def update(self, features: Features) -> Tracks:
         """The tracks of the next image.
 
         Raises:
-            ValueError: the features have no descriptors, or not of the size of those before; nothing changes then.
+            ValueError: the features have no descriptors, or descriptors of another size or model than before; then
+                nothing changes.
         """
         known = _nothing(features) if self._known is None else self._known
         expected, match_config = self._expect(known, features)
@@ -125,7 +125,7 @@ class Tracker:
         return Tracks(ids, ages, features.keypoints, features.scores)
 
     def _expect(self, known: _Known, features: Features) -> tuple[Floats, MatchConfig]:
-        """Where in the new image the known points should be, and how they are to be matched."""
+        """Predicted positions of the known points in the new image, and the conditions to match them."""
         positions = known.features.keypoints
         if not self.match_config.window or self.config.prediction == 'none':
             return positions, self.match_config
@@ -149,13 +149,13 @@ class Tracker:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Points and their tracks.
+    """Points that can be found in the next image.
 
     Args:
-        features: N of them, as last seen, but at the positions where they should be in the last image.
+        features: N features as last found, at their predicted positions in the last image.
         ids: (N,) uint32.
         ages: (N,) uint32.
-        lost: (N,) int32, in how many images up to the last one they were not seen.
+        lost: (N,) int32, number of images since they were last found.
     """
 
     features: Features
@@ -170,13 +170,13 @@ def _nothing(features: Features) -> _Known:
 
 
 def continued(tracks0: Tracks, tracks1: Tracks, features0: Features, features1: Features) -> Matches:
-    """The matches that the tracks of two images say: the features that have the same identity in both.
+    """Matches of the features of two images that have the same identity.
 
     Args:
         tracks0: of the first image.
-        tracks1: of the second image, by the same tracker.
-        features0: what the tracks of the first image were made from.
-        features1: the same of the second image.
+        tracks1: of the second image, from the same tracker.
+        features0: of the first image.
+        features1: of the second image.
     """
     _, index0, index1 = np.intersect1d(tracks0.ids, tracks1.ids, assume_unique=True, return_indices=True)
     order = np.argsort(index0)

@@ -1,4 +1,1 @@
-"""The ROS 2 side: messages to arrays, the core, arrays to messages.
-
-Only `images` works without ROS, on anything that has the attributes of the messages.
-"""
+"""ROS 2 nodes: they turn messages into arrays, call the core, and turn arrays into messages."""

@@ -1,4 +1,4 @@
-"""What a node tells of itself on /diagnostics."""
+"""Statistics of a node and their publication on /diagnostics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 
 WINDOW = 5.0
-"""Seconds over which rates and latencies are taken."""
+"""Seconds over which rates and latencies are measured."""
 
 
 class Statistics:
-    """Counts what happens to the messages of one stream; any thread may call."""
+    """Counts the messages of one topic; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class Statistics:
         self.last_error = ''
 
     def receive(self) -> float:
-        """Count a message that came in; returns the time, for publish."""
+        """Count a received message; returns the time, for publish."""
         now = time.monotonic()
         with self._lock:
             self.received += 1
@@ -37,14 +37,14 @@ class Statistics:
         return now
 
     def publish(self, received_at: float) -> None:
-        """Count a result that went out, for the message that came in then."""
+        """Count a published result of the message that was received at that time."""
         now = time.monotonic()
         with self._lock:
             self.published += 1
             self._out.append((now, now - received_at))
 
     def drop(self) -> None:
-        """Count a message that a newer one replaced."""
+        """Count a message that was dropped for a newer one."""
         with self._lock:
             self.dropped += 1
 
@@ -61,7 +61,7 @@ class Statistics:
         return time.monotonic() - self._bad_at < WINDOW
 
     def values(self) -> dict[str, str]:
-        """Everything, by name with unit."""
+        """All figures, by name with unit."""
         with self._lock:
             now = time.monotonic()
             while self._in and self._in[0] < now - WINDOW:
@@ -85,13 +85,13 @@ class Statistics:
 
 
 def status(level: bytes, name: str, message: str, values: Mapping[str, object], hardware: str = '') -> DiagnosticStatus:
-    """A DiagnosticStatus; level is one of its constants."""
+    """A DiagnosticStatus; `level` is one of its constants."""
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
 
 
 def report_every_second(node: Node, statuses: Callable[[], list[DiagnosticStatus]]) -> None:
-    """Publish a node's statuses on /diagnostics once a second, in whatever state it is."""
+    """Publish a node's statuses on /diagnostics once a second, in every state of its lifecycle."""
     publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
     def report() -> None:
@@ -99,5 +99,5 @@ def report_every_second(node: Node, statuses: Callable[[], list[DiagnosticStatus
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
 
-    # Wall time, so that a paused simulation does not silence it.
+    # Steady time, so that it also reports while a simulation is paused.
     node.create_timer(1.0, report, clock=Clock(clock_type=ClockType.STEADY_TIME))

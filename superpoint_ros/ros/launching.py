@@ -1,9 +1,10 @@
-"""What the launch files share: one argument for each parameter of a node, made from its configuration."""
+"""Launch arguments and actions made from the configurations of the nodes."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -16,51 +17,42 @@ from superpoint_ros import resources
 from superpoint_ros.config import Option, field_types, options
 
 COMMON = {
-    'namespace': 'Namespace of everything started here, and of its topics.',
-    'params_file': 'YAML file of parameters; arguments given here come before it.',
+    'namespace': 'Namespace of the nodes and their topics.',
+    'params_file': 'YAML file of parameters; arguments take precedence.',
     'fastdds_profile': 'true for a 16 MB shared-memory segment, so that large best-effort images arrive; '
     'the publishers need it too.',
     'log_level': 'debug, info, warn, error or fatal.',
 }
 
 
-def node_description(executable: str, configurations: Sequence[type], topics: Mapping[str, str]) -> LaunchDescription:
-    """A launch description that starts one node of this package; what is not given stays as the node has it.
-
-    Args:
-        executable: of the node.
-        configurations: dataclasses made with config.option, whose fields are the node's parameters.
-        topics: those that can be remapped: the name in the node, and what it is.
-    """
-    return nodes_description({executable: configurations}, topics, {}, {})
-
-
 def nodes_description(
     nodes: Mapping[str, Sequence[type]],
     topics: Mapping[str, str],
-    arguments: Mapping[str, tuple[str, str]],
-    filled: Mapping[str, Mapping[str, str]],
+    arguments: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    derived: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> LaunchDescription:
-    """A launch description that starts some nodes of this package; a parameter that several have is given to all.
+    """A launch description that starts nodes of this package, with an argument for each of their parameters.
+
+    An argument of several nodes applies to all of them. Parameters without an argument keep the defaults of the nodes.
 
     Args:
-        nodes: for each executable the configurations whose fields are the node's parameters.
-        topics: those that can be remapped: the name in the nodes, and what it is.
-        arguments: further arguments: default, and what it is.
-        filled: for each executable the parameters that are no arguments: their text, with {argument} in it.
+        nodes: for each executable the configurations whose fields are the parameters of the node.
+        topics: topics that can be remapped: name in the nodes, and description.
+        arguments: further arguments: default and description.
+        derived: for each executable, parameters set from other arguments: a text that contains {argument}.
     """
     own = {
         executable: {
             name: (cls, what)
             for cls in configurations
             for name, what in options(cls).items()
-            if name not in filled.get(executable, {})
+            if name not in derived.get(executable, {})
         }
         for executable, configurations in nodes.items()
     }
     described = {
         **{name: f'Topic: {what}' for name, what in topics.items()},
-        **{name: f'{what} Left empty: {default}.' for name, (default, what) in arguments.items()},
+        **{name: f'{what} Default: {default}.' for name, (default, what) in arguments.items()},
         **{name: _describe(cls, name, what) for each in own.values() for name, (cls, what) in each.items()},
         **COMMON,
     }
@@ -68,16 +60,16 @@ def nodes_description(
     def start(context: LaunchContext) -> list[Any]:
         given = {name: context.launch_configurations[name] for name in described}
         given = {name: value for name, value in given.items() if value}
-        filling = {name: given.get(name, default) for name, (default, _) in arguments.items()}
+        values_of = {name: given.get(name, default) for name, (default, _) in arguments.items()}
         actions: list[Any] = []
         if parse('fastdds_profile', given.get('fastdds_profile', 'false'), bool).value:
             profile = str(resources.find('config/fastdds.xml'))
-            # The second is its name up to Jazzy.
+            # The second name is for Jazzy and older.
             for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
                 actions.append(SetEnvironmentVariable(variable, profile))
         for executable, configurations in nodes.items():
             values = {name: given[name] for name in own[executable] if name in given}
-            values |= {name: text.format(**filling) for name, text in filled.get(executable, {}).items()}
+            values |= {name: text.format(**values_of) for name, text in derived.get(executable, {}).items()}
             types = {name: kind for cls in configurations for name, kind in field_types(cls).items() if name in values}
             parameters: list[Any] = [given['params_file']] if 'params_file' in given else []
             if types:
@@ -100,7 +92,7 @@ def nodes_description(
 
 
 def parse(name: str, text: str, kind: Any) -> ParameterValue:
-    """The value of a launch argument, as a parameter of the type of its configuration field.
+    """The parameter value in the text of a launch argument; `kind` is the type of its configuration field.
 
     Raises:
         ValueError: the text is not of this type.
@@ -115,11 +107,11 @@ def parse(name: str, text: str, kind: Any) -> ParameterValue:
         return ParameterValue(text if kind is str else kind(value), value_type=kind)
     except (TypeError, ValueError, yaml.YAMLError):
         wanted = {bool: 'true or false', int: 'an integer', float: 'a number'}.get(kind, kind)
-        raise ValueError(f'argument {name}: {text!r} is not {wanted}') from None
+        raise ValueError(f'argument {name}: expected {wanted}, got {text!r}') from None
 
 
 def _describe(cls: type, name: str, what: Option) -> str:
     default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
     shown = str(default).lower() if isinstance(default, bool) else f'{default} {what.unit}'.strip()
     choices = f' One of {", ".join(what.choices)}.' if what.choices else ''
-    return f'{what.description}{choices}{f" Left empty: {shown}." if default not in ((), "") else ""}'
+    return f'{what.description}{choices}{f" Default: {shown}." if default not in ((), "") else ""}'

@@ -1,4 +1,4 @@
-"""The parameters of the node superpoint_matcher; needs no ROS, so that launch files can list them."""
+"""Parameters of the superpoint_matcher node, for the node and the launch files."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from superpoint_ros.tracking import TrackerConfig
 
 @dataclass(frozen=True)
 class MatcherConfig:
-    """What the matcher node does beside matching and tracking."""
+    """Parameters of the matcher node beside those of matching and tracking."""
 
     cameras: tuple[str, ...] = option(
         (),
-        'Cameras to follow in time: <camera>/features gives <camera>/matches and <camera>/tracks; empty, and no pairs, '
-        'is one camera without a namespace.',
+        'Cameras to track: <camera>/features gives <camera>/matches and <camera>/tracks. If cameras and pairs are '
+        'empty, one camera without a namespace.',
     )
     pairs: tuple[str, ...] = option(
         (),
-        'Pairs of cameras, as first:second. <first>/features and <second>/features give matches if there is one pair, '
-        '<first>/<second>/matches if there are several.',
+        'Pairs of cameras to match, as first:second. <first>/features and <second>/features give matches, or '
+        '<first>/<second>/matches if there are several pairs.',
     )
     sync_tolerance: float = option(
-        0.0, 'Largest difference of the stamps of a pair; 0 pairs equal stamps.', unit='s', minimum=0.0, maximum=10.0
+        0.0, 'Largest difference between the stamps of a pair; 0 for equal stamps.', unit='s', minimum=0.0, maximum=10.0
     )
     max_disparity: float = option(
         0.0,
-        'Largest |dx| and |dy| between the two images of a pair; 0 is no limit. The window is for a camera in time.',
+        'Largest |dx| and |dy| between the images of a pair, for which window does not apply; 0 for no limit.',
         unit='px',
         minimum=0.0,
         live=True,
     )
     geometry: str = option(
         'none',
-        'Publish only matches that agree on one geometry; essential needs camera_info. Tracks are not concerned.',
+        'Publish only matches that agree on one geometry. essential needs camera_info. Tracks are not filtered.',
         choices=('none', *GEOMETRIES),
     )
     geometry_threshold: float = option(
-        2.0, 'How far a match may be from the geometry.', unit='px', minimum=0.01, maximum=100.0, live=True
+        2.0, 'Largest distance of a match from the geometry.', unit='px', minimum=0.01, maximum=100.0, live=True
     )
-    rectified: bool = option(False, 'Whether the images are rectified: then camera_info is used without distortion.')
+    rectified: bool = option(False, 'Whether the images are rectified; then the distortion in camera_info is ignored.')
     image_transport: str = option(
-        'raw', 'Images for the annotated matches: image, or image/compressed.', choices=('raw', 'compressed')
+        'raw', 'Images for matches/image: image, or image/compressed.', choices=('raw', 'compressed')
     )
     qos_reliability: str = option(
         'auto',
-        'Reliability of the feature subscriptions; auto takes what the publishers offer.',
+        'Reliability of the feature subscriptions; auto uses that of the publishers.',
         choices=('auto', 'reliable', 'best_effort'),
     )
     depth: int = option(
         10,
-        'Frames of each camera that may wait to be processed, or for their partner; then the oldest is dropped.',
+        'Number of frames of each camera that may wait for processing or for their pair; then the oldest is dropped.',
         minimum=1,
         maximum=1000,
     )
-    autostart: bool = option(True, 'Configure and activate at the start; false leaves it to a lifecycle manager.')
+    autostart: bool = option(True, 'Configure and activate on startup; false leaves this to a lifecycle manager.')
 
     def __post_init__(self) -> None:
         check(self)

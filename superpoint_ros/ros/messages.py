@@ -1,4 +1,4 @@
-"""Arrays of the core ↔ sensor_msgs/PointCloud2; the layouts are in superpoint_ros.clouds."""
+"""Conversion between arrays and messages; the layouts of clouds are in superpoint_ros.clouds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,7 @@ from superpoint_ros.features import Features
 
 
 def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
-    """A PointCloud2 of height 1 from records as superpoint_ros.clouds makes them.
-
-    Args:
-        cloud: (N,) records.
-        header: goes into the message as it is.
-    """
+    """A PointCloud2 of height 1 from (N,) records of superpoint_ros.clouds."""
     message = PointCloud2(header=header, height=1, width=len(cloud), is_bigendian=False, is_dense=True)
     message.fields = [
         PointField(name=field.name, offset=field.offset, datatype=field.datatype, count=field.count)
@@ -33,21 +28,15 @@ def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
 
 
 def features_message(features: Features, header: Header, descriptor_type: str = 'int8') -> PointCloud2:
-    """The message of some features, with the header of their image.
-
-    Args:
-        features: of one image.
-        header: of the image.
-        descriptor_type: int8 (round(127·d)) or float32.
-    """
+    """The message of the features of an image; `header` is that of the image, `descriptor_type` int8 or float32."""
     return cloud_message(clouds.encode_features(features, descriptor_type), header)
 
 
 def features_from_message(message: PointCloud2, info: str = '') -> Features:
-    """The features in a message; descriptors come out as float32 with unit rows.
+    """The features in a message, with float32 descriptors of unit length.
 
     Args:
-        message: as features_message makes it, from whatever program.
+        message: in the layout of features_message, from any program.
         info: JSON of features/info, for checksum and image size; empty if unknown.
 
     Raises:
@@ -70,7 +59,7 @@ def image_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
 
 
 def _bytes(values: npt.NDArray[Any]) -> array.array[int]:
-    # rclpy checks every byte of anything else that is given for a uint8[]: 50 ms per MB for an ndarray.
+    # For a uint8[] field, rclpy checks each byte of any other type: 50 ms per MB for an ndarray.
     data = array.array('B')
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data

@@ -1,4 +1,4 @@
-"""A subscription that takes the reliability that its publishers offer, and notices when nothing comes through."""
+"""A subscription that adopts the reliability of its publishers and detects when messages do not arrive."""
 
 from __future__ import annotations
 
@@ -18,27 +18,25 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef]
 
 SILENCE = 2.0
-"""Seconds without a message, although there is a publisher, after which something is wrong."""
+"""Seconds without a message, despite a publisher, that count as trouble."""
 
 REPEAT = 10.0
-"""Seconds after which the log says again what is still wrong."""
-
-RELIABILITIES = ('auto', 'reliable', 'best_effort')
+"""Seconds after which trouble that persists is logged again."""
 
 
 class MatchedSubscription:
-    """Subscribes to a topic, reliably if all its publishers are reliable, else best-effort.
+    """Subscribes to a topic, reliably if all its publishers are reliable, otherwise best-effort.
 
-    A best-effort message over 0.5 MB does not arrive on stock settings of the default middleware, and a reliable
-    subscription hears nothing of a best-effort publisher; so the publishers decide. Until there is one, nothing is
-    subscribed: any guess would lose a first message, or make the publisher's log complain.
+    With default settings of the default middleware, best-effort messages over 0.5 MB do not arrive, and a reliable
+    subscription receives nothing from a best-effort publisher. It therefore adopts what the publishers offer, and
+    subscribes only when there is a publisher: a wrong guess would lose messages or log warnings in the publisher.
 
     Args:
-        node: that subscribes.
+        node: the subscriber.
         kind: message class.
-        topic: name, before remapping.
+        topic: name before remapping.
         callback: called with each message.
-        reliability: 'auto' as said above, or always 'reliable' or 'best_effort'.
+        reliability: 'auto' as described, or always 'reliable' or 'best_effort'.
     """
 
     def __init__(
@@ -46,16 +44,16 @@ class MatchedSubscription:
     ) -> None:
         self.topic: str = node.resolve_topic_name(topic)
         self.publishers = 0
-        """How many there were at the last check."""
+        """Number of publishers at the last check."""
         self._node = node
-        self._name = topic  # names are remapped by whatever takes them, and remapping twice may undo it
+        self._name = topic  # unresolved: rclpy remaps it, and to remap twice may be wrong
         self._kind = kind
         self._callback = callback
         self._reliability = reliability
         self._subscription: Any = None
         self._reliable = self._offered_reliable = False
-        self._last = self._told_at = time.monotonic()
-        self._told = ''
+        self._last = self._logged_at = time.monotonic()
+        self._logged = ''
         self._profile = resources.find('config/fastdds.xml')
         self._timer = node.create_timer(0.1, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._check()
@@ -66,25 +64,25 @@ class MatchedSubscription:
         self._unsubscribe()
 
     def trouble(self) -> str:
-        """One sentence on why messages are missing or mixed, and what helps; empty if they are not."""
+        """One sentence on why messages are missing or mixed, with a remedy; empty if all is well."""
         if not self.publishers:
             return ''
         if time.monotonic() - self._last > SILENCE:
             what = f'{self.topic} has a publisher, but nothing has arrived for over {SILENCE:.0f} s'
             if self._reliable and not self._offered_reliable:
-                return f'{what}; it publishes best-effort, and a reliable subscription cannot hear that: use auto'
+                return f'{what}; a reliable subscription receives nothing from a best-effort publisher: use auto'
             if self._reliable:
                 return f'{what}; is it running?'
             return (
-                f'{what}; best-effort messages over 0.5 MB are lost on stock settings: publish reliably, or start both '
-                f'sides with FASTDDS_DEFAULT_PROFILES_FILE={self._profile} (when launching: fastdds_profile:=true)'
+                f'{what}; best-effort messages over 0.5 MB are lost with default settings: publish reliably, or start '
+                f'both sides with FASTDDS_DEFAULT_PROFILES_FILE={self._profile} (when launching: fastdds_profile:=true)'
             )
         if self.publishers > 1:
             return f'{self.topic} has {self.publishers} publishers, and their messages mix'
         return ''
 
     def _check(self) -> None:
-        """Ten times a second: look at the publishers, follow their reliability, log what is wrong."""
+        """Adopt the reliability of the publishers, and log trouble; called ten times a second."""
         publishers = self._node.get_publishers_info_by_topic(self._name)
         if not self.publishers:
             self._last = time.monotonic()
@@ -96,13 +94,13 @@ class MatchedSubscription:
             self._reliable = reliable
             reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
             qos = QoSProfile(depth=5, reliability=reliability)
-            # Without a callback of ours, rclpy would warn that nothing will be received, which we are about to mend.
+            # Without this callback rclpy would warn about incompatible QoS, which _check resolves.
             events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._check())
             self._subscription = self._node.create_subscription(
                 self._kind, self._name, self._receive, qos, event_callbacks=events
             )
-        if (trouble := self.trouble()) and (trouble != self._told or time.monotonic() - self._told_at > REPEAT):
-            self._told, self._told_at = trouble, time.monotonic()
+        if (trouble := self.trouble()) and (trouble != self._logged or time.monotonic() - self._logged_at > REPEAT):
+            self._logged, self._logged_at = trouble, time.monotonic()
             self._node.get_logger().warning(trouble)
 
     def _unsubscribe(self) -> None:

@@ -76,7 +76,7 @@ def test_arguments_become_parameters_of_the_right_type(text, kind, value):
 
 @pytest.mark.parametrize(('text', 'kind', 'wanted'), [('yes please', bool, 'true or false'), ('x', int, 'an integer')])
 def test_wrong_arguments_are_said(text, kind, wanted):
-    with pytest.raises(ValueError, match=f'argument name: {text!r} is not {wanted}'):
+    with pytest.raises(ValueError, match=f'argument name: expected {wanted}, got {text!r}'):
         launching.parse('name', text, kind)
 
 
