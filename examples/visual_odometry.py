@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Monocular visual odometry on the tracks of superpoint_matcher: an example of a consumer, to read and to start from.
+"""Monocular visual odometry from the tracks of superpoint_matcher: an example of a subscriber to start from.
 
     python examples/visual_odometry.py --ros-args -r camera_info:=/camera/camera_info
 
-Subscribes to tracks (sensor_msgs/PointCloud2) and camera_info, publishes path (nav_msgs/Path; x forward, z up, from
-the first camera). Between two keyframes the essential matrix gives rotation and direction; how far the camera went is
-known from points that were seen in the keyframes before as well. So the unit of length is the first step, as with any
-single camera. There is no loop closure and no bundle adjustment: it drifts by some percent of the distance.
+Subscribes to tracks (sensor_msgs/PointCloud2) and camera_info, and publishes path (nav_msgs/Path; x forward, z up,
+relative to the first camera). Between two keyframes, the essential matrix gives rotation and direction; the distance
+follows from points that were triangulated before. As with any single camera, the scale is arbitrary: the first step has
+length 1. There is no loop closure and no bundle adjustment, so it drifts by a few percent of the distance.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Array = npt.NDArray[np.float64]
 
 TRACK = np.dtype([('id', '<u4'), ('age', '<u4'), ('x', '<f4'), ('y', '<f4'), ('score', '<f4')])
 PARALLAX = 15.0
-"""Median motion in pixels of the points since the last keyframe that makes the next one."""
+"""Median motion of the points since the last keyframe, in pixels, that makes a new keyframe."""
 MIN_POINTS = 20
-"""With fewer points in common with the last keyframe, the path cannot go on, and begins anew from where it is."""
+"""With fewer points in common with the last keyframe, the path continues from a new keyframe at the last pose."""
 AXES = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-"""From a camera's axes (x right, y down, z forward; REP 103's optical frame) to those of a robot (x forward, z up)."""
+"""From the optical frame (x right, y down, z forward; REP 103) to the axes of a robot (x forward, z up)."""
 
 
 @dataclass(frozen=True)
 class Keyframe:
-    """Ids and undistorted pixels (N, 2) of the tracks in an image; points in space by id, in this camera's axes."""
+    """Ids and undistorted pixels (N, 2) of the tracks in an image; points in space by id, in this camera's frame."""
 
     ids: npt.NDArray[np.uint32]
     pixels: Array
@@ -45,7 +45,7 @@ class Keyframe:
 
 
 class Odometry:
-    """The pose of a camera from the tracks in its images; needs no ROS.
+    """Estimates the pose of a camera from tracks; needs no ROS.
 
     Args:
         camera: (3, 3) camera matrix.
@@ -57,7 +57,7 @@ class Odometry:
         self._last: Keyframe | None = None
 
     def update(self, ids: npt.NDArray[np.uint32], pixels: Array) -> bool:
-        """Take the next image's tracks; whether the pose is a new one."""
+        """Add the tracks of the next image; returns whether there is a new pose."""
         last = self._last
         if last is None:
             self._last = Keyframe(ids, pixels, {})
@@ -82,7 +82,7 @@ class Odometry:
         known = [(i, last.space[n]) for i, n in enumerate(common[good].tolist()) if n in last.space]
         scale = float(np.median([np.linalg.norm(p) / np.linalg.norm(space0[i]) for i, p in known])) if known else 1.0
         space1 = scale * (space0 @ turn.T + shift.ravel())
-        # Points go over from camera 0 to camera 1 by x1 = turn·x0 + shift: so camera 1 is at −turnᵀ·shift.
+        # Points transform from camera 0 to camera 1 by x1 = turn·x0 + shift, so camera 1 is at −turnᵀ·shift.
         self.position = self.position - scale * self.rotation @ turn.T @ shift.ravel()
         self.rotation = self.rotation @ turn.T
         self._last = Keyframe(ids, pixels, dict(zip(common[good].tolist(), space1, strict=True)))
@@ -90,7 +90,7 @@ class Odometry:
 
 
 class VisualOdometry(Node):
-    """Messages in, path out."""
+    """Subscribes to tracks and publishes the path."""
 
     def __init__(self) -> None:
         super().__init__('visual_odometry')
@@ -109,9 +109,9 @@ class VisualOdometry(Node):
 
     def _take_tracks(self, message: PointCloud2) -> None:
         if self._odometry is None:
-            self.get_logger().warning('no calibration on camera_info yet', throttle_duration_sec=5)
+            self.get_logger().warning('nothing has arrived on camera_info', throttle_duration_sec=5)
             return
-        tracks = np.frombuffer(message.data, TRACK)  # a view, nothing is copied
+        tracks = np.frombuffer(message.data, TRACK)  # a view, not a copy
         if not len(tracks):
             return
         points = np.stack([tracks['x'], tracks['y']], axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Point clouds: layouts, round trips, and data that does not fit."""
+"""Layouts of point clouds, round trips, and inconsistent messages."""
 
 import json
 
@@ -55,7 +55,7 @@ def decode(cloud, **changes):
 @pytest.mark.parametrize('count', [0, 1, 300])
 @pytest.mark.parametrize('depth', [0, 256])
 @pytest.mark.parametrize(('kind', 'tolerance'), [('float32', 0), ('int8', 0.008)])
-def test_features_there_and_back(count, depth, kind, tolerance):
+def test_encoded_features_decode_to_the_same(count, depth, kind, tolerance):
     sent = features(count, depth)
     got = decode(clouds.encode_features(sent, kind))
     np.testing.assert_array_equal(got.keypoints, sent.keypoints)
@@ -73,14 +73,14 @@ def test_points_are_read_without_a_copy():
     assert np.shares_memory(points, np.frombuffer(data, np.uint8))
 
 
-def test_foreign_fields_are_passed_over():
+def test_unknown_fields_are_ignored():
     wide = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f8'), ('score', '<f4'), ('descriptor', 'i1', (4,))])
     cloud = np.zeros(2, wide)
     cloud['score'], cloud['descriptor'] = 0.5, [0, 3, 4, 0]
     np.testing.assert_allclose(decode(cloud).descriptors, [[0, 0.6, 0.8, 0]] * 2)
 
 
-def test_clouds_that_lie():
+def test_inconsistent_clouds_are_refused():
     cloud = clouds.encode_features(features(5, 16))
     fields = clouds.point_fields(cloud.dtype)
     with pytest.raises(ValueError, match='6 points'):
@@ -105,7 +105,7 @@ def test_clouds_that_lie():
             decode(cloud, point_step=step)
 
 
-def test_matches_and_tracks():
+def test_matches_and_tracks_are_encoded():
     first, second = features(4, 8), features(6, 8, seed=1)
     matches = Matches(np.array([[0, 5], [3, 1]], np.uint32), np.array([0.9, 0.8], np.float32))
     cloud = clouds.encode_matches(first, second, matches)

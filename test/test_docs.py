@@ -1,4 +1,4 @@
-"""The page on topics and parameters says what the nodes declare."""
+"""The page on topics and parameters matches the declared parameters."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ def described(configurations):
 
 
 @pytest.mark.parametrize('node', ['detector', 'matcher'])
-def test_the_table_has_every_parameter_as_it_is_declared(node):
+def test_the_table_matches_the_declared_parameters(node):
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     from superpoint_ros.ros import detector_config, matcher_config
 

@@ -25,7 +25,7 @@ def random_features(rng, count, size=8):
 
 
 def at_angles(degrees, keypoints=None):
-    """Features in a plane of descriptors: the similarity of two is the cosine of the angle between them."""
+    """Features with descriptors in a plane: the similarity of two is the cosine of the angle between them."""
     radians = np.deg2rad(degrees)
     keypoints = np.zeros((len(degrees), 2)) if keypoints is None else keypoints
     return features(keypoints, np.stack([np.cos(radians), np.sin(radians)], axis=1))
@@ -36,7 +36,7 @@ def pairs(matches):
 
 
 def reference(features0, features1, config, predicted):
-    """Every pair looked at one after the other."""
+    """A slow reference implementation that compares every pair."""
 
     def allowed(i, j):
         dx, dy = features1.keypoints[j] - predicted[i]
@@ -76,7 +76,7 @@ def reference(features0, features1, config, predicted):
     ),
     shifted=st.booleans(),
 )
-def test_equals_looking_at_every_pair(seed, count0, count1, config, shifted):
+def test_results_equal_those_of_a_comparison_of_every_pair(seed, count0, count1, config, shifted):
     rng = np.random.default_rng(seed)
     features0, features1 = random_features(rng, count0), random_features(rng, count1)
     predicted = features0.keypoints + (rng.normal(0, 20, (count0, 2)).astype(np.float32) if shifted else 0)
@@ -86,7 +86,7 @@ def test_equals_looking_at_every_pair(seed, count0, count1, config, shifted):
     np.testing.assert_allclose(matches.similarities, dots, atol=1e-5)
 
 
-def test_a_permutation_is_found_again():
+def test_a_permutation_is_recovered():
     rng = np.random.default_rng(1)
     first = random_features(rng, 500, 64)
     order = rng.permutation(500)
@@ -111,31 +111,31 @@ def test_a_single_point_matches_and_passes_the_ratio_test():
     assert matches.similarities[0] == pytest.approx(np.cos(np.deg2rad(10)))
 
 
-def test_threshold_is_the_cosine():
+def test_the_threshold_is_a_cosine():
     config = MatchConfig(min_similarity=0.7072)  # a little under 45°
     assert pairs(match(at_angles([0, 90]), at_angles([44, 130]), config)) == [(0, 0), (1, 1)]
     assert pairs(match(at_angles([0, 90]), at_angles([46, 130]), config)) == [(1, 1)]
 
 
-def test_one_way_nearest_is_no_match():
-    """0 → 20 is the best for the first, but 20 lies nearer to 15."""
+def test_nearest_neighbors_must_be_mutual():
+    """20° is nearest to 0°, but nearer to 15°."""
     assert pairs(match(at_angles([0, 15]), at_angles([20]))) == [(1, 0)]
 
 
-def test_ratio_is_of_distances():
+def test_the_ratio_is_of_distances():
     """Chords of 10° and 30°: 2·sin(5°) / 2·sin(15°) = 0.3367."""
     first, second = at_angles([0]), at_angles([10, 30])
     assert len(match(first, second, MatchConfig(max_ratio=0.34))) == 1
     assert len(match(first, second, MatchConfig(max_ratio=0.33))) == 0
 
 
-def test_equal_descriptors_are_used_once():
+def test_equal_descriptors_match_once():
     same = at_angles([0, 0, 0])
     matches = match(same, same, MatchConfig(min_similarity=-1.0))
     assert len(set(matches.indices[:, 0])) == len(matches) == len(set(matches.indices[:, 1])) >= 1
 
 
-def test_window_is_around_the_prediction():
+def test_the_window_is_centered_at_the_prediction():
     first = at_angles([0], [(10, 10)])
     second = at_angles([0, 20], [(80, 10), (12, 9)])
     assert pairs(match(first, second)) == [(0, 0)]
@@ -144,11 +144,11 @@ def test_window_is_around_the_prediction():
     assert pairs(match(first, second, MatchConfig(window=5.0), moved)) == [(0, 0)]
 
 
-def test_stereo_band_knows_rows_and_the_sign_of_disparity():
+def test_the_epipolar_band_limits_rows_and_the_sign_of_disparity():
     left = at_angles([0], [(50, 20)])
     band = MatchConfig(epipolar_band=1.5)
     assert pairs(match(left, at_angles([5], [(30, 21)]), band)) == [(0, 0)]
-    assert pairs(match(left, at_angles([5], [(51, 20)]), band)) == [(0, 0)], 'a far point, measured with noise'
+    assert pairs(match(left, at_angles([5], [(51, 20)]), band)) == [(0, 0)], 'a distant point with noise'
     assert pairs(match(left, at_angles([5], [(70, 20)]), band)) == [], 'behind the cameras'
     assert pairs(match(left, at_angles([5], [(30, 22)]), band)) == [], 'another row'
 
@@ -162,7 +162,7 @@ def test_features_of_two_models_are_refused():
     match(first, replace(second, checksum=''))
 
 
-def test_bad_input_is_named():
+def test_bad_input_raises_an_error_that_names_it():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match='different sizes, 8 and 4'):
         match(random_features(rng, 3, 8), random_features(rng, 3, 4))
@@ -175,13 +175,13 @@ def test_bad_input_is_named():
 
 
 def with_outliers(points0, points1, rng, count):
-    """A fifth or so of the pairs are wrong."""
+    """About a fifth of the pairs are wrong."""
     points1 = points1.copy()
     points1[:count] = rng.uniform(0, 480, (count, 2))
     return points0, points1
 
 
-def test_homography_and_its_inliers():
+def test_a_homography_and_its_inliers_are_found():
     rng = np.random.default_rng(3)
     truth = np.array([[1.1, 0.05, -20], [-0.03, 0.95, 12], [1e-4, -5e-5, 1]])
     points0 = rng.uniform(0, 480, (200, 2))
@@ -195,7 +195,7 @@ def test_homography_and_its_inliers():
 
 
 def two_views(rng, camera0, camera1):
-    """Points in space seen by two cameras, the second moved and turned; and the true essential matrix."""
+    """Points in space seen by two cameras, and the true essential matrix."""
     points = rng.uniform((-2, -2, 4), (2, 2, 9), (200, 3))
     rotation, _ = cv2.Rodrigues(np.array([0.02, -0.1, 0.03]))
     translation = np.array([0.5, 0.05, 0.1])
@@ -204,7 +204,7 @@ def two_views(rng, camera0, camera1):
     return [(view[:2] / view[2]).T for view in views], cross.T @ rotation
 
 
-def test_fundamental_and_essential_matrix_of_two_different_cameras():
+def test_the_fundamental_and_essential_matrix_of_two_different_cameras_are_found():
     rng = np.random.default_rng(4)
     camera0 = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], float)
     camera1 = np.array([[620, 0, 300], [0, 610, 260], [0, 0, 1]], float)
@@ -222,8 +222,8 @@ def test_fundamental_and_essential_matrix_of_two_different_cameras():
         assert found.inliers[:50].mean() < 0.1
 
 
-def test_an_essential_matrix_of_exact_points_keeps_them_all():
-    """Points in space between a camera's two positions, a third of the matches wrong."""
+def test_all_exact_points_are_inliers_of_the_essential_matrix():
+    """Points in space seen from two positions; a third of the matches are wrong."""
     rng = np.random.default_rng(0)
     camera = np.array([[400, 0, 320], [0, 400, 240], [0, 0, 1.0]])
     space = rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (100, 3))
@@ -246,14 +246,14 @@ def test_too_few_points_have_no_geometry(geometry, count):
 
 
 @pytest.mark.parametrize('geometry', ['homography', 'fundamental', 'essential'])
-def test_degenerate_points_do_not_raise(geometry):
+def test_degenerate_points_raise_no_error(geometry):
     points = np.zeros((20, 2), np.float32)
     found = verify(points, points, geometry, camera_matrices=(np.eye(3), np.eye(3)))
     assert found.inliers.shape == (20,)
 
 
-def test_points_that_opencv_fails_on_have_no_geometry():
-    """Six points that did not move and two that did: OpenCV 5 ends in a failed assertion, !model.empty()."""
+def test_points_on_which_opencv_fails_have_no_geometry():
+    """Six points that did not move and two that did fail an assertion of OpenCV 5 (!model.empty())."""
     points0 = np.array([[23, 16], [10, 7], [24, 25], [25, 18], [6, 3], [9, 0], [16, 11], [1, 23]], np.float32)
     points1 = points0.copy()
     points1[:2] = (279, 243), (71, 76)
@@ -261,17 +261,17 @@ def test_points_that_opencv_fails_on_have_no_geometry():
     assert found.inliers.shape == (8,)
 
 
-def test_verification_refuses_what_it_cannot_do():
+def test_verification_refuses_bad_arguments():
     points = np.zeros((8, 2))
     with pytest.raises(ValueError, match="'affine' is not one of homography, fundamental, essential"):
         verify(points, points, 'affine')
-    with pytest.raises(ValueError, match='matrices K of both cameras'):
+    with pytest.raises(ValueError, match='matrix K of each camera'):
         verify(points, points, 'essential')
     with pytest.raises(ValueError, match='two arrays of shape'):
         verify(points, points[:5], 'homography')
 
 
-def test_verification_repeats_itself():
+def test_verification_is_repeatable():
     rng = np.random.default_rng(5)
     points0, points1 = rng.uniform(0, 100, (2, 60, 2))
     first, second = (verify(points0, points1, 'fundamental') for _ in range(2))

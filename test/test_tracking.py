@@ -8,7 +8,7 @@ from superpoint_ros.tracking import Tracker, TrackerConfig
 
 
 class Scene:
-    """Points with random descriptors, of which each image shows some."""
+    """Points with random descriptors; each image shows some of them."""
 
     def __init__(self, count, seed=0, noise=0.02):
         self.rng = np.random.default_rng(seed)
@@ -18,7 +18,7 @@ class Scene:
         self.noise = noise
 
     def __call__(self, points, move=None):
-        """The features of an image that shows these points, in this order, moved by a homography."""
+        """Features of an image that shows these points in this order, moved by a homography."""
         points = np.asarray(points, int)
         keypoints = self.positions[points]
         if move is not None:
@@ -29,7 +29,7 @@ class Scene:
         return Features(keypoints, scores, descriptors.astype(np.float32), (420, 420))
 
 
-def test_points_keep_their_identity_whatever_their_order():
+def test_points_keep_their_identity_in_any_order():
     scene, rng = Scene(100), np.random.default_rng(1)
     tracker, identity = Tracker(), {}
     for frame in range(6):
@@ -44,7 +44,7 @@ def test_points_keep_their_identity_whatever_their_order():
 
 
 @pytest.mark.parametrize(('away', 'back'), [(0, True), (1, True), (3, True), (4, False)])
-def test_a_lost_point_is_picked_up_again_for_max_lost_frames(away, back):
+def test_a_lost_point_is_found_again_for_max_lost_frames(away, back):
     scene, tracker = Scene(10), Tracker(TrackerConfig(max_lost_frames=3))
     first = tracker.update(scene(range(10)))
     for _ in range(away):
@@ -53,18 +53,18 @@ def test_a_lost_point_is_picked_up_again_for_max_lost_frames(away, back):
     np.testing.assert_array_equal(last.ids[:9], first.ids[:9])
     assert (last.ids[9] == first.ids[9]) is np.bool_(back)
     assert last.ages[9] == (2 if back else 1)
-    assert last.ids[9] == (9 if back else 10), 'a new number, not an old one'
+    assert last.ids[9] == (9 if back else 10), 'a new identity'
 
 
-def test_without_memory_a_lost_point_is_new():
+def test_with_max_lost_frames_0_a_lost_point_is_new():
     scene, tracker = Scene(3), Tracker(TrackerConfig(max_lost_frames=0))
     tracker.update(scene([0, 1, 2]))
     tracker.update(scene([0, 1]))
     assert tracker.update(scene([0, 1, 2])).ids.tolist() == [0, 1, 3]
 
 
-def test_a_lost_point_is_known_by_its_last_descriptor():
-    """A descriptor turns by 20° per image and is 80° away from its first when the point comes back."""
+def test_a_lost_point_is_matched_by_its_last_descriptor():
+    """A descriptor turns by 20° in each image, and is 80° from the first one when the point comes back."""
     angles = np.deg2rad([0, 20, 40, 60, 80])
     tracker = Tracker(match_config=MatchConfig(min_similarity=0.9))
     for angle in angles[:4]:
@@ -78,14 +78,14 @@ def test_a_lost_point_is_known_by_its_last_descriptor():
     assert (tracks.ids.tolist(), tracks.ages.tolist()) == ([0], [5])
 
 
-def test_numbers_wrap_and_pass_over_those_in_use():
+def test_identities_wrap_around_and_skip_those_in_use():
     scene, tracker = Scene(20), Tracker(first_id=2**32 - 3)
     assert tracker.update(scene(range(5))).ids.tolist() == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1]
     tracker._next_id = 2**32 - 2  # after a long time
     assert tracker.update(scene(range(8))).ids.tolist() == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1, 2, 3, 4]
 
 
-def test_numbers_are_never_given_twice():
+def test_identities_are_never_reused():
     scene, rng = Scene(300), np.random.default_rng(2)
     tracker, points_of = Tracker(TrackerConfig(max_lost_frames=2)), {}
     for _ in range(30):
@@ -95,7 +95,7 @@ def test_numbers_are_never_given_twice():
     assert len(points_of) > 300, 'points came back after they were forgotten'
 
 
-def test_reset_forgets_the_points_but_not_the_numbers():
+def test_reset_forgets_points_but_not_identities():
     scene, tracker = Scene(4), Tracker()
     tracker.update(scene(range(4)))
     tracker.reset()
@@ -105,14 +105,14 @@ def test_reset_forgets_the_points_but_not_the_numbers():
 
 
 def turn(degrees, shift):
-    """A rotation about the middle of the image, then a shift."""
+    """A rotation about the center of the image, then a translation."""
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     middle = np.array([[1, 0, -210], [0, 1, -210], [0, 0, 1]])
     return np.array([[cos, -sin, 210 + shift], [sin, cos, 210], [0, 0, 1]]) @ middle
 
 
-def test_window_follows_the_camera():
-    """The camera moves by 30 px and 5° an image; a twin of point 0 far away from where point 0 is going."""
+def test_the_window_follows_the_motion_of_the_camera():
+    """The camera moves by 30 px and 5° for each image; point 0 has a twin far from its path."""
     scene = Scene(80)
     scene.descriptors[79] = scene.descriptors[0]
     scene.positions[0], scene.positions[79] = (100, 100), (300, 300)
@@ -121,12 +121,12 @@ def test_window_follows_the_camera():
     for frame in range(1, 4):
         tracks = tracker.update(scene([79, *range(1, 79)], turn(5 * frame, 30 * frame)))
         assert tracks.ids.tolist() == [79, *range(1, 79)], 'the twin is not point 0'
-    # Point 0, lost three images ago, is looked for where it has gone since, not where it was.
+    # Point 0, lost three images ago, is searched at its predicted position, not at its last one.
     tracks = tracker.update(scene(range(80), turn(20, 120)))
     assert tracks.ids.tolist() == [*range(79), 79]
 
 
-def test_without_prediction_the_window_stays_where_the_point_was():
+def test_without_prediction_the_window_stays_at_the_last_position():
     scene = Scene(40)
     tracker = Tracker(TrackerConfig(prediction='none'), MatchConfig(window=6.0))
     tracker.update(scene(range(40)))
@@ -134,13 +134,13 @@ def test_without_prediction_the_window_stays_where_the_point_was():
     assert tracker.update(scene(range(40), turn(0, 30))).ids.tolist() == list(range(40, 80))
 
 
-def test_too_few_points_for_a_prediction_are_searched_everywhere():
+def test_with_too_few_points_for_a_prediction_the_whole_image_is_searched():
     scene, tracker = Scene(5), Tracker(match_config=MatchConfig(window=6.0))
     tracker.update(scene(range(5)))
     assert tracker.update(scene(range(5), turn(0, 50))).ids.tolist() == list(range(5))
 
 
-def test_other_descriptors_are_refused_and_change_nothing():
+def test_descriptors_of_another_size_are_refused_and_change_nothing():
     scene, tracker = Scene(5), Tracker()
     tracker.update(scene(range(5)))
     good = scene(range(5))
@@ -150,7 +150,7 @@ def test_other_descriptors_are_refused_and_change_nothing():
     assert tracker.update(good).ids.tolist() == list(range(5))
 
 
-def test_no_features_at_all():
+def test_images_without_features_have_no_tracks():
     scene, tracker = Scene(5), Tracker()
     assert len(tracker.update(scene([]))) == 0
     assert tracker.update(scene(range(5))).ids.tolist() == list(range(5))

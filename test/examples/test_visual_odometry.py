@@ -1,4 +1,4 @@
-"""The example as a process of its own, over DDS, on a camera of which the motion is known."""
+"""The example as a separate process, over DDS, with a camera of known motion."""
 
 import os
 import signal
@@ -32,14 +32,14 @@ FORWARD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
 
 def motion(frame):
-    """Rotation and position of the camera, in the axes of the first: forward, in a bend, a little up and down."""
+    """Rotation and position of the camera relative to the first: forward, in a curve, slightly up and down."""
     angle = 0.5 * frame / FRAMES
     rotation, _ = cv2.Rodrigues(np.array([0.0, angle, 0.0]))
     return rotation, np.array([40 * (1 - np.cos(angle)), 0.3 * np.sin(6 * angle), 40 * np.sin(angle)])
 
 
 def tracks(frame, space, rng):
-    """What a matcher would say: the points in view with 0.3 px of noise, and one in ten with a wrong identity."""
+    """Tracks of the visible points, with 0.3 px of noise; one in ten has a wrong identity."""
     rotation, position = motion(frame)
     seen = (space - position) @ rotation
     ids = np.flatnonzero((seen[:, 2] > 1) & (seen[:, 2] < 25) & (np.abs(seen[:, :2]) < seen[:, 2:]).all(axis=1))
@@ -53,7 +53,7 @@ def tracks(frame, space, rng):
     return cloud
 
 
-def test_the_path_is_the_cameras_up_to_scale():
+def test_the_path_is_correct_up_to_scale():
     rng = np.random.default_rng(0)
     space = rng.uniform((-25, -6, -5), (45, 6, 60), (6000, 3))
     context = rclpy.Context()

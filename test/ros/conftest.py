@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 DOMAIN = os.getpid() % 100 + 100
-"""ROS_DOMAIN_ID of these tests, so that others on this machine do not hear them."""
+"""ROS_DOMAIN_ID of these tests, which separates them from other ROS programs on the machine."""
 
 
 @pytest.fixture(scope='session')
@@ -14,7 +14,7 @@ def domain():
 
 @pytest.fixture(scope='session')
 def context():
-    """A ROS context in the tests' domain."""
+    """A ROS context in the domain of these tests."""
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     made = rclpy.Context()
     rclpy.init(context=made, domain_id=DOMAIN)
@@ -24,6 +24,6 @@ def context():
 
 @pytest.fixture(scope='session')
 def photo():
-    """(240, 320) gray, with texture."""
+    """(240, 320) gray image with texture."""
     coarse = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
     return np.kron(coarse, np.ones((8, 8), np.uint8))

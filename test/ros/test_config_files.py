@@ -1,4 +1,4 @@
-"""config/detector.yaml and config/matcher.yaml say what the nodes declare."""
+"""config/detector.yaml and config/matcher.yaml match the declared parameters."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ NODES = {'detector': detector_config.CONFIGURATIONS, 'matcher': matcher_config.C
 pytestmark = pytest.mark.parametrize(('name', 'configurations'), NODES.items(), ids=NODES)
 
 
-def test_the_file_has_every_parameter_of_the_node_with_its_default_and_no_other(context, name, configurations):
+def test_the_file_has_exactly_the_parameters_of_the_node_with_their_defaults(context, name, configurations):
     written = yaml.safe_load(resources.find(f'config/{name}.yaml').read_text())['/**']['ros__parameters']
     node = rclpy.create_node(f'superpoint_{name}', context=context)
     own = set(node.get_parameters_by_prefix(''))
@@ -29,7 +29,7 @@ def test_the_file_has_every_parameter_of_the_node_with_its_default_and_no_other(
     assert {key: type(value) for key, value in written.items()} == {k: type(v) for k, v in declared.items()}
 
 
-def test_the_node_reads_the_file_as_its_defaults(context, capfd, name, configurations):
+def test_the_node_accepts_the_file(context, capfd, name, configurations):
     arguments = ['--ros-args', '--params-file', str(resources.find(f'config/{name}.yaml'))]
     node = rclpy.create_node(f'superpoint_{name}', context=context, cli_args=arguments)
     parameters.declare(node, configurations)
@@ -39,7 +39,7 @@ def test_the_node_reads_the_file_as_its_defaults(context, capfd, name, configura
     assert 'is not known' not in capfd.readouterr().err
 
 
-def test_every_parameter_has_a_comment_and_live_ones_say_so(name, configurations):
+def test_every_parameter_has_a_comment_that_marks_live_ones(name, configurations):
     lines = resources.find(f'config/{name}.yaml').read_text().splitlines()
     for key, what in ((key, what) for cls in configurations for key, what in options(cls).items()):
         at = next(i for i, line in enumerate(lines) if line.strip().startswith(f'{key}:'))
@@ -51,7 +51,7 @@ def test_every_parameter_has_a_comment_and_live_ones_say_so(name, configurations
         assert ' '.join(comment).endswith(' Live.') == what.live, key
 
 
-def test_names_are_given_once_and_every_option_is_described(name, configurations):
+def test_names_are_unique_and_every_option_has_a_description(name, configurations):
     fields = [field.name for cls in configurations for field in dataclasses.fields(cls)]
     assert len(fields) == len(set(fields)), name
     assert all(what.description.endswith(('.', '…')) for cls in configurations for what in options(cls).values())

@@ -1,4 +1,4 @@
-"""The detector as a process of its own, over DDS."""
+"""The detector as a separate process, over DDS."""
 
 import itertools
 import json
@@ -47,7 +47,7 @@ class Held(Extractor):
 
 sys.exit(run(lambda: DetectorNode(Held)))
 """
-"""A detector whose network takes as long as there is a file of this path."""
+"""A detector whose network waits while a file exists."""
 
 
 CAMERA = """
@@ -67,18 +67,18 @@ while True:
     publisher.publish(image_message(noise, Header()))
     time.sleep(0.2)
 """
-"""Publishes images of 6 MB best-effort; without the profile none arrives."""
+"""Publishes images of 6 MB best-effort; without the profile they do not arrive."""
 
 
 def header():
-    """Of a stamp that no other message has."""
+    """A header with a unique stamp."""
     made = Header(frame_id='camera')
     made.stamp.sec, made.stamp.nanosec = 1_700_000_000, next(STAMPS)
     return made
 
 
 def encoded(pixels, encoding, **changed):
-    """An image message with these bytes; fields can be changed."""
+    """An image message with these pixels, and optionally changed fields."""
     message = image_message(np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1), header())
     message.encoding, message.width = encoding, pixels.shape[1]
     for name, value in changed.items():
@@ -87,7 +87,7 @@ def encoded(pixels, encoding, **changed):
 
 
 class Bench:
-    """A detector process, and publishers and subscriptions beside it."""
+    """A detector process, and a node with publishers and subscriptions."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Bench:
         return self.node.create_subscription(kind, topic, self.received[topic].append, qos)
 
     def publisher(self, kind, topic, qos=10):
-        """A publisher that the detector has subscribed to; with its features' topic listened to."""
+        """A publisher that is connected to the detector; also subscribes to the features."""
         if topic not in self.publishers:
             features = topic.removesuffix('/compressed').removesuffix('image') + 'features'
             if features not in self.received:
@@ -137,7 +137,7 @@ class Bench:
         return publisher
 
     def forget(self, topic):
-        """End the publisher of a topic, if there is one."""
+        """Destroy the publisher of a topic, if there is one."""
         if topic in self.publishers:
             self.node.destroy_publisher(self.publishers.pop(topic))
 
@@ -145,7 +145,7 @@ class Bench:
         self.publisher(type(message), topic, qos).publish(message)
 
     def answer(self, message, topic='image', qos=10):
-        """The features of an image message, published until they come: the first may be lost in discovery."""
+        """The features of an image message, which is published again if it is lost during discovery."""
 
         def mine():
             return [m for m in self.received[features_topic(topic)] if m.header == message.header]
@@ -158,7 +158,7 @@ class Bench:
         pytest.fail(f'no features of {topic}')
 
     def status(self, condition=bool, name='superpoint_detector'):
-        """The first status from now on that fulfils a condition: its values, level and message, as one dictionary."""
+        """The next status that meets a condition: values, level and message in one dictionary."""
         self.received['/diagnostics'].clear()
 
         def found():
@@ -167,14 +167,14 @@ class Bench:
             return next(filter(condition, told), None)
 
         result = self.wait(found)
-        assert result, f'not told on /diagnostics: {self.received["/diagnostics"][-1:]}'
+        assert result, f'not on /diagnostics: {self.received["/diagnostics"][-1:]}'
         return result
 
     def call(self, kind, name, request):
         if name not in self.clients:
             self.clients[name] = self.node.create_client(kind, f'/superpoint_detector/{name}')
             assert self.wait(self.clients[name].service_is_ready), f'no service {name}'
-            self.wait(lambda: False, timeout=0.5)  # an answer before both ends have found each other would be lost
+            self.wait(lambda: False, timeout=0.5)  # an answer before discovery is complete would be lost
         future = self.clients[name].call_async(request)
         assert self.wait(future.done), f'no answer of {name}'
         return future.result()
@@ -193,7 +193,7 @@ class Bench:
         return self.call(SetParameters, 'set_parameters', request).results[0]
 
     def stop(self, *signals):
-        """Signal the detector; its exit code and all that it wrote."""
+        """Send signals to the detector; returns its exit code and output."""
         for number in signals or (signal.SIGINT,):
             self.process.send_signal(number)
             time.sleep(0.02)
@@ -214,7 +214,7 @@ def features_topic(image_topic):
 
 @pytest.fixture
 def start(context):
-    """Starts detectors that end with the test."""
+    """Starts detectors that are stopped at the end of the test."""
     benches = []
 
     def starter(*parameters, **options):
@@ -228,7 +228,7 @@ def start(context):
 
 @pytest.fixture(scope='class')
 def bench(context, tiny_model):
-    """A detector with one camera, which several tests share; it must end well after all of them."""
+    """A detector with one camera for several tests; checks that it ends without errors."""
     made = Bench(context, f'model:={tiny_model}')
     yield made
     code, output = made.stop()
@@ -278,7 +278,7 @@ class TestOneCamera:
         for encoding, pixels in near.items():
             assert len(bench.answer(encoded(pixels, encoding))) > 50, encoding
 
-    def test_bad_images_are_counted_and_said_and_the_next_good_one_is_processed(self, bench, photo):
+    def test_bad_images_are_counted_and_reported_and_the_next_good_one_is_processed(self, bench, photo):
         good = image_message(photo, header())
         expected = len(bench.answer(good))
         broken = {
@@ -299,7 +299,7 @@ class TestOneCamera:
             assert status['level'] in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
             assert len(bench.answer(image_message(photo, header()))) == expected
 
-    def test_the_size_may_change_in_mid_stream_and_the_info_follows(self, bench, photo):
+    def test_the_image_size_may_change_and_the_info_follows(self, bench, photo):
         bench.listen(String, 'features/info', LATCHED)
         for size in ((320, 240), (200, 150), (1000, 100)):
             found = bench.answer(image_message(cv2.resize(photo, size), header()))
@@ -313,7 +313,7 @@ class TestOneCamera:
         assert len(info['checksum']) == 64
         assert (info['descriptor_size'], info['descriptor_type'], info['descriptor_scale']) == (32, 'int8', 127)
 
-    def test_diagnostics_tell_how_it_goes(self, bench, photo):
+    def test_diagnostics_show_rates_latencies_and_back_end(self, bench, photo):
         for _ in range(5):
             bench.answer(image_message(photo, header()))
         values = bench.status(lambda s: float(s['rate out [Hz]']) > 0)
@@ -324,7 +324,7 @@ class TestOneCamera:
         assert values['device']
         assert values['precision'] in ('fp32', 'bf16')
 
-    def test_the_annotated_image_comes_when_someone_wants_it(self, bench, photo):
+    def test_the_annotated_image_is_published_for_subscribers(self, bench, photo):
         subscription = bench.listen(Image, 'features/image')
         bench.wait(lambda: False, timeout=0.5)
         message = image_message(photo, header())
@@ -336,7 +336,7 @@ class TestOneCamera:
         assert (pixels != photo[..., None]).any(axis=2).sum() > 100
         bench.node.destroy_subscription(subscription)
 
-    def test_two_publishers_are_told_of_and_both_are_heard(self, bench, photo):
+    def test_two_publishers_are_reported_and_both_are_received(self, bench, photo):
         bench.answer(image_message(photo, header()))
         second = bench.node.create_publisher(Image, 'image', 10)
         status = bench.status(lambda s: '2 publishers' in s['message'])
@@ -344,7 +344,7 @@ class TestOneCamera:
         assert len(bench.answer(image_message(photo, header())))
         bench.node.destroy_publisher(second)
 
-    def test_large_color_images_arrive_from_a_reliable_publisher_and_best_effort_ones_are_heard(self, bench, photo):
+    def test_reliable_and_best_effort_publishers_are_received_with_their_own_reliability(self, bench, photo):
         bench.forget('image')
         large = cv2.cvtColor(cv2.resize(photo, (640, 480)), cv2.COLOR_GRAY2BGR)
         assert large.nbytes > 512 * 1024
@@ -354,7 +354,7 @@ class TestOneCamera:
         status = bench.status(lambda s: s['level'] == DiagnosticStatus.STALE)
         assert status['message'] == 'nobody publishes /image'
 
-    def test_a_publisher_of_which_nothing_arrives_is_told_of_with_the_cure(self, bench):
+    def test_a_publisher_without_messages_is_reported_with_a_remedy(self, bench):
         bench.forget('image')
         publisher = bench.node.create_publisher(Image, 'image', qos_profile_sensor_data)
         status = bench.status(lambda s: 'nothing has arrived' in s['message'])
@@ -364,7 +364,7 @@ class TestOneCamera:
         bench.node.destroy_publisher(publisher)
 
 
-def test_with_the_shipped_profile_large_best_effort_images_arrive(start, tiny_model):
+def test_large_best_effort_images_arrive_with_the_shipped_profile(start, tiny_model):
     profile = str(resources.find('config/fastdds.xml'))
     bench = start(f'model:={tiny_model}', environment={'FASTDDS_DEFAULT_PROFILES_FILE': profile})
     camera = subprocess.Popen([sys.executable, '-c', CAMERA], env=bench.environment)
@@ -376,9 +376,7 @@ def test_with_the_shipped_profile_large_best_effort_images_arrive(start, tiny_mo
         camera.wait()
 
 
-def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_batch(
-    start, tiny_model, photo, tmp_path
-):
+def test_cameras_have_separate_topics_masks_and_errors_and_share_batches(start, tiny_model, photo, tmp_path):
     hold = tmp_path / 'hold'
     mask = np.zeros_like(photo)
     mask[:, 160:] = 255
@@ -404,7 +402,7 @@ def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_b
     assert left.keypoints[:, 0].min() >= 155
     assert right.keypoints[:, 0].max() <= 165
 
-    # While the first is processed, one of each camera comes to wait.
+    # While the first image is processed, one image of each camera waits.
     counts = {side: int(bench.status(name=f'superpoint_detector: {side}')['received']) for side in ('left', 'right')}
     hold.touch()
     for side in ('left', 'left', 'right'):
@@ -434,7 +432,7 @@ def test_each_camera_has_its_topics_mask_and_errors_and_waiting_images_are_one_b
     assert "parameter 'treshold' is not known, did you mean threshold?" in output
 
 
-def test_while_the_network_works_old_images_are_dropped_and_parameters_answer(start, tiny_model, photo, tmp_path):
+def test_while_the_network_is_busy_old_images_are_dropped_and_parameters_can_be_set(start, tiny_model, photo, tmp_path):
     hold = tmp_path / 'hold'
     bench = start(f'model:={tiny_model}', program=HELD.format(path=str(hold)))
     assert len(bench.answer(image_message(photo, header()))) > 50
@@ -468,7 +466,7 @@ def test_while_the_network_works_old_images_are_dropped_and_parameters_answer(st
     assert 'Traceback' not in output
 
 
-def test_a_lifecycle_manager_has_the_say_and_a_failure_can_be_mended(start, tiny_model, photo, tmp_path):
+def test_a_lifecycle_manager_can_retry_after_a_failure(start, tiny_model, photo, tmp_path):
     truncated, other = tmp_path / 'truncated.onnx', tmp_path / 'other.onnx'
     truncated.write_bytes(tiny_model.read_bytes()[:5000])
     other.write_bytes(b'this is no model')
@@ -522,7 +520,7 @@ def test_a_lifecycle_manager_has_the_say_and_a_failure_can_be_mended(start, tiny
     assert 'Traceback' not in output
 
 
-def test_a_missing_back_end_says_how_to_install_it(start, tiny_model):
+def test_a_missing_back_end_names_the_extra_to_install(start, tiny_model):
     program = "import sys; sys.modules['openvino'] = None; from superpoint_ros.ros.detector_node import main; main()"
     bench = start(f'model:={tiny_model}', 'backend:=openvino', program=program)
     status = bench.status(lambda s: s['level'] == DiagnosticStatus.ERROR)
@@ -531,7 +529,7 @@ def test_a_missing_back_end_says_how_to_install_it(start, tiny_model):
     assert bench.stop()[0] == 0
 
 
-def test_a_wrong_value_at_the_start_ends_the_node_with_one_sentence(start):
+def test_a_wrong_initial_value_ends_the_node_with_one_sentence(start):
     wrong = {
         'threshold:=2.0': 'threshold out of range',
         'threshold:=1': "'threshold' to '1' of type 'INTEGER', expecting type 'DOUBLE'",

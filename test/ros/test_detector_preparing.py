@@ -1,4 +1,4 @@
-"""While the first image waits for its engine, the detector says so, answers, and can be ended."""
+"""While an engine is built, the detector reports it and can be stopped."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def test_a_signal_cancels_the_building_of_an_engine_during_configure(context, en
 
 
 @pytest.mark.parametrize('ending', [signal.SIGINT, signal.SIGTERM])
-def test_the_building_of_an_engine_is_told_and_ended(context, tiny_model, photo, ending):
+def test_the_build_of_an_engine_is_reported_and_can_be_interrupted(context, tiny_model, photo, ending):
     arguments = ['--ros-args', '-p', f'model:={tiny_model}', '-p', 'backend:=openvino']
     process = subprocess.Popen(
         [sys.executable, '-c', PROGRAM, *arguments],

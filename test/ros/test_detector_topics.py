@@ -32,7 +32,7 @@ def features():
     return Features(np.full((1, 2), 5, np.float32), np.ones(1, np.float32), np.eye(1, 4, dtype=np.float32), (20, 20))
 
 
-def test_nothing_is_drawn_until_someone_subscribes(node, monkeypatch):
+def test_nothing_is_drawn_without_a_subscriber(node, monkeypatch):
     drawn = []
     monkeypatch.setattr(detector_topics, 'draw_keypoints', lambda image, found: drawn.append(found) or image)
     eye = DetectorTopics(node, 'eye', None, DetectorConfig(), EXTRACTOR)

@@ -8,7 +8,7 @@ from superpoint_ros.ros.diagnostics import Statistics
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that stands still until it is moved on."""
+    """A clock that is advanced by hand."""
 
     class Clock:
         now = 100.0
@@ -21,9 +21,9 @@ def clock(monkeypatch):
     return made
 
 
-def test_rates_and_latencies_are_those_of_the_last_seconds(clock):
+def test_rates_and_latencies_are_measured_over_the_last_seconds(clock):
     statistics = Statistics()
-    for _ in range(100):  # 10 s at 10 Hz, of which every other is dropped; 20 ms each
+    for _ in range(100):  # 20 s at 10 Hz; every other message is dropped, the others take 20 ms
         received = statistics.receive()
         clock.now += 0.02
         statistics.publish(received)
@@ -37,7 +37,7 @@ def test_rates_and_latencies_are_those_of_the_last_seconds(clock):
     assert (values['received'], values['published'], values['dropped'], values['bad']) == ('200', '100', '100', '0')
 
 
-def test_one_slow_frame_shows_in_p99_alone(clock):
+def test_one_slow_frame_changes_only_p99(clock):
     statistics = Statistics()
     for number in range(50):
         received = statistics.receive()
@@ -48,7 +48,7 @@ def test_one_slow_frame_shows_in_p99_alone(clock):
     assert float(values['latency p99 [ms]']) > 200
 
 
-def test_a_failure_is_news_for_a_while_and_stays_counted(clock):
+def test_a_failure_is_recent_for_a_while_and_remains_counted(clock):
     statistics = Statistics()
     assert not statistics.failing
     statistics.fail('too dark')
@@ -58,5 +58,5 @@ def test_a_failure_is_news_for_a_while_and_stays_counted(clock):
     assert (statistics.values()['bad'], statistics.values()['last error']) == ('1', 'too dark')
 
 
-def test_before_anything_came_there_are_no_latencies(clock):
+def test_without_messages_there_are_no_latencies(clock):
     assert Statistics().values()['latency p50 [ms]'] == 'nan'

@@ -1,4 +1,4 @@
-"""The launch files, where ROS 2 launch is installed."""
+"""The launch files, if ROS 2 launch is installed."""
 
 import os
 import shutil
@@ -75,14 +75,14 @@ def test_arguments_become_parameters_of_the_right_type(text, kind, value):
 
 
 @pytest.mark.parametrize(('text', 'kind', 'wanted'), [('yes please', bool, 'true or false'), ('x', int, 'an integer')])
-def test_wrong_arguments_are_said(text, kind, wanted):
+def test_wrong_arguments_are_named(text, kind, wanted):
     with pytest.raises(ValueError, match=f'argument name: expected {wanted}, got {text!r}'):
         launching.parse('name', text, kind)
 
 
 @pytest.fixture
 def prefix(tmp_path):
-    """The package as it is installed, as far as launch looks at it."""
+    """The parts of an installed package that launch needs."""
     index = tmp_path / 'share/ament_index/resource_index/packages'
     index.mkdir(parents=True)
     shutil.copy(ROOT / 'resource/superpoint_ros', index)
@@ -101,7 +101,7 @@ def prefix(tmp_path):
 
 @contextmanager
 def launched(file, arguments, prefix, domain, context):
-    """A launch file that runs; gives a node to look with, a function that lets it wait, and ends both."""
+    """Runs a launch file; yields a node to listen with and a function that waits, and stops both."""
     paths = {
         'AMENT_PREFIX_PATH': os.pathsep.join([str(prefix), *filter(None, [os.environ.get('AMENT_PREFIX_PATH')])]),
         'PATH': os.pathsep.join([str(prefix / 'bin'), os.environ['PATH']]),
@@ -139,14 +139,14 @@ def launched(file, arguments, prefix, domain, context):
     assert 'Traceback' not in output
 
 
-def test_two_cameras_from_a_launch_file(context, domain, prefix, tiny_model):
+def test_the_stereo_launch_file_starts_detector_and_matcher(context, domain, prefix, tiny_model):
     arguments = ('left:=infra1', 'right:=infra2', 'namespace:=robot', 'cameras:=infra1', f'model:={tiny_model}')
     wanted = {'/robot/infra1/features', '/robot/infra2/features', '/robot/matches', '/robot/infra1/tracks'}
     with launched('stereo.launch.py', arguments, prefix, domain, context) as (node, wait):
         assert wait(lambda: all(node.count_publishers(topic) for topic in wanted))
 
 
-def test_everything_from_a_launch_file(context, domain, prefix, tiny_model, tmp_path):
+def test_the_frontend_launch_file_starts_nodes_bag_and_camera(context, domain, prefix, tiny_model, tmp_path):
     folder = tmp_path / 'images'
     folder.mkdir()
     for index in range(3):

@@ -1,4 +1,4 @@
-"""The matcher node as a process of its own, fed over DDS."""
+"""The matcher as a separate process, over DDS."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ class Scene:
 
 
 def header(stamp, frame_id='camera'):
-    """Of a stamp in seconds."""
+    """A header with a stamp in seconds."""
     made = Header(frame_id=frame_id)
     made.stamp.sec, made.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
     return made
@@ -54,7 +54,7 @@ def seconds(stamp):
 
 
 def records(message, layout):
-    """The points of a cloud that must have this layout."""
+    """The points of a cloud; checks its layout."""
     wanted = [(f.name, f.offset, f.datatype, f.count) for f in clouds.point_fields(layout)]
     assert [(f.name, f.offset, f.datatype, f.count) for f in message.fields] == wanted
     assert (message.height, message.point_step) == (1, layout.itemsize)
@@ -63,7 +63,7 @@ def records(message, layout):
 
 
 class Bench:
-    """A matcher process, and publishers and subscriptions beside it."""
+    """A matcher process, and a node with publishers and subscriptions."""
 
     def __init__(self, context, *parameters):
         self.node = rclpy.create_node('bench', context=context)
@@ -83,21 +83,21 @@ class Bench:
         self.node.create_subscription(kind, topic, self.received[topic].append, qos)
 
     def publisher(self, kind, topic, qos=10):
-        """A publisher that the matcher hears."""
+        """A publisher that is connected to the matcher."""
         if topic not in self.publishers:
             self.publishers[topic] = self.node.create_publisher(kind, topic, qos)
-            assert self.wait(lambda: self.publishers[topic].get_subscription_count()), f'nobody listens to {topic}'
-            time.sleep(0.1)  # the matcher learns of it a little after that
+            assert self.wait(lambda: self.publishers[topic].get_subscription_count()), f'no subscription to {topic}'
+            time.sleep(0.1)  # the matcher discovers it slightly later
         return self.publishers[topic]
 
     def restart_publisher(self, topic):
         self.node.destroy_publisher(self.publishers.pop(topic))
 
     def ready(self, *topics):
-        """Wait until the matcher publishes these."""
+        """Wait until the matcher publishes these topics."""
         for topic in topics:
             assert self.wait(lambda topic=topic: self.node.count_publishers(topic)), f'nobody publishes {topic}'
-        time.sleep(0.3)  # the subscription is matched a little after that
+        time.sleep(0.3)  # the subscription is matched slightly later
 
     def send(self, features, stamp, topic='features', frame_id='camera'):
         message = features if isinstance(features, PointCloud2) else features_message(features, header(stamp, frame_id))
@@ -122,7 +122,7 @@ class Bench:
         return future.result()
 
     def diagnostics(self, topic='matches'):
-        """The newest values said of a topic, as a dictionary; waits for new ones."""
+        """The next status of a topic as a dictionary."""
         self.received['/diagnostics'].clear()
 
         def statuses():
@@ -134,7 +134,7 @@ class Bench:
         return {'level': status.level, 'message': status.message, **{v.key: v.value for v in status.values}}
 
     def stop(self):
-        """SIGINT; returns the exit code and what it wrote."""
+        """Send SIGINT; returns the exit code and the output."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
@@ -148,7 +148,7 @@ class Bench:
 
 @pytest.fixture
 def bench(context):
-    """Makes a Bench; at the end the process must have gone on SIGINT, without a traceback."""
+    """Makes a Bench; checks that the process ends on SIGINT without a traceback."""
     benches = []
 
     def make(*parameters):
@@ -162,7 +162,7 @@ def bench(context):
         assert 'Traceback' not in log, log
 
 
-def test_tracks_and_matches_of_one_camera(bench):
+def test_one_camera_gives_tracks_and_matches(bench):
     scene, node = Scene(), bench()
     node.listen(PointCloud2, 'tracks')
     node.listen(PointCloud2, 'matches')
@@ -198,7 +198,7 @@ def test_tracks_and_matches_of_one_camera(bench):
     assert not node.received['matches'], 'the first frame has no matches'
 
 
-def test_reference_frame(bench):
+def test_frames_are_matched_with_a_reference_frame(bench):
     scene, node = Scene(), bench()
     node.listen(PointCloud2, 'matches')
     node.listen(TimeReference, 'matches/first')
@@ -225,7 +225,7 @@ def info(checksum='0' * 64, size=64, image_size=(480, 480)):
     return String(data=clouds.features_info('superpoint', checksum, size, 'int8', image_size))
 
 
-def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
+def test_tracks_restart_when_the_stream_changes(bench):
     scene, node = Scene(20), bench()
     node.listen(PointCloud2, 'tracks')
     node.ready('tracks')
@@ -237,7 +237,7 @@ def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
     node.publisher(String, 'features/info', LATCHED).publish(info())
     assert ids(scene.features(), 100.0) == list(range(20))
     assert ids(scene.features(), 100.1) == list(range(20))
-    node.send(scene.features(), 99.9)  # late: no tracks of it
+    node.send(scene.features(), 99.9)  # late: gives no tracks
     assert ids(scene.features(), 100.2) == list(range(20))
     assert ids(scene.features(), 50.0) == list(range(20, 40)), 'a bag that loops'
     assert ids(scene.features(), 50.1) == list(range(20, 40))
@@ -251,8 +251,8 @@ def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
     assert ids(scene.features(), 50.5) == list(range(100, 120)), 'another image size'
     node.restart_publisher('features')
     assert ids(scene.features(), 50.6) == list(range(120, 140)), 'another publisher'
-    said = node.diagnostics()
-    assert (said['resets'], said['out of order'], said['bad']) == ('6', '1', '0')
+    status = node.diagnostics()
+    assert (status['resets'], status['out of order'], status['bad']) == ('6', '1', '0')
     _, log = node.stop()
     for reason in (
         'the clock jumped back by 50.2 s',
@@ -265,7 +265,7 @@ def test_it_starts_anew_when_what_comes_is_not_what_came(bench):
 
 
 def bad_clouds(good):
-    """Name → a cloud that is wrong, and what must be said of it."""
+    """Name → a wrong cloud, and words of its error."""
 
     def change(**attributes):
         message = features_message(good, header(1.0))
@@ -292,7 +292,7 @@ def bad_clouds(good):
     }
 
 
-def test_bad_clouds_are_counted_and_the_next_is_processed(bench):
+def test_bad_clouds_are_counted_and_the_next_good_one_is_processed(bench):
     scene, node = Scene(), bench()
     node.listen(PointCloud2, 'tracks')
     node.ready('tracks')
@@ -301,19 +301,19 @@ def test_bad_clouds_are_counted_and_the_next_is_processed(bench):
     bad = bad_clouds(scene.features())
     for count, (message, words) in enumerate(bad.values(), 1):
         node.send(message, 0)
-        while (said := node.diagnostics())['bad'] != str(count):
-            assert said['bad'] == str(count - 1)
-        assert words in said['last error'], said
-        assert said['level'] != DiagnosticStatus.OK
+        while (status := node.diagnostics())['bad'] != str(count):
+            assert status['bad'] == str(count - 1)
+        assert words in status['last error'], status
+        assert status['level'] != DiagnosticStatus.OK
         assert not node.received['tracks']
     node.send(scene.features(), 2.0)
     np.testing.assert_array_equal(records(node.next('tracks'), clouds.TRACK)['id'], first['id'])
-    node.send(scene.features([]), 3.0)  # nothing found is not bad
+    node.send(scene.features([]), 3.0)  # an image without features is not bad
     assert len(records(node.next('tracks'), clouds.TRACK)) == 0
     assert node.diagnostics()['bad'] == str(len(bad))
 
 
-def test_stereo_pairs_by_stamp_and_band(bench):
+def test_a_stereo_pair_is_matched_by_stamp_inside_the_epipolar_band(bench):
     scene = Scene()
     node = bench('pairs:=["left:right"]', 'sync_tolerance:=0.01', 'epipolar_band:=2.0', 'depth:=5')
     node.listen(PointCloud2, 'matches')
@@ -322,7 +322,7 @@ def test_stereo_pairs_by_stamp_and_band(bench):
     half = np.arange(60) < 30
 
     def right(stamp):
-        """Half of the points moved along their row, the others off it."""
+        """Half of the points move along their row, the others off it."""
         features = scene.features()
         features.keypoints[half] -= (12, 0)
         features.keypoints[~half] -= (12, 5)
@@ -340,7 +340,7 @@ def test_stereo_pairs_by_stamp_and_band(bench):
     assert matches['index0'].tolist() == matches['index1'].tolist() == list(range(30))
     np.testing.assert_allclose(matches['x0'] - matches['x1'], 12, atol=1e-4)
 
-    # The right image of 1.1 is lost, and 1.3 and 1.2 come in the wrong order. What comes first of two topics is open.
+    # The right image of 1.1 is lost; 1.3 and 1.2 arrive in the wrong order. The order of two topics is undefined.
     left(1.1)
     for stamp in (1.2, 1.3):
         left(stamp)
@@ -375,7 +375,7 @@ def test_features_of_two_models_are_not_matched(bench):
     assert seconds(node.next('matches').header.stamp) == 1.1
 
 
-def test_many_pairs_and_cameras(bench):
+def test_several_pairs_and_a_camera_at_once(bench):
     scene, node = Scene(), bench('cameras:=[a]', 'pairs:=["a:b", "b:c"]')
     for topic in ('a/b/matches', 'b/c/matches', 'a/tracks'):
         node.listen(PointCloud2, topic)
@@ -389,8 +389,8 @@ def test_many_pairs_and_cameras(bench):
     assert message.header.frame_id == 'c'
 
 
-def test_essential_matrix_with_distorted_images(bench):
-    """Points in space seen by a lens with distortion; some matches are wrong."""
+def test_matches_are_filtered_by_the_essential_matrix_of_distorted_images(bench):
+    """Points in space seen through a distorting lens; some matches are wrong."""
     import cv2
 
     rng = np.random.default_rng(0)
@@ -411,7 +411,7 @@ def test_essential_matrix_with_distorted_images(bench):
     assert node.wait(lambda: 'camera_info' in node.diagnostics()['last error']), 'no calibration yet'
     calibration = CameraInfo(width=640, height=480, distortion_model='plumb_bob')
     calibration.k, calibration.d = matrix.ravel().tolist(), distortion.tolist()
-    for _ in range(10):  # as with each image of a camera; the first may come before the matcher knows who sends it
+    for _ in range(10):  # a camera sends it with each image; the first may be lost during discovery
         node.publisher(CameraInfo, 'camera_info').publish(calibration)
         time.sleep(0.1)
     seen = view((0.6, 0.1, 0))
@@ -424,7 +424,7 @@ def test_essential_matrix_with_distorted_images(bench):
 
 
 @pytest.mark.parametrize('cameras', [1, 2])
-def test_annotated_image_when_someone_looks(bench, cameras):
+def test_the_annotated_image_is_published_for_subscribers(bench, cameras):
     scene, node = Scene(), bench(*(['pairs:=["left:right"]'] if cameras == 2 else []))
     node.listen(Image, 'matches/image')
     node.ready('matches/image')
@@ -439,12 +439,12 @@ def test_annotated_image_when_someone_looks(bench, cameras):
     assert (picture.encoding, picture.height, picture.width) == ('bgr8', 480, 480 * cameras)
     pixels = np.frombuffer(picture.data, np.uint8).reshape(480, -1, 3)
     drawn = (pixels.astype(int).max(2) - pixels.min(2)) > 60
-    # Seen half-way from the old to the new position of every point, or in the right image at its new position.
+    # Checked halfway between the old and the new position of each point, or at the new position in the right image.
     x, y = np.rint(scene.points + np.array([0, 10] if cameras == 1 else [480, 20])).astype(int).T
     assert drawn[y, x].mean() > 0.95
 
 
-def test_parameters_while_it_runs(bench):
+def test_live_parameters_change_while_it_runs(bench):
     scene, node = Scene(), bench('min_similarity:=0.5')
     node.listen(PointCloud2, 'matches')
     node.ready('matches')
@@ -482,10 +482,10 @@ def test_parameters_while_it_runs(bench):
         ('cameras:=[a, a]', 'cameras: expected different names, got a, a'),
     ],
 )
-def test_wrong_parameters_are_said(bench, parameter, words):
+def test_wrong_parameters_are_reported(bench, parameter, words):
     node = bench(parameter)
 
-    def said():
+    def messages():
         return [s.message for m in node.received['/diagnostics'] for s in m.status]
 
-    assert node.wait(lambda: any(words in message for message in said())), said()
+    assert node.wait(lambda: any(words in message for message in messages())), messages()

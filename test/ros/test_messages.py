@@ -28,7 +28,7 @@ def header():
     return made
 
 
-def test_the_bytes_are_those_of_the_documented_layout():
+def test_the_bytes_have_the_documented_layout():
     given = features(2, 3)
     message = features_message(given, header())
     assert message.header == header()
@@ -49,7 +49,7 @@ def test_the_bytes_are_those_of_the_documented_layout():
 
 @pytest.mark.parametrize(('kind', 'tolerance'), [('float32', 0), ('int8', 0.01)])
 @pytest.mark.parametrize(('count', 'size'), [(7, 16), (0, 16), (7, 0), (0, 0)])
-def test_features_come_back(kind, tolerance, count, size):
+def test_features_survive_a_round_trip(kind, tolerance, count, size):
     given = features(count, size)
     info = clouds.features_info('superpoint', 'abc', size, kind, (100, 100))
     back = features_from_message(features_message(given, header(), kind), info)
@@ -62,7 +62,7 @@ def test_features_come_back(kind, tolerance, count, size):
 @pytest.mark.parametrize(
     ('changed', 'expected'), [({'is_bigendian': True}, 'big-endian'), ({'width': 8}, '8 points'), ({'fields': []}, 'x')]
 )
-def test_a_message_that_lies_is_refused(changed, expected):
+def test_an_inconsistent_message_is_refused(changed, expected):
     message = features_message(features(), header())
     for name, value in changed.items():
         setattr(message, name, value)
@@ -71,7 +71,7 @@ def test_a_message_that_lies_is_refused(changed, expected):
 
 
 @pytest.mark.parametrize(('shape', 'encoding'), [((6, 8), 'mono8'), ((6, 8, 3), 'bgr8')])
-def test_an_image_is_one_that_images_reads(shape, encoding):
+def test_image_messages_can_be_read_back(shape, encoding):
     pixels = np.full((8, 12, *shape[2:]), 100, np.uint8)[:6, :8]
     message = image_message(pixels, header())
     assert isinstance(message, Image)

@@ -74,7 +74,7 @@ def test_an_empty_list_can_be_given(make):
     assert parameters.read(node, Sieve).names == ()
 
 
-def test_descriptors_say_what_is_known(node):
+def test_descriptors_contain_ranges_units_and_choices(node):
     mesh, layers = node.describe_parameter('mesh'), node.describe_parameter('layers')
     assert (mesh.description, mesh.read_only) == ('Width of the holes. [mm]', False)
     assert (mesh.floating_point_range[0].from_value, mesh.floating_point_range[0].to_value) == (0, 10)
@@ -86,7 +86,7 @@ def test_descriptors_say_what_is_known(node):
 
 
 @pytest.mark.parametrize('given', ['mesh:=11.0', 'mesh:=1', 'layers:=0', 'shake:=1', 'material:=wood', 'layers:=13'])
-def test_a_wrong_value_given_at_the_start_is_an_error_that_names_it(make, given):
+def test_a_wrong_initial_value_raises_an_error_that_names_it(make, given):
     with pytest.raises((ParameterException, ValueError), match=given.split(':')[0]):
         parameters.declare(make(given), (Sieve,))
 

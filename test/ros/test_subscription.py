@@ -17,7 +17,7 @@ BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Bench:
-    """A node that subscribes and one that publishes, spun together."""
+    """A subscribing and a publishing node on one executor."""
 
     def __init__(self, context, *remaps):
         arguments = [argument for remap in remaps for argument in ('-r', remap)]
@@ -60,7 +60,7 @@ def start(context):
         bench.close()
 
 
-def test_it_follows_the_reliability_of_the_publishers(start):
+def test_the_reliability_of_the_publishers_is_adopted(start):
     bench = start()
     bench.subscribe('follow')
     assert bench.reliabilities('follow') == []
@@ -77,7 +77,7 @@ def test_it_follows_the_reliability_of_the_publishers(start):
     assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.RELIABLE])
 
 
-def test_a_first_message_is_not_lost(start):
+def test_the_first_message_is_not_lost(start):
     bench = start()
     bench.subscribe('first')
     publisher = bench.talker.create_publisher(String, 'first', RELIABLE)
@@ -86,7 +86,7 @@ def test_a_first_message_is_not_lost(start):
     assert bench.wait(lambda: bench.heard == ['only'])
 
 
-def test_names_that_are_swapped_stay_swapped(start):
+def test_topics_are_remapped_only_once(start):
     bench = start('left:=right', 'right:=left')
     subscribed = bench.subscribe('left')
     assert subscribed.topic == '/right'
@@ -95,16 +95,16 @@ def test_names_that_are_swapped_stay_swapped(start):
     assert subscribed.publishers == 1
 
 
-def test_a_reliability_that_cannot_hear_the_publisher_is_told_of(start, monkeypatch):
+def test_an_incompatible_reliability_is_reported(start, monkeypatch):
     monkeypatch.setattr(subscription, 'SILENCE', 0.2)
     bench = start()
     subscribed = bench.subscribe('fixed', 'reliable')
     bench.talker.create_publisher(String, 'fixed', BEST_EFFORT)
     assert bench.wait(subscribed.trouble)
-    assert 'a reliable subscription cannot hear that: use auto' in subscribed.trouble()
+    assert 'a reliable subscription receives nothing from a best-effort publisher: use auto' in subscribed.trouble()
 
 
-def test_what_is_wrong_is_logged_once_and_no_longer_told_when_it_is_mended(start, monkeypatch, capfd):
+def test_trouble_is_logged_once_and_cleared_when_it_ends(start, monkeypatch, capfd):
     monkeypatch.setattr(subscription, 'SILENCE', 0.3)
     bench = start()
     subscribed = bench.subscribe('quiet')
