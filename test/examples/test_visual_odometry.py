@@ -84,8 +84,12 @@ def test_the_path_is_correct_up_to_scale():
         assert wait(lambda: node.count_publishers('path'))
         calibration = CameraInfo(width=640, height=480, distortion_model='plumb_bob')
         calibration.k, calibration.d = CAMERA.ravel().tolist(), DISTORTION.tolist()
-        publishers[0].publish(calibration)
-        assert wait(lambda: send(0) or wait(lambda: paths, 1)), 'the first pose'
+        for _ in range(20):  # the first messages may be lost during discovery
+            publishers[0].publish(calibration)
+            send(0)
+            if wait(lambda: paths, 1):
+                break
+        assert paths, 'no first pose'
         for frame in range(1, FRAMES):
             send(frame)
             wait(lambda: False, 0.01)
@@ -97,7 +101,8 @@ def test_the_path_is_correct_up_to_scale():
         executor.shutdown()
         node.destroy_node()
         context.try_shutdown()
-    assert (process.returncode, log) == (0, '')
+    assert process.returncode == 0
+    assert [line for line in log.splitlines() if 'nothing has arrived on camera_info' not in line] == []
 
     poses = paths[-1].poses
     found = np.array([[p.pose.position.x, p.pose.position.y, p.pose.position.z] for p in poses])
