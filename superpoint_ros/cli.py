@@ -40,7 +40,6 @@ COMMANDS = {
 }
 
 ELSEWHERE = {
-    'demo': ('demo.command', 'demo'),
     'benchmark': ('benchmark.command', 'benchmark'),
 }
 

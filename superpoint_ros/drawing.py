@@ -1,118 +1,133 @@
-"""Pictures of keypoints and matches, for people."""
+"""Draws keypoints and matches on images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from superpoint_ros.features import Features, Matches
+from superpoint_ros.features import Features, Floats, Matches
 from superpoint_ros.files import written_whole
 
 Canvas = npt.NDArray[np.uint8]
+Color = Sequence[float]
 
-FRACTION = 4
-"""Bits of sub-pixel precision that OpenCV's drawing takes."""
+RIGHT, WRONG = (90, 220, 70), (60, 60, 240)
+"""BGR of points and matches that agree with the geometry, and of those that do not."""
 
 LINES = 120
 """At most so many matches get a line, spread evenly; more would hide the images."""
 
-RIGHT, WRONG = (90, 200, 60), (60, 60, 230)
-"""BGR of a match that agrees with the geometry, and of one that does not."""
+BAR = 46
+"""Height of a caption in pixels."""
+
+_SHIFT = 4
+"""Fractional bits of OpenCV's drawing coordinates."""
 
 
 def draw_keypoints(image: npt.NDArray[np.uint8], features: Features) -> Canvas:
-    """A copy of an image with a ring at each keypoint: the best are yellow, the weakest violet.
+    """Draw a dot at each keypoint: the strongest are yellow, the weakest pink.
 
     Args:
-        image: (H, W) gray or (H, W, 3) BGR.
+        image: (H, W) gray or (H, W, 3) BGR; it is not changed.
         features: of the image.
 
     Returns:
         (H, W, 3) BGR.
     """
-    canvas = _as_color(image)
-    # By rank and not by score: a few keypoints are far better than all the rest, which would all look alike.
-    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_PLASMA).reshape(256, 3)
-    colors = palette[np.linspace(255, 0, len(features)).astype(int)].tolist()
-    radius = max(2, round(max(features.image_size) / 250))
-    for point, color in list(zip(_fixed(features.keypoints), colors, strict=True))[::-1]:
-        cv2.circle(canvas, point, radius << FRACTION, color, 1, cv2.LINE_AA, FRACTION)
+    canvas = to_color(image)
+    # By rank and not by score: a few keypoints score far higher than the rest, which would all look alike.
+    # The lower part of the color map is too dark for dark ground.
+    ranks = np.linspace(255, 110, len(features)).astype(np.uint8)
+    colors = cv2.applyColorMap(ranks, cv2.COLORMAP_PLASMA).reshape(-1, 3).tolist() if len(ranks) else []
+    radius = max(2.0, max(canvas.shape) / 320)
+    for point, color in list(zip(features.keypoints.tolist(), colors, strict=True))[::-1]:
+        draw_dot(canvas, point, color, radius)
     return canvas
 
 
 def draw_matches(
     images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
-    features: tuple[Features, Features],
-    matches: Matches,
+    points0: Floats,
+    points1: Floats,
     right: npt.NDArray[np.bool_],
 ) -> Canvas:
-    """Two images side by side, with the matched keypoints, and lines from some of the first to their second ones.
+    """Draw two images side by side with their matched points, and lines between some of them.
 
     Args:
         images: (H, W) gray or (H, W, 3) BGR.
-        features: of the two.
-        matches: between them.
-        right: (M,), which of them are drawn green; the others are red, and lie below.
+        points0: (M, 2) pixels of the first image.
+        points1: (M, 2) pixels of the second image.
+        right: (M,), which matches are green; the others are red, and drawn first.
 
     Returns:
         (max H, W0 + W1, 3) BGR.
     """
-    canvases = [_as_color(image) for image in images]
+    canvases = [to_color(image) for image in images]
     height, shift = max(len(canvas) for canvas in canvases), canvases[0].shape[1]
     canvas = np.hstack([np.pad(c, ((0, height - len(c)), (0, 0), (0, 0))) for c in canvases])
-    starts = _fixed(features[0].keypoints[matches.indices[:, 0]])
-    ends = _fixed(features[1].keypoints[matches.indices[:, 1]] + np.array([shift, 0], np.float32))
+    starts, ends = points0.tolist(), (points1 + np.array([shift, 0], np.float32)).tolist()
     order = np.argsort(right, kind='stable')
     for row in order:
         for point in (starts[row], ends[row]):
-            cv2.circle(canvas, point, 2 << FRACTION, RIGHT if right[row] else WRONG, -1, cv2.LINE_AA, FRACTION)
+            draw_dot(canvas, point, RIGHT if right[row] else WRONG, 2)
     for row in order[:: max(1, -(-len(order) // LINES))]:
-        cv2.line(canvas, starts[row], ends[row], RIGHT if right[row] else WRONG, 1, cv2.LINE_AA, FRACTION)
+        draw_path(canvas, [starts[row], ends[row]], RIGHT if right[row] else WRONG)
     return np.asarray(canvas, np.uint8)
 
 
 def draw_motion(image: npt.NDArray[np.uint8], features: tuple[Features, Features], matches: Matches) -> Canvas:
-    """An image with a dot at each matched keypoint, and a line to where it was in an earlier image of the same camera.
+    """Draw a dot at each matched keypoint, and a line to its position in an earlier image of the same camera.
 
     Args:
-        image: the later image, (H, W) gray or (H, W, 3) BGR.
+        image: the later image, (H, W) gray or (H, W, 3) BGR; it is not changed.
         features: of the earlier image and of this one.
         matches: between them; the more similar, the greener.
 
     Returns:
         (H, W, 3) BGR.
     """
-    canvas = _as_color(image)
-    starts = _fixed(features[0].keypoints[matches.indices[:, 0]])
-    ends = _fixed(features[1].keypoints[matches.indices[:, 1]])
+    canvas = to_color(image)
+    starts, ends = (side.keypoints[matches.indices[:, i]].tolist() for i, side in enumerate(features))
     share = np.clip(2 * matches.similarities - 1, 0, 1)[:, None]
     colors = (share * np.array(RIGHT) + (1 - share) * np.array(WRONG)).tolist()
     for start, end, color in zip(starts, ends, colors, strict=True):
-        cv2.line(canvas, start, end, color, 1, cv2.LINE_AA, FRACTION)
-        cv2.circle(canvas, end, 2 << FRACTION, color, -1, cv2.LINE_AA, FRACTION)
+        draw_path(canvas, [start, end], color)
+        draw_dot(canvas, end, color, 2)
     return canvas
 
 
-def _as_color(image: npt.NDArray[np.uint8]) -> Canvas:
-    color = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image[..., :3].copy()
-    return np.asarray(color, np.uint8)
+def draw_dot(canvas: Canvas, point: Sequence[float], color: Color, radius: float) -> None:
+    """Draw a dot with a dark rim at (x, y)."""
+    x, y = (round(value * 2**_SHIFT) for value in point)
+    for r, fill in ((radius + 1, (0, 0, 0)), (radius, color)):
+        cv2.circle(canvas, (x, y), round(r * 2**_SHIFT), fill, -1, cv2.LINE_AA, _SHIFT)
 
 
-def _fixed(points: npt.NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Points (N, 2) in OpenCV's fixed-point pixels."""
-    return [(x, y) for x, y in np.rint(points * 2**FRACTION).astype(int).tolist()]
+def draw_path(canvas: Canvas, points: Sequence[Sequence[float]], color: Color) -> None:
+    """Draw lines from each point (x, y) to the next."""
+    fixed = np.rint(np.asarray(points) * 2**_SHIFT).astype(np.int32)
+    cv2.polylines(canvas, [fixed], False, color, 1, cv2.LINE_AA, _SHIFT)
+
+
+def with_caption(canvas: Canvas, text: str) -> Canvas:
+    """Append a dark bar with a line of text below a picture."""
+    bar = np.full((BAR, canvas.shape[1], 3), 32, np.uint8)
+    cv2.putText(bar, text, (16, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.vstack([canvas, bar])
+
+
+def to_color(image: npt.NDArray[np.uint8]) -> Canvas:
+    """A BGR copy of a gray (H, W) or BGR (H, W, 3) image."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy(), np.uint8)
 
 
 def write(path: Path | str, picture: npt.NDArray[np.uint8]) -> None:
-    """Write a picture; the suffix of the path decides the format.
-
-    Raises:
-        OSError: the picture cannot be written.
-    """
+    """Write a picture whole or not at all; the suffix of the path decides the format."""
     with written_whole(path) as partial:
         encoded, data = cv2.imencode(partial.suffix, picture)
-        assert encoded
+        assert encoded, f'{path}: no encoder'
         partial.write_bytes(data.tobytes())

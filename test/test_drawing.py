@@ -10,7 +10,7 @@ def features(points, size=(100, 80)):
     return Features(keypoints, scores, np.zeros((len(keypoints), 0), np.float32), size)
 
 
-def test_a_ring_is_drawn_around_each_keypoint_and_the_image_stays_as_it_was():
+def test_a_dot_is_drawn_at_each_keypoint_of_a_copy():
     image = np.zeros((80, 100), np.uint8)
     picture = draw_keypoints(image, features([[20, 30], [70, 50]]))
     assert picture.shape == (80, 100, 3)
@@ -20,7 +20,15 @@ def test_a_ring_is_drawn_around_each_keypoint_and_the_image_stays_as_it_was():
     assert near.max() < 5
     best, weakest = picture[28:33, 17:24].reshape(-1, 3).max(0), picture[48:53, 67:74].reshape(-1, 3).max(0)
     assert best[1] > best[0], 'the best is yellow'
-    assert weakest[0] > weakest[1], 'the weakest is violet'
+    assert weakest[2] > 150 > weakest[1], 'the weakest is pink'
+
+
+def test_dots_stand_out_on_any_ground():
+    for ground in (0, 128, 255):
+        picture = draw_keypoints(np.full((80, 100), ground, np.uint8), features([[20, 30], [70, 50]])).astype(int)
+        for x, y in ((20, 30), (70, 50)):
+            dot = picture[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3)
+            assert np.abs(dot - ground).max(axis=1).max() > 120
 
 
 def test_nothing_is_drawn_without_keypoints():
@@ -30,9 +38,8 @@ def test_nothing_is_drawn_without_keypoints():
 
 def test_matches_are_lines_between_two_images_side_by_side():
     images = np.zeros((80, 100), np.uint8), np.zeros((60, 50), np.uint8)
-    both = features([[50, 20], [50, 50]]), features([[25, 20], [25, 50]], (50, 60))
-    matches = Matches(np.array([[0, 0], [1, 1]], np.uint32), np.ones(2, np.float32))
-    picture = draw_matches(images, both, matches, np.array([True, False]))
+    points = np.array([[50, 20], [50, 50]], np.float32), np.array([[25, 20], [25, 50]], np.float32)
+    picture = draw_matches(images, *points, np.array([True, False]))
     assert picture.shape == (80, 150, 3)
     np.testing.assert_allclose(picture[20, 90], RIGHT, atol=25)
     np.testing.assert_allclose(picture[50, 90], WRONG, atol=25)

@@ -54,7 +54,7 @@ def match(
     matches = matchers.match(*features, matching)
     ends = [side.keypoints[matches.indices[:, i]] for i, side in enumerate(features)]
     agree = matchers.verify(ends[0], ends[1], geometry).inliers
-    drawing.write(output, drawing.draw_matches(images, features, matches, agree))
+    drawing.write(output, drawing.draw_matches(images, ends[0], ends[1], agree))
     return (
         f'{len(features[0])} and {len(features[1])} keypoints, {len(matches)} matches, '
         f'{agree.sum()} of them agree with one {geometry} geometry; see {output}'

@@ -1,1 +1,1 @@
-"""A real ROS graph to look at: a camera, the detector and the matcher in processes of their own, and what they give."""
+"""A ROS graph to watch: a camera, the detector and the matcher, each in its own process."""

@@ -18,26 +18,26 @@ from superpoint_ros.ros.messages import image_message
 
 
 class CameraNode(Node):
-    """Publishes `image` at the parameter `rate` in Hz, from the parameter `source` (see sources.open_source)."""
+    """Publishes `image` from the parameter `source` (see sources.open_source) at the parameter `rate` in Hz."""
 
     def __init__(self) -> None:
         super().__init__('superpoint_camera')
         # Of any type, because `source:=0` is an integer to ROS.
-        anything = ParameterDescriptor(
-            description='photographs, or a webcam number, a video file, a folder of images.', dynamic_typing=True
-        )
+        description = 'photographs, the number of a webcam, a video file, or a folder of images.'
+        anything = ParameterDescriptor(description=description, dynamic_typing=True)
         source = str(self.declare_parameter('source', PHOTOGRAPHS, anything).value)
-        rate = float(self.declare_parameter('rate', 30.0, ParameterDescriptor(description='Images a second.')).value)
-        if not 0.1 <= rate <= 1000:
-            raise ValueError(f'rate: {rate} is out of range, expected 0.1 to 1000 Hz')
-        self._image_at = open_source(source, np.random.default_rng(0))
-        # Reliable, so that images over 0.5 MB arrive on stock settings too.
+        description = 'Images a second; 0 for the rate of the source.'
+        rate = float(self.declare_parameter('rate', 0.0, ParameterDescriptor(description=description)).value)
+        if rate and not 0.1 <= rate <= 1000:
+            raise ValueError(f'rate: {rate} is out of range, expected 0.1 to 1000 Hz, or 0 for the rate of the source')
+        self._source = open_source(source, np.random.default_rng(0))
+        # Reliable, so that images over 0.5 MB arrive on stock settings, too.
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1))
-        self.create_timer(1 / rate, self._publish)
+        self.create_timer(1 / (rate or self._source.rate), self._publish)
 
     def _publish(self) -> None:
         stamp = self.get_clock().now()
-        image = self._image_at(stamp.nanoseconds / 1e9)
+        image = self._source.image_at(stamp.nanoseconds / 1e9)
         self._publisher.publish(image_message(image, Header(stamp=stamp.to_msg(), frame_id='camera_optical_frame')))
 
 

@@ -1,4 +1,4 @@
-"""Receives what the nodes of the demo publish, and judges the matches."""
+"""Receives the topics of the demo, and compares the matches with the known motion."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.subscription import MatchedSubscription
 
 TOLERANCE = 3.0
-"""How far in pixels a match may be from where the known motion takes its first point."""
+"""Largest distance in pixels of a right match from where the known motion takes its first point."""
 
 WINDOW = 2.0
-"""Seconds over which the live figures are taken."""
+"""Seconds that the live frame rate is averaged over."""
 
 FRAMES, WAITING = 24, 60
-"""Frames kept for the picture: those with tracks, and those that still wait for theirs."""
+"""Frames kept for the picture: those with tracks, and those that wait for their tracks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """All that is known of one image; what has not arrived is None."""
+    """An image and what belongs to it; None for what has not arrived."""
 
     image: images.Gray | None = None
     features: Features | None = None
     matches: npt.NDArray[np.void] | None = None
     right: npt.NDArray[np.bool_] | None = None
-    """(M,), of each match, whether it agrees with the known motion; None without one."""
+    """(M,), whether each match agrees with the known motion; None if the motion is unknown."""
     tracks: npt.NDArray[np.void] | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether there is enough of it for a picture."""
+        """Whether it has image, features and tracks."""
         return self.image is not None and self.features is not None and self.tracks is not None
 
 
 @dataclass
 class Counts:
-    """What has arrived, one entry per message; times are of the monotonic clock in seconds."""
+    """Figures of all messages so far; times are of the monotonic clock, in seconds."""
 
     images: list[float] = field(default_factory=list)
     frames: list[float] = field(default_factory=list)
@@ -66,11 +66,11 @@ class Counts:
 
     @staticmethod
     def rate(times: Sequence[float]) -> float:
-        """Messages a second, from the first to the last one."""
+        """Messages a second, from the first to the last."""
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def line(self) -> str:
-        """The figures of late, in one line; there must be some."""
+        """The latest figures in one line; each topic must have arrived."""
         recent = [at for at in self.frames if at > time.monotonic() - WINDOW]
         words = [
             f'{self.rate(recent):5.1f} frames/s',
@@ -87,9 +87,9 @@ class MonitorNode(Node):
     """Subscribes to `image`, `features`, `matches`, `tracks` and `diagnostics`.
 
     Args:
-        namespace: of all topics but the image's.
+        namespace: of all topics but the images.
         image: topic of the images.
-        scene: what the camera shows, if its motion is known.
+        scene: has the motion of the camera; None if it is unknown.
     """
 
     def __init__(self, namespace: str, image: str, scene: Scene | None) -> None:
@@ -98,9 +98,9 @@ class MonitorNode(Node):
         self.frames: dict[int, Frame] = {}
         """The newest frames by stamp in nanoseconds, in any order."""
         self.failure = ''
-        """What a node says is wrong with it."""
+        """The error that a node reports on diagnostics."""
         self.facts: dict[str, str] = {}
-        """What the detector says of itself."""
+        """What the detector reports on diagnostics."""
         self._scene = scene
         self._first: deque[tuple[int, int]] = deque(maxlen=20)
         self._subscription = MatchedSubscription(self, Image, image, self._take_image)
@@ -111,7 +111,7 @@ class MonitorNode(Node):
         self.create_subscription(DiagnosticArray, 'diagnostics', self._take_diagnostics, 5)
 
     def missing(self) -> str:
-        """What has not arrived yet, of which all else is made; empty when all has."""
+        """The first of images, features, matches and tracks that has not arrived; empty if all have."""
         counts = self.counts
         arrived = {'images': counts.images, 'features': counts.frames, 'matches': counts.matches}
         waiting = [what for what, times in arrived.items() if not times]
@@ -170,7 +170,7 @@ class MonitorNode(Node):
         newest = max(tracked, default=0)
         waiting = [at for at in self.frames if at > newest]
         complete = [at for at, frame in self.frames.items() if frame.complete]
-        # What is older than the newest tracks and has none was skipped, and will not get any.
+        # The matcher skipped a frame that is older than the newest tracks and has none.
         kept = {*sorted(tracked)[-FRAMES:], *sorted(waiting)[-WAITING:], *sorted(complete)[-1:]}
         self.frames = {at: frame for at, frame in self.frames.items() if at in kept}
 

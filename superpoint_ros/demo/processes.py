@@ -1,4 +1,4 @@
-"""The nodes of the demo, each in a process of its own."""
+"""Starts and stops the nodes of the demo, each in its own process."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 PATIENCE = 10.0
-"""Seconds that a process has to end before it is killed."""
+"""Seconds after which a process that does not end is killed."""
 
 
 class Process(NamedTuple):
-    """A node that runs, and the file with what it prints."""
+    """A running node, and its log file."""
 
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
 
     def last_words(self) -> str:
-        """The end of what it has printed."""
+        """The end of its log."""
         return '\n'.join(self.log.read_text(errors='replace').splitlines()[-8:])
 
 
 @contextmanager
 def started(name: str, module: str, arguments: Sequence[str], log: Path) -> Iterator[Process]:
-    """Run a module's `main` with ROS arguments until the block ends; then it gets a SIGINT.
+    """Run a module's `main` with ROS arguments; when the block ends, it gets a SIGINT.
 
     Args:
-        name: for people.
-        module: has a function main().
-        arguments: what goes behind --ros-args.
-        log: file for what it prints.
+        name: of the process, in messages.
+        module: a module with a function main().
+        arguments: the words behind --ros-args.
+        log: file for its output.
     """
     command = [sys.executable, '-c', f'from {module} import main; main()', '--ros-args', *arguments]
     with ExitStack() as stack:
         output = stack.enter_context(log.open('wb'))
-        # A session of its own, so that Ctrl-C reaches it through us alone, and in order.
+        # Its own session, so that Ctrl-C reaches it only through us, and in order.
         popen = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
             yield Process(name, popen, log)

@@ -1,6 +1,6 @@
-"""A camera that moves over photographs in a way that is known, so that every match can be told right or wrong.
+"""A camera that moves over photographs in a known way, so that wrong matches are known.
 
-Where the camera is follows from the time alone: who has the stamps of two images knows the homography between them.
+The position of the camera depends only on the time: two stamps give the homography between their images.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ SIZE = (640, 480)
 """(width, height) in pixels of the camera's images."""
 
 ROUND = 4.0
-"""Seconds for one round trip over a photograph; then the next one comes."""
+"""Seconds for one round trip over a photograph, before the next photograph."""
 
 COVERAGE = 0.8
-"""How much of a photograph's width or height the camera sees at most when it stands still."""
+"""Largest share of the width or height of a photograph that the camera sees."""
 
 NOISE = 2.0
-"""Standard deviation of the sensor's noise, of 255 gray values."""
+"""Standard deviation of the sensor noise, in gray values of 255."""
 
 
 class Scene:
-    """What the moving camera sees.
+    """Renders the images of the moving camera.
 
     Args:
         photographs: gray (H, W) uint8, shown in turn.
@@ -39,7 +39,7 @@ class Scene:
         self.photographs = photographs
 
     def image(self, time: float, rng: np.random.Generator) -> Picture:
-        """The image at a time in seconds: (480, 640) uint8, with the noise and the changing brightness of a camera."""
+        """The image at a time in seconds: (480, 640) uint8, with noise and changing brightness."""
         photograph = self.photographs[self._index(time)]
         view = view_transform(time, (photograph.shape[1], photograph.shape[0]))
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -49,7 +49,7 @@ class Scene:
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
     def motion(self, time0: float, time1: float) -> Transform | None:
-        """The (3, 3) homography from the image at one time to that at another; None if they show two photographs."""
+        """The (3, 3) homography from the image at time0 to that at time1; None if they show different photographs."""
         if self._index(time0) != self._index(time1):
             return None
         height, width = self.photographs[self._index(time0)].shape
@@ -61,7 +61,7 @@ class Scene:
 
 
 def photographs() -> list[Picture]:
-    """Photographs that come inside scikit-image.
+    """The photographs of scikit-image.
 
     Raises:
         ImportError: scikit-image is not installed.
@@ -77,7 +77,7 @@ def photographs() -> list[Picture]:
 def view_transform(time: float, photograph: tuple[int, int]) -> Transform:
     """The (3, 3) homography from the camera's pixels to those of a photograph of this (width, height).
 
-    The camera shifts, turns, comes nearer and tilts, and sees nothing beyond the photograph's edge.
+    The camera shifts, turns, zooms and tilts; it never sees beyond the edge of the photograph.
     """
     phase = 2 * math.pi * time / ROUND
     (width, height), (photo_width, photo_height) = SIZE, photograph

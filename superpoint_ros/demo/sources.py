@@ -1,11 +1,11 @@
-"""Where the demo's camera takes its images from."""
+"""Image sources of the demo's camera."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,49 +19,61 @@ Picture = npt.NDArray[np.uint8]
 PHOTOGRAPHS = 'photographs'
 """The source that shows a scene with known motion."""
 
+RATE = 30.0
+"""Images a second of sources without a rate of their own."""
 
-def open_source(source: str, rng: np.random.Generator) -> Callable[[float], Picture]:
-    """A function that gives the gray (H, W) image at a time in seconds.
+
+class Source(NamedTuple):
+    """Where images come from."""
+
+    image_at: Callable[[float], Picture]
+    """Returns the gray (H, W) image at a time in seconds; videos and folders return their next image."""
+    rate: float = RATE
+    """Images a second."""
+
+
+def open_source(source: str, rng: np.random.Generator) -> Source:
+    """Open a source, and read its first image.
 
     Args:
-        source: 'photographs', the number of a webcam, a video file, or a folder of images; video and folder start anew
-            when they end.
-        rng: for the sensor noise of the photographs' camera.
+        source: 'photographs', the number of a webcam, a video file, or a folder of images; videos and folders repeat.
+        rng: for the sensor noise of the camera before the photographs.
 
     Raises:
-        FileNotFoundError: no such file, or no image in the folder.
-        ValueError: OpenCV cannot open the video or the webcam.
+        FileNotFoundError: the file or folder does not exist, or the folder has no images.
+        ValueError: the video or webcam cannot be opened, or an image cannot be read.
     """
     if source == PHOTOGRAPHS:
         scene = Scene(photographs())
-        return lambda time: scene.image(time, rng)
+        return Source(lambda time: scene.image(time, rng))
+    path = Path(source).expanduser()
     if source.isdecimal():
-        pictures = _play(int(source), f'webcam {source}', loop=False)
+        rate, pictures = _video(int(source), f'webcam {source}', repeat=False)
+    elif path.is_dir():
+        rate, pictures = RATE, map(image_files.read, itertools.cycle(image_files.files_in(path)))
+    elif path.exists():
+        rate, pictures = _video(str(path), f'video {source}', repeat=True)
     else:
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(f'source {source}: no such file or folder')
-        pictures = _folder(path) if path.is_dir() else _play(str(path), f'video {source}', loop=True)
-    first = next(pictures)  # so that a source that does not work says so at once
+        raise FileNotFoundError(f'source {source}: no such file or folder')
+    first = next(pictures)
     pictures = itertools.chain([first], pictures)
-    return lambda _: next(pictures)
+    return Source(lambda _: next(pictures), rate)
 
 
-def _folder(folder: Path) -> Iterator[Picture]:
-    return map(image_files.read, itertools.cycle(image_files.files_in(folder)))
+def _video(device: Any, name: str, repeat: bool) -> tuple[float, Iterator[Picture]]:
+    video = cv2.VideoCapture(device)
+    rate = video.get(cv2.CAP_PROP_FPS)
 
-
-def _play(what: Any, name: str, loop: bool) -> Iterator[Picture]:
-    while True:
-        video = cv2.VideoCapture(what)
-        try:
+    def frames() -> Iterator[Picture]:
+        while True:
             good, picture = video.read()
             if not good:
                 raise ValueError(f'source {name}: OpenCV gets no image from it')
             while good:
-                yield cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+                yield np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
                 good, picture = video.read()
-        finally:
-            video.release()
-        if not loop:
-            raise ValueError(f'source {name}: no more images come')
+            if not repeat:
+                raise ValueError(f'source {name}: no more images')
+            video.open(device)
+
+    return rate if 1 <= rate <= 240 else RATE, frames()

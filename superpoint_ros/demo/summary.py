@@ -1,8 +1,9 @@
-"""The figures of a demo, for people and for programs."""
+"""The figures of the demo, for people and for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,16 @@ from superpoint_ros.demo.monitor import TOLERANCE, Counts, Frame
 from superpoint_ros.matching import verify
 
 EPIPOLAR_TOLERANCE = 2.0
-"""How far in pixels a match may be from its epipolar line, where the motion is not known."""
+"""Largest distance in pixels of a right match from its epipolar line, if the motion is unknown."""
 
 
 def summarize(counts: Counts, facts: Mapping[str, str], frames: Sequence[Frame]) -> dict[str, Any]:
-    """The figures, ready for JSON; what there is none of is None.
+    """The figures, ready for JSON; None for those that do not exist.
 
     Args:
         counts: what arrived.
-        facts: what the detector says of itself on /diagnostics.
-        frames: of late, on which matches are verified where the motion is not known.
+        facts: what the detector reports on diagnostics.
+        frames: the last frames, verified.
     """
     latencies = 1000 * np.array(counts.latencies)
     return {
@@ -44,8 +45,8 @@ def text(result: Mapping[str, Any]) -> str:
     return '\n'.join(
         [
             f'model      {result["model"]}, {result["back end"]} {result["precision"]} on {result["device"]}',
-            f"frames     {result['rate_hz']} a second of the camera's {result['camera_rate_hz']}",
-            f'latency    {result["latency_median_ms"]} ms median, {result["latency_p95_ms"]} ms at most for 95 %',
+            f'frames     {result["rate_hz"]} a second, of {result["camera_rate_hz"]} from the camera',
+            f'latency    {result["latency_median_ms"]} ms median, {result["latency_p95_ms"]} ms for the slowest 5 %',
             f'keypoints  {result["keypoints_median"]} median',
             f'matches    {result["matches_median"]} median{quality(result)}',
             f'tracks     up to {result["longest_track_frames"]} frames long',
@@ -62,7 +63,7 @@ def caption(result: Mapping[str, Any]) -> str:
 
 
 def quality(result: Mapping[str, Any]) -> str:
-    """How good the matches are, to be put behind their number."""
+    """The quality of the matches, to follow their number."""
     if result['matches_right'] is not None:
         return f', {result["matches_right"]:.1%} right to {TOLERANCE:.0f} px'
     if result['matches_agreeing'] is not None:
@@ -70,12 +71,15 @@ def quality(result: Mapping[str, Any]) -> str:
     return ''
 
 
+def verified(frame: Frame) -> Frame:
+    """The frame with `right` filled: without known motion, by the fundamental matrix that most matches agree on."""
+    if frame.right is not None or frame.matches is None:
+        return frame
+    points = [np.stack([frame.matches[f'x{i}'], frame.matches[f'y{i}']], axis=1) for i in (0, 1)]
+    return replace(frame, right=verify(points[0], points[1], 'fundamental', EPIPOLAR_TOLERANCE).inliers)
+
+
 def _agreeing(frames: Sequence[Frame]) -> float | None:
-    """The share of the matches of some frames that agree with one fundamental matrix each."""
-    agreeing = total = 0
-    for frame in frames:
-        if frame.matches is not None and len(frame.matches):
-            points = [np.stack([frame.matches[f'x{i}'], frame.matches[f'y{i}']], axis=1) for i in (0, 1)]
-            agreeing += int(verify(points[0], points[1], 'fundamental', EPIPOLAR_TOLERANCE).inliers.sum())
-            total += len(frame.matches)
-    return round(agreeing / total, 4) if total else None
+    """The share of right matches in some frames."""
+    right = [frame.right for frame in frames if frame.right is not None and len(frame.right)]
+    return round(float(np.concatenate(right).mean()), 4) if right else None

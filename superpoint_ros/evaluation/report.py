@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from superpoint_ros import drawing
 from superpoint_ros.evaluation.datasets import Pair
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.files import written_whole
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from superpoint_ros.evaluation.homography import Matched
 
 Curve = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]
-
-RIGHT, WRONG = (80, 190, 60), (60, 60, 230)
-"""BGR of right and of wrong matches."""
-LINES = 70
-"""About so many matches get a line in a picture; more hide the picture."""
-SHIFT = 4
-"""Fractional bits of the coordinates that OpenCV draws with."""
 
 
 def table(columns: Mapping[str, str], rows: Sequence[Mapping[str, float | str]]) -> str:
@@ -161,41 +154,16 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], colors: Mapping[str, Any]) ->
 
 
 def draw_matches(path: Path, pair: Pair, matched: Mapping[str, Matched]) -> None:
-    """Draw a pair once for each method, one below the other: all matched points, green if right, and some of the lines.
+    """Draw a pair once for each method, one below the other: matched points, green if right, and some of the lines.
 
     Args:
         path: of the picture.
         pair: at the size that it was matched at.
         matched: method → its matches.
     """
-    rows = [_draw_pair(pair, name, matches) for name, matches in matched.items()]
-    with written_whole(path) as partial:
-        cv2.imwrite(str(partial), np.vstack(rows))
-
-
-def _draw_pair(pair: Pair, name: str, matched: Matched) -> npt.NDArray[np.uint8]:
-    gap, bar = 8, 30
-    height, width = pair.image0.shape
-    canvas = np.full((height + bar, 2 * width + gap, 3), 255, np.uint8)
-    canvas[bar:, :width] = pair.image0[..., None]
-    canvas[bar:, width + gap :] = pair.image1[..., None]
-    starts, ends = np.add(matched.points0, (0, bar)), np.add(matched.points1, (width + gap, bar))
-    order = np.argsort(matched.correct, kind='stable')  # the right ones last, on top
-    for row in order:
-        for point in (starts[row], ends[row]):
-            cv2.circle(canvas, _fixed(point), 2 << SHIFT, _color(matched, row), -1, cv2.LINE_AA, SHIFT)
-    drawn = order[:: max(1, round(len(order) / LINES))]
-    for row in drawn:
-        cv2.line(canvas, _fixed(starts[row]), _fixed(ends[row]), _color(matched, row), 1, cv2.LINE_AA, SHIFT)
-    text = f'{name}: {int(matched.correct.sum())} of {len(order)} matches right ({len(drawn)} of them with their lines)'
-    cv2.putText(canvas, text, (6, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (40, 40, 40), 1, cv2.LINE_AA)
-    return canvas
-
-
-def _color(matched: Matched, row: int) -> tuple[int, int, int]:
-    return RIGHT if matched.correct[row] else WRONG
-
-
-def _fixed(point: npt.NDArray[np.floating]) -> tuple[int, int]:
-    """A point in OpenCV's fixed-point pixels."""
-    return round(float(point[0]) * 2**SHIFT), round(float(point[1]) * 2**SHIFT)
+    rows = []
+    for name, found in matched.items():
+        picture = drawing.draw_matches((pair.image0, pair.image1), found.points0, found.points1, found.correct)
+        text = f'{name}: {int(found.correct.sum())} of {len(found.correct)} matches right'
+        rows.append(drawing.with_caption(picture, text))
+    drawing.write(path, np.vstack(rows))

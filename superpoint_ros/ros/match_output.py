@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image, PointCloud2, TimeReference
 from superpoint_ros import clouds
 from superpoint_ros.drawing import draw_matches, draw_motion
 from superpoint_ros.features import Matches
-from superpoint_ros.images import Gray
+from superpoint_ros.image_files import eight_bits
 from superpoint_ros.matching import verify
 from superpoint_ros.ros.diagnostics import Statistics
 from superpoint_ros.ros.feature_stream import FeatureStream
@@ -84,11 +84,12 @@ class MatchOutput:
         features = first.features, second.features
         image1 = self._streams[1].image(second)
         if image1 is None or self._streams[0] is self._streams[1]:
-            return None if image1 is None else draw_motion(_eight_bits(image1), features, matches)
+            return None if image1 is None else draw_motion(eight_bits(image1), features, matches)
         image0 = self._streams[0].image(first)
         if image0 is None:
             return None
-        return draw_matches((_eight_bits(image0), _eight_bits(image1)), features, matches, np.ones(len(matches), bool))
+        points = [side.keypoints[matches.indices[:, i]] for i, side in enumerate(features)]
+        return draw_matches((eight_bits(image0), eight_bits(image1)), points[0], points[1], np.ones(len(matches), bool))
 
     def _inliers(self, points0: npt.NDArray[np.floating], points1: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
         geometry, threshold = self.config.geometry, self.config.geometry_threshold
@@ -99,7 +100,3 @@ class MatchOutput:
         camera0, camera1 = (stream.calibration() for stream in self._streams)
         points0, points1 = camera0.undistort(points0), camera1.undistort(points1)
         return verify(points0, points1, geometry, threshold, (camera0.matrix, camera1.matrix)).inliers
-
-
-def _eight_bits(image: Gray) -> npt.NDArray[np.uint8]:
-    return np.asarray(image if image.dtype == np.uint8 else image >> 8, np.uint8)

@@ -5,7 +5,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from superpoint_ros import clouds
 from superpoint_ros.demo.monitor import Frame
-from superpoint_ros.demo.picture import BAD, BAR, GOOD, PANEL, compose
+from superpoint_ros.demo.picture import PANEL, compose
+from superpoint_ros.drawing import BAR, RIGHT, WRONG
 from superpoint_ros.features import Features
 from superpoint_ros.tracking import Tracks
 
@@ -38,15 +39,15 @@ def test_keypoints_at_the_left_and_tails_at_the_right():
     left, right = picture[:height, :PANEL], picture[:height, PANEL + 4 :]
     assert pixel(left, 75, 30) != [100] * 3
     assert pixel(left, 50, 30) == [100] * 3
-    assert pixel(right, 75, 30) == list(GOOD)
-    assert pixel(right, 68, 30) == pytest.approx(GOOD, abs=60), 'the tail'
+    assert pixel(right, 75, 30) == list(RIGHT)
+    assert pixel(right, 68, 30) == pytest.approx(RIGHT, abs=60), 'the tail'
     assert pixel(right, 50, 30) == [100] * 3, 'the tail ends somewhere'
-    assert pixel(right, 100, 90) == list(BAD)
+    assert pixel(right, 100, 90) == list(WRONG)
     assert picture[height:].max() > 200, 'the caption'
 
 
 def test_frames_of_which_something_is_missing_are_passed_over():
     frames = [frame(0), frame(1), Frame(image=np.zeros((HEIGHT, WIDTH), np.uint8))]
     assert compose(frames, '')[5, 5].tolist() == [100] * 3
-    with pytest.raises(ValueError, match='of no frame'):
+    with pytest.raises(ValueError, match='no frame has image'):
         compose(frames[2:], '')

@@ -18,8 +18,9 @@ def test_a_folder_is_shown_in_order_and_anew(tmp_path, rng):
     for name, value in (('b.png', 20), ('a.png', 10), ('c.PNG', 30)):
         cv2.imwrite(str(tmp_path / name), gray(value))
     (tmp_path / 'notes.txt').write_text('no image')
-    image_at = open_source(str(tmp_path), rng)
+    image_at, rate = open_source(str(tmp_path), rng)
     assert [image_at(0.0)[0, 0] for _ in range(5)] == [10, 20, 30, 10, 20]
+    assert rate == 30
 
 
 def test_a_video_is_shown_in_order_and_anew(tmp_path, rng):
@@ -28,15 +29,16 @@ def test_a_video_is_shown_in_order_and_anew(tmp_path, rng):
     for value in (40, 120, 200):
         video.write(cv2.merge([gray(value)] * 3))
     video.release()
-    image_at = open_source(path, rng)
+    image_at, rate = open_source(path, rng)
     shown = [float(image_at(0.0).mean()) for _ in range(4)]
     assert shown == pytest.approx([40, 120, 200, 40], abs=4)
+    assert rate == 10
 
 
 def test_each_image_has_the_size_of_its_file(tmp_path, rng):
     cv2.imwrite(str(tmp_path / 'a.png'), gray(0))
     cv2.imwrite(str(tmp_path / 'b.png'), gray(0)[:16])
-    image_at = open_source(str(tmp_path), rng)
+    image_at = open_source(str(tmp_path), rng).image_at
     assert [image_at(0.0).shape for _ in range(2)] == [(48, 64), (16, 64)]
 
 

@@ -4,6 +4,7 @@ import math
 import cv2
 import numpy as np
 
+from superpoint_ros import drawing
 from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.datasets import Pair
 from superpoint_ros.evaluation.homography import Matched
@@ -44,8 +45,9 @@ def test_matches_are_drawn_at_their_points_in_their_colors(tmp_path):
     path = tmp_path / 'pair.png'
     report.draw_matches(path, Pair('p', '', blank, blank, np.eye(3)), {'A': matched, 'B': matched})
     picture = cv2.imread(str(path))
-    assert picture.shape == (2 * (60 + 30), 2 * 80 + 8, 3)
-    for top in (0, 90):
-        assert tuple(picture[top + 30 + 20, 10]) == report.RIGHT
-        assert tuple(picture[top + 30 + 20, 80 + 8 + 50]) == report.RIGHT
-        assert tuple(picture[top + 30 + 40, 30]) == report.WRONG
+    height = 60 + drawing.BAR
+    assert picture.shape == (2 * height, 2 * 80, 3)
+    for top in (0, height):
+        assert tuple(picture[top + 20, 10]) == drawing.RIGHT
+        assert tuple(picture[top + 20, 80 + 50]) == drawing.RIGHT
+        assert tuple(picture[top + 40, 30]) == drawing.WRONG

@@ -19,14 +19,14 @@ pytest.importorskip('openvino', reason='needs OpenVINO')
 import rclpy
 from rclpy.signals import SignalHandlerOptions
 
-from superpoint_ros.demo.command import watch
+from superpoint_ros.demo.graph import watch
 from superpoint_ros.demo.picture import PANEL
 
 PROGRAM = """
 import json, pathlib, sys
-from superpoint_ros.demo.command import demo
+from superpoint_ros.commands.demo import demo
 output, options = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
-demo(output=output, **options)
+print(demo(output=output, **options))
 """
 DOMAIN = os.getpid() % 100 + 100
 

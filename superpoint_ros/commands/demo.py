@@ -1,0 +1,34 @@
+"""`superpoint demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from superpoint_ros import models
+
+
+def demo(
+    source: str = 'photographs',
+    seconds: float = 20.0,
+    output: Path = Path('demo'),
+    model: str = models.DEFAULT,
+    backend: str = 'auto',
+    rate: float = 0.0,
+) -> str:
+    """Run camera, detector and matcher as ROS nodes, show their figures live, leave a picture and a summary.
+
+    Args:
+        source: photographs (a camera with known motion, so that wrong matches are known), the number of a webcam, a
+            video file, a folder of images, or an image topic that exists already, such as /camera/image_raw.
+        seconds: how long, from the first tracks.
+        output: folder for demo.png, summary.json and the logs of the nodes.
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        backend: library that runs the network, as the parameter `backend` of the detector.
+        rate: images a second, unless they come from a topic; 0 for the rate of the source.
+    """
+    models.resolve(model)
+    try:
+        from superpoint_ros.demo.graph import run
+    except ImportError as error:
+        raise ImportError(f'the demo needs ROS 2 ({error}): source one, or pip install superpoint_ros[ros]') from error
+    return run(source, seconds, output, {'model': model, 'backend': backend}, rate)
