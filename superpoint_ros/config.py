@@ -1,6 +1,6 @@
-"""Configuration as frozen dataclasses: each field says its default, meaning, unit and range in one place.
+"""Configuration as frozen dataclasses whose fields have a default, description, unit and range.
 
-ROS parameters, YAML files and command lines are made from these fields, so no default stands twice.
+ROS parameters, launch arguments and command lines are made from these fields.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-T = TypeVar('T')
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of a configuration field beside its name, type and default."""
+    """The metadata of a configuration field."""
 
     description: str
     unit: str = ''
@@ -28,7 +26,7 @@ class Option:
 
 
 def option(default: Any, description: str, **details: Any) -> Any:
-    """A dataclass field with a description; details are the further fields of Option."""
+    """A dataclass field with a default and a description; `details` are the other fields of Option."""
     return dataclasses.field(default=default, metadata={'option': Option(description, **details)})
 
 
@@ -37,45 +35,27 @@ def options(cls: type) -> dict[str, Option]:
     return {f.name: f.metadata['option'] for f in dataclasses.fields(cls) if 'option' in f.metadata}
 
 
-def field_types(cls: type) -> dict[str, type]:
-    """The type of each field of a configuration dataclass, resolved."""
-    return typing.get_type_hints(cls)
-
-
-def from_dict(cls: type[T], values: dict[str, Any]) -> T:
-    """A configuration from a mapping; an unknown key is an error, a missing one takes its default.
-
-    Raises:
-        ValueError: a key is unknown, or a value has the wrong type or is out of range.
-    """
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f'{cls.__name__}: unknown option {", ".join(unknown)}; known are {", ".join(known)}')
-    return cls(**values)
-
-
 def split(values: dict[str, Any], *classes: type) -> list[dict[str, Any]]:
-    """The part of a mapping that belongs to each of some configuration dataclasses.
+    """Split a mapping by the configuration dataclasses whose fields its keys are.
 
     Raises:
-        TypeError: a key is a field of none of them.
+        TypeError: a key is not a field of any.
     """
     fields = [[field.name for field in dataclasses.fields(cls)] for cls in classes]
     unknown = sorted(set(values).difference(*fields))
     if unknown:
         known = ', '.join(name for names in fields for name in names)
-        raise TypeError(f'unknown option {", ".join(unknown)}; known are {known}')
+        raise TypeError(f'unknown option {", ".join(unknown)}; expected {known}')
     return [{name: values[name] for name in names if name in values} for names in fields]
 
 
 def check(config: Any) -> None:
-    """Check a configuration's values against its options; call it in __post_init__.
+    """Check the values of a configuration; call this in __post_init__.
 
     Raises:
-        ValueError: one sentence that names the field, its value and what is allowed.
+        ValueError: a value is wrong; the message names the field, its value and what is expected.
     """
-    hints = field_types(type(config))
+    hints = typing.get_type_hints(type(config))
     for name, what in options(type(config)).items():
         value = getattr(config, name)
         if not _is_a(value, hints[name]):

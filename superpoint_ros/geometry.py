@@ -1,7 +1,7 @@
-"""Resizing, cropping, padding and warping of points: each is one 3×3 transform, and one function applies it.
+"""Resizing, cropping, padding and warping of points as 3×3 transforms.
 
-Pixel centers are at integers (see features.py), so a resize by s maps x to (x + 0.5)·s − 0.5. Mixing this up shifts
-every keypoint by half a pixel, which is why nothing outside this module writes that formula.
+Pixel centers are at integers (see features.py), so a resize by s maps x to (x + 0.5)·s − 0.5. Only this module has that
+formula.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Transform = npt.NDArray[np.float64]
 
 
 def resize_transform(scale_x: float, scale_y: float) -> Transform:
-    """The (3, 3) transform of points when an image is resized by these factors (new size / old size)."""
+    """The (3, 3) transform of points when an image is resized by these factors, new size / old size."""
     return np.array([[scale_x, 0, 0.5 * scale_x - 0.5], [0, scale_y, 0.5 * scale_y - 0.5], [0, 0, 1]], dtype=np.float64)
 
 
@@ -23,15 +23,15 @@ def crop_transform(left: float, top: float) -> Transform:
 
 
 def adapt_homography(homography: Transform, transform0: Transform, transform1: Transform) -> Transform:
-    """The homography between two images after each went through its own resize or crop.
+    """The homography between two images after both were resized or cropped.
 
     Args:
         homography: (3, 3), from pixels of the first image to pixels of the second.
-        transform0: (3, 3), what was done to the first image.
-        transform1: (3, 3), what was done to the second image.
+        transform0: (3, 3) transform of the first image.
+        transform1: (3, 3) transform of the second image.
 
     Returns:
-        (3, 3), from the changed first image to the changed second one.
+        (3, 3), from the transformed first image to the transformed second image.
     """
     return transform1 @ homography @ np.linalg.inv(transform0)
 
@@ -39,7 +39,7 @@ def adapt_homography(homography: Transform, transform0: Transform, transform1: T
 def transform_points(transform: Transform, points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Apply a (3, 3) transform to (..., 2) points (x, y); the result keeps the points' dtype.
 
-    Points that the transform sends to infinity come out as inf or NaN.
+    Points at infinity come out as inf or NaN.
     """
     mapped = points @ transform[:, :2].T + transform[:, 2]
     with np.errstate(divide='ignore', invalid='ignore'):

@@ -149,7 +149,7 @@ def _by_cv_bridge(message: ImageMessage) -> Gray:
         from cv_bridge import CvBridge, CvBridgeError
     except (ImportError, AttributeError):  # AttributeError: built for NumPy 1, loaded with NumPy 2
         known = ', '.join(sorted(_ENCODINGS))
-        raise ValueError(f'encoding {message.encoding!r} is not known; known are {known}') from None
+        raise ValueError(f'encoding {message.encoding!r} is unknown; expected one of {known}') from None
     try:
         return CvBridge().imgmsg_to_cv2(message, 'mono8')
     except CvBridgeError as error:

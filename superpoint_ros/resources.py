@@ -1,4 +1,4 @@
-"""Finds the files that come with the package: models, configuration, launch files."""
+"""Finds the files that are installed with the package: models, configuration, launch files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 def find(name: str) -> Path:
     """The path of a shipped file, such as `models/superpoint.onnx`.
 
-    One rule serves pip, colcon (with or without symlinks) and a source checkout: walking up from this module, the
-    first folder that has `share/superpoint_ros`, or that is the source tree (it has our package.xml), holds the files.
+    Looks in the folders above this module for `share/superpoint_ros` (pip and colcon) or the source tree, which has
+    package.xml.
 
     Raises:
-        FileNotFoundError: the package's files are not there.
+        FileNotFoundError: the file is not installed.
     """
     for folder in Path(__file__).resolve().parents:
         for root in (folder / 'share' / 'superpoint_ros', folder):

@@ -289,7 +289,7 @@ def test_options_can_be_changed_between_images(graph):
 
 
 def test_options_are_checked(graph):
-    with pytest.raises(TypeError, match=r'unknown option color; known are resize, backend.* threshold'):
+    with pytest.raises(TypeError, match=r'unknown option color; expected resize, backend.* threshold'):
         Extractor(graph, color=3)
     with pytest.raises(ValueError, match='resize: 7 is out of range'):
         Extractor(graph, resize=7)

@@ -142,8 +142,8 @@ def test_an_image_of_one_value_is_black_not_an_error():
         ({'data': b''}, 'data has 0 bytes'),
         ({'height': 2**31, 'width': 2**31, 'step': 2**31}, 'too many'),
         ({'height': 12000, 'width': 12000, 'step': 12000}, 'too many'),
-        ({'encoding': 'jpeg2000'}, "encoding 'jpeg2000' is not known; known are 16UC1"),
-        ({'encoding': ''}, 'is not known'),
+        ({'encoding': 'jpeg2000'}, "encoding 'jpeg2000' is unknown; expected one of 16UC1"),
+        ({'encoding': ''}, 'is unknown'),
     ],
 )
 def test_a_bad_message_gets_a_sentence_that_says_what_is_wrong(changed, expected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from superpoint_ros import resources
-from superpoint_ros.config import Option, field_types, options
+from superpoint_ros.config import Option, options
 
 COMMON = {
     'namespace': 'Namespace of the nodes and their topics.',
@@ -70,7 +71,8 @@ def nodes_description(
         for executable, configurations in nodes.items():
             values = {name: given[name] for name in own[executable] if name in given}
             values |= {name: text.format(**values_of) for name, text in derived.get(executable, {}).items()}
-            types = {name: kind for cls in configurations for name, kind in field_types(cls).items() if name in values}
+            hints = {name: kind for cls in configurations for name, kind in typing.get_type_hints(cls).items()}
+            types = {name: kind for name, kind in hints.items() if name in values}
             parameters: list[Any] = [given['params_file']] if 'params_file' in given else []
             if types:
                 parameters.append({name: parse(name, values[name], kind) for name, kind in types.items()})

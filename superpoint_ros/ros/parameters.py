@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from superpoint_ros.config import Option, field_types, from_dict, options
+from superpoint_ros.config import Option, options
 
 T = TypeVar('T')
 
@@ -40,7 +41,11 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
     node.declare_parameters(
         '',
         [
-            (name, _default(field, field_types(cls)[name]), _describe(field_types(cls)[name], what, name in read_only))
+            (
+                name,
+                _default(field, typing.get_type_hints(cls)[name]),
+                _describe(typing.get_type_hints(cls)[name], what, name in read_only),
+            )
             for cls in configurations
             for name, what in options(cls).items()
             for field in [_field(cls, name)]
@@ -64,7 +69,7 @@ def read(node: Node, configuration: type[T]) -> T:
     Raises:
         ValueError: one sentence that names the wrong value and what is allowed.
     """
-    return from_dict(configuration, {name: _plain(node.get_parameter(name).value) for name in options(configuration)})
+    return configuration(**{name: _plain(node.get_parameter(name).value) for name in options(configuration)})
 
 
 def check_change(
