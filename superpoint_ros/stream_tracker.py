@@ -1,6 +1,6 @@
-"""Tracks and matches of one camera's features, image by image.
+"""Tracks and matches of the features of one camera, image by image.
 
-The matcher node and the bag tool use the same code, so a bag and a live run of the same images give the same records.
+The matcher node and the bag tool use it alike, so a bag and a live run of the same images give the same records.
 """
 
 from __future__ import annotations
@@ -42,19 +42,6 @@ def nanoseconds(header: Any) -> int:
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """How a frame continues its stream.
-
-    Args:
-        late: a newer frame came first.
-        restart: why the frame must not be compared with those before it; empty if it may be.
-    """
-
-    late: bool = False
-    restart: str = ''
-
-
 class Stream:
     """Detects late frames and restarts of one camera's stream.
 
@@ -70,16 +57,19 @@ class Stream:
         self.restarts = 0
         """Number of restarts."""
 
-    def add(self, frame: Frame) -> Arrival:
-        """Compare a frame with the last one that was not late."""
-        last = self.last
-        restart = _restart(last, frame) if last else ''
-        late = bool(last and not restart and frame.stamp <= last.stamp)
-        self.late += late
-        self.restarts += bool(restart)
-        if not late:
+    def add(self, frame: Frame) -> str:
+        """Compare a frame with the last one; it becomes the last one itself unless it is late.
+
+        Returns:
+            Why the stream restarts with this frame, or an empty string.
+        """
+        restart = _restart(self.last, frame) if self.last else ''
+        if self.last and not restart and frame.stamp <= self.last.stamp:
+            self.late += 1
+        else:
             self.last = frame
-        return Arrival(late, restart)
+        self.restarts += bool(restart)
+        return restart
 
 
 def _restart(last: Frame, frame: Frame) -> str:
@@ -159,14 +149,15 @@ class StreamTracker:
             ValueError: the features have no descriptors (then nothing changes), or the matcher refuses them.
         """
         check_comparable(frame.features, frame.features)
-        arrival = self.stream.add(frame)
-        if arrival.late:
+        late = self.stream.late
+        restart = self.stream.add(frame)
+        if self.stream.late > late:
             return None
-        if arrival.restart:
+        if restart:
             self._forget()
         last, tracks = self._last, self._tracker.update(frame.features)
         self._last = frame, tracks
-        return Step(tracks, self._match(last, frame, tracks), arrival.restart)
+        return Step(tracks, self._match(last, frame, tracks), restart)
 
     def _forget(self) -> None:
         self._tracker.reset()

@@ -40,9 +40,10 @@ def test_late_frames_are_skipped_and_counted():
     tracker = StreamTracker()
     first = frame(5, 0, 1)
     tracker.update(first)
+    assert tracker.update(first) is None
     assert tracker.update(frame(5, 0, 1)) is None
     assert tracker.update(frame(4.1, 0, 1)) is None
-    assert tracker.stream.late == 2
+    assert tracker.stream.late == 3
     step = tracker.update(frame(6, 0, 1))
     assert step.tracks.ages.tolist() == [2, 2]
     assert step.matched[0] is first

@@ -153,9 +153,9 @@ class PairMatcher:
             ValueError: the two cameras use different models, or one sentence on what is missing.
         """
         side = self.streams.index(stream)
-        arrival = self._orders[side].add(frame)
-        if arrival.restart:
-            _log_restart(self._node, stream, arrival.restart)
+        restart = self._orders[side].add(frame)
+        if restart:
+            _log_restart(self._node, stream, restart)
             self._pairing.clear()
         pair = self._pairing.add(side, frame.stamp, frame)
         if pair is None:
