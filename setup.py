@@ -28,7 +28,6 @@ CUDA = 'cuda-python>=12.6; platform_system == "Linux"'
 DEMO = ['scikit-image>=0.24']
 TRAIN = [
     *CPU,
-    'kornia>=0.8',
     'lightning>=2.5',
     'matplotlib>=3.8',
     'nncf>=3.0',

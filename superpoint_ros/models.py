@@ -23,7 +23,7 @@ class Model:
     """The files of a model.
 
     Args:
-        name: name of a shipped model, or stem of the user's file.
+        name: name of a shipped model, stem of the user's file, or folder of a training run.
         weights: .safetensors file, for torch; None if there is only a graph.
         graph: .onnx file, for OpenVINO and TensorRT; None if there are only weights.
         quantized: .onnx file with 8-bit convolutions, NAME_int8.onnx, if there is one.
@@ -74,7 +74,10 @@ def resolve(model: str) -> Model:
     twins = {suffix: path.with_suffix(suffix) for suffix in ('.safetensors', '.onnx')}
     there = {suffix: twin if twin.is_file() else None for suffix, twin in twins.items()}
     quantized = path if path.stem.endswith(QUANTIZED) else path.with_name(f'{path.stem}{QUANTIZED}.onnx')
-    return Model(path.stem, there['.safetensors'], there['.onnx'], quantized if quantized.is_file() else None)
+    name = path.stem
+    if name.removesuffix(QUANTIZED) == 'weights':  # every training run calls its result so; its folder tells runs apart
+        name = name.replace('weights', path.resolve().parent.name)
+    return Model(name, there['.safetensors'], there['.onnx'], quantized if quantized.is_file() else None)
 
 
 def checksum(path: Path | str) -> str:

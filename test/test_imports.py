@@ -34,7 +34,6 @@ ALLOWED = {
 HEAVY = [
     'torch',
     'lightning',
-    'kornia',
     'rclpy',
     'sensor_msgs',
     'rosbags',

@@ -31,6 +31,15 @@ def test_the_default_model_is_shipped_with_every_file():
     assert model.quantized.is_file()
 
 
+@pytest.mark.parametrize(('file', 'name'), [('weights.onnx', 'third'), ('weights_int8.onnx', 'third_int8')])
+def test_the_results_of_two_runs_have_the_names_of_their_folders(tmp_path, monkeypatch, file, name):
+    (tmp_path / 'third').mkdir()
+    (tmp_path / 'third' / file).touch()
+    assert resolve(str(tmp_path / 'third' / file)).name == name
+    monkeypatch.chdir(tmp_path / 'third')
+    assert resolve(file).name == name
+
+
 def test_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / 'mine.onnx').touch()

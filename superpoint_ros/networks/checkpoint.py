@@ -88,7 +88,7 @@ def _load(path: Path, networks: Networks) -> Any:
             config = config_class(**json.loads(metadata['config']))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f'{path}: the config in its metadata is missing or wrong ({error})') from error
-        with torch.device('meta'):  # no memory is taken before the shapes are known to fit
+        with torch.device('meta'):  # takes no memory before the shapes are known to fit
             network = network_class(config)
         expected = shapes_of(network.state_dict())
         check_shapes(path, expected, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
@@ -99,7 +99,7 @@ def _load(path: Path, networks: Networks) -> Any:
 
 
 def metadata_of(network: Network | LightGlue) -> dict[str, str]:
-    """What a file of this network says of it: the model family, and the configuration as JSON."""
+    """The metadata of the network's file: the model family, and the configuration as JSON."""
     networks = EXTRACTORS | MATCHERS
     model = next(name for name, (network_class, _) in networks.items() if isinstance(network, network_class))
     return {'model': model, 'config': json.dumps(dataclasses.asdict(network.config))}
@@ -114,7 +114,7 @@ def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
     """Check that the tensors of a file are those of its network.
 
     Raises:
-        ValueError: some are missing, too many or of another shape; the message names the first of them.
+        ValueError: a tensor is missing, superfluous or of another shape; the message names the first.
     """
     for name in (*expected, *found):
         if expected.get(name) != found.get(name):
@@ -136,7 +136,7 @@ def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 def fold(network: Network) -> Network:
     """A copy for inference, in evaluation mode: batch norm that follows a convolution is folded into it.
 
-    Batch norm after the ReLU (norm 'after_relu') stays: zero padding of the next convolution comes between.
+    Batch norm after the ReLU (norm 'after_relu') stays, because the zero padding of the next convolution follows it.
     """
     if network.config.norm != 'before_relu':
         return copy.deepcopy(network).eval()

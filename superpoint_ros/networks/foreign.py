@@ -1,8 +1,7 @@
-"""Checkpoints of other projects become networks of ours.
+"""Converts checkpoints of other projects to our networks.
 
-Two layouts are known, both of state dictionaries written by torch.save: that of the original release (conv1a … convDb,
-no batch norm), and that of the PyTorch port in rpautrat/SuperPoint (backbone.0.0.conv … descriptor.1.bn: convolution,
-ReLU, batch norm).
+It reads two layouts of state dictionaries written by torch.save: the original release (conv1a … convDb, no batch norm),
+and the PyTorch port in rpautrat/SuperPoint (backbone.0.0.conv … descriptor.1.bn: convolution, ReLU, batch norm).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 State = dict[str, Tensor]
 
 ENCODER_LAYERS = (0, 1, 3, 4, 6, 7, 9, 10)
-"""Where the eight convolutions are in SuperPoint.encoder; between each two pairs is a pooling layer."""
+"""Indices of the eight convolutions in SuperPoint.encoder; a pooling layer follows every second one."""
 
 MAGIC_LEAP = {
     **{f'conv{1 + i // 2}{"ab"[i % 2]}': f'encoder.{layer}.conv' for i, layer in enumerate(ENCODER_LAYERS)},
@@ -29,7 +28,7 @@ MAGIC_LEAP = {
     'convDa': 'descriptor.0.conv',
     'convDb': 'descriptor.1',
 }
-"""Layers of the original release, and ours."""
+"""Our name of each layer of the original release."""
 
 PORT = {
     **{f'backbone.{i // 2}.{i % 2}': f'encoder.{layer}' for i, layer in enumerate(ENCODER_LAYERS)},
@@ -38,15 +37,15 @@ PORT = {
     'descriptor.0': 'descriptor.0',
     'descriptor.1': 'descriptor.1',
 }
-"""Blocks of the port, and ours."""
+"""Our name of each block of the port."""
 
 PORT_EPSILON = 1e-3
-"""The port's batch norm adds this to the variance; ours adds OUR_EPSILON."""
+"""What the port's batch norm adds to the variance; ours adds OUR_EPSILON."""
 
 OUR_EPSILON = 1e-5
 
 BROKEN = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
-"""What torch.load raises when a file is not what it should be."""
+"""What torch.load raises for broken files."""
 
 
 def read(path: Path | str) -> Network:
@@ -95,7 +94,7 @@ def _rename(name: str, layers: dict[str, str]) -> str:
 
 
 def _port_state(path: Path, state: State) -> State:
-    """The port's tensors under our names; the batch norm of the last layers folded into their convolutions."""
+    """The port's tensors under our names, with the batch norm of the last layers folded into their convolutions."""
     ours = {}
     for name, tensor in state.items():
         block, _, rest = name.partition('.conv.' if '.conv.' in name else '.bn.')
@@ -119,7 +118,7 @@ def _port_state(path: Path, state: State) -> State:
 
 
 def _network(path: Path, state: State, after_relu: bool) -> SuperPoint:
-    """The network that these tensors, named as ours, make."""
+    """The network with these tensors, which have our names."""
 
     def outputs(name: str) -> int:
         if name not in state or not state[name].ndim:

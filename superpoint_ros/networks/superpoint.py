@@ -10,23 +10,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CELL = 8
-"""Side in pixels of the cells that the two heads work on: three poolings halve the image three times."""
+"""Side in pixels of the cells of the two heads: the encoder halves the image three times."""
 
 Norm = Literal['none', 'before_relu', 'after_relu']
 
 
 @dataclass(frozen=True)
 class SuperPointConfig:
-    """Shape of a SuperPoint network; the defaults are the paper's.
+    """Configuration of a SuperPoint network; the defaults are the paper's.
 
     Args:
         channels: width of the four encoder stages, two convolutions each.
         head_channels: width of the hidden layer of each head.
-        descriptor_size: length D of a descriptor; 0 leaves the descriptor head out, which is MagicPoint.
-        norm: batch norm before the ReLU (ours, folded into the convolution on export), after it (how the TensorFlow
-            re-implementation was trained; it cannot be folded), or none (folded, and the original release).
-        stem_stride: 2 has the first convolution halve the image in place of the first pooling, so that a small network
-            does not spend its time at full resolution. 1 is the paper's.
+        descriptor_size: length D of a descriptor; 0 omits the descriptor head, which is MagicPoint.
+        norm: batch norm before the ReLU (ours; export folds it into the convolution), after it (as in the TensorFlow
+            re-implementation; it cannot be folded), or none (after folding, and in the original release).
+        stem_stride: with 2, the first convolution halves the image instead of the first pooling, so that a small
+            network does not spend its time at full resolution. 1 is the paper's.
     """
 
     channels: tuple[int, int, int, int] = (64, 64, 128, 128)
@@ -80,9 +80,9 @@ def score_map(logits: Tensor) -> Tensor:
 def vgg_encoder(
     channels: tuple[int, int, int, int], norm: Norm, slope: float = 0, stem_stride: int = 1
 ) -> nn.Sequential:
-    """Four stages of two convolutions each, with a pooling between the stages: (B, 1, H, W) to (B, C, H/8, W/8).
+    """Four stages of two convolutions with poolings between them: (B, 1, H, W) to (B, C, H/8, W/8).
 
-    With a stem_stride of 2 the first convolution halves the image, and no pooling follows the first stage.
+    With a stem_stride of 2, the first convolution halves the image and no pooling follows the first stage.
     """
     stages: list[nn.Module] = []
     for stage, (before, width) in enumerate(pairwise((1, *channels))):
@@ -117,7 +117,7 @@ def check_stride(stem_stride: int) -> None:
 
 
 class ConvBlock(nn.Sequential):
-    """A 3×3 convolution, a ReLU (leaky if it has a slope), and batch norm where the configuration puts it."""
+    """A 3×3 convolution, a ReLU (leaky with a slope), and batch norm where the configuration puts it."""
 
     def __init__(self, before: int, width: int, norm: Norm, slope: float = 0, stride: int = 1) -> None:
         super().__init__()

@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from superpoint_ros.networks.superpoint import ConvBlock, check_stride, check_widths, vgg_encoder
 
 SLOPE = 0.01
-"""Of the leaky ReLU, below 0."""
+"""Slope of the leaky ReLU below 0."""
 
 Norm = Literal['none', 'before_relu']
 
 
 @dataclass(frozen=True)
 class UnSuperPointConfig:
-    """Shape of an UnSuperPoint network; the defaults are the paper's.
+    """Configuration of an UnSuperPoint network; the defaults are the paper's.
 
     Args:
         channels: width of the four encoder stages, two convolutions each.
         head_channels: width of the hidden layer of each head.
         descriptor_size: length D of a descriptor.
-        norm: batch norm before the activation (folded into the convolution on export), or none (folded).
-        stem_stride: 2 has the first convolution halve the image, as in SuperPointConfig. 1 is the paper's.
+        norm: batch norm before the activation (export folds it into the convolution), or none (after folding).
+        stem_stride: as in SuperPointConfig; 1 is the paper's.
     """
 
     channels: tuple[int, int, int, int] = (32, 64, 128, 256)
@@ -46,8 +46,8 @@ class UnSuperPointConfig:
 class UnSuperPoint(nn.Module):
     """Maps (B, 1, H, W) gray images in [0, 1], H and W multiples of 8, to one point in each cell of 8×8 pixels.
 
-    The paper reads the descriptors at the points inside the network; here that is the decoding's, as for SuperPoint, so
-    that a graph holds convolutions alone.
+    The paper samples the descriptors at the points inside the network. Here the decoder does, as for SuperPoint, so the
+    graph has only convolutions.
 
     Returns from forward, by name:
         scores: (B, 1, H/8, W/8) in (0, 1).

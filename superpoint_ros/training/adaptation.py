@@ -1,24 +1,27 @@
-"""`superpoint label`: homographic adaptation (SuperPoint, arXiv 1712.07629, section 5) turns photographs into labels.
+"""Homographic adaptation (SuperPoint, arXiv 1712.07629, section 5): labels of photographs from a detector.
 
-Each photograph is seen through many random homographies. The detector scores every view, the score maps are warped
-back, and each pixel's score is its mean over the views that saw it. What is found from everywhere is a good keypoint.
-Nothing is estimated here: the homographies are drawn, so they are known.
+The detector scores each photograph under many random homographies. The score maps are warped back, and the score of a
+pixel is the mean over the views that show it, so the keypoints that remain are found from everywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
+from superpoint_ros import image_files
 from superpoint_ros.decode import CELL, DecodeConfig, find_peaks, refinement
 from superpoint_ros.features import Floats
 from superpoint_ros.files import written_whole
@@ -26,18 +29,18 @@ from superpoint_ros.geometry import resize_transform, transform_points
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, score_map
 from superpoint_ros.training.adaptation_config import AdaptationConfig
-from superpoint_ros.training.homography import HomographyConfig, sample_homography, valid_mask, warp_images
+from superpoint_ros.training.homography import HomographyConfig, sample_homography, warp_images
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp')
+T = TypeVar('T')
 
 
 VIEWS = HomographyConfig(crop=0.9, perspective=0.05, scale=0.2, rotation=1.57, translation=0.1)
-"""The homographies: as in training, but milder in perspective, as the mean wants views that agree."""
+"""The homographies: milder in perspective than in training, because scores are averaged over the views."""
 
 EROSION = 3
-"""Pixels at the edge of a view that do not count: the network sees an edge there that the photograph has not."""
+"""Pixels at the edge of a view that do not count: the network sees an edge there that the photograph does not have."""
 
 
 def label(
@@ -47,21 +50,22 @@ def label(
     adaptation: AdaptationConfig = AdaptationConfig(),
     device: str = 'auto',
 ) -> list[Path]:
-    """Label a folder of photographs; what is there already is not done again, so a killed run just goes on.
+    """Label a folder of photographs; photographs that have labels already are skipped, so a stopped run continues.
 
     Args:
-        weights: .safetensors of the detector.
-        images: folder; photographs in sub-folders count too.
-        output: folder for the labels, one .npz per photograph at the same relative path: keypoints (N, 2) float32 in
-            the photograph's pixels, and scores (N,) float32, best first.
-        adaptation: how.
-        device: of torch; auto takes a CUDA GPU if there is one.
+        weights: .safetensors file of the detector.
+        images: folder with photographs, also in subfolders.
+        output: folder for the labels, a .npz file for each photograph at its relative path: keypoints (N, 2) float32 in
+            pixels of the photograph, and scores (N,) float32, descending.
+        adaptation: how photographs are labeled.
+        device: device of torch; auto takes a CUDA GPU if there is one.
 
     Returns:
-        The photographs that could not be read; the others are labeled all the same.
+        The photographs that could not be read; the others are labeled.
 
     Raises:
         FileNotFoundError: there are no photographs.
+        ValueError: the weights are not those of MagicPoint or SuperPoint.
     """
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -69,37 +73,33 @@ def label(
     if not isinstance(network, SuperPoint):
         raise ValueError(f'{weights}: expected MagicPoint or SuperPoint, which score each pixel')
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    paths = photographs(images)
+    paths = image_files.files_in(images, recursive=True)
     waiting = [(path, label_path(path, images, output)) for path in paths]
     waiting = [(path, target) for path, target in waiting if not target.exists()]
     unreadable: list[Path] = []
-    with _progress() as progress:
-        task = progress.add_task('labeling', total=len(paths), completed=len(paths) - len(waiting))
-        for path, target in waiting:
-            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-            if image is None:
-                logger.error('%s: not an image that OpenCV can read; skipped', path)
-                unreadable.append(path)
-            else:
-                digest = hashlib.sha256(path.relative_to(images).as_posix().encode()).digest()
-                rng = np.random.default_rng([adaptation.seed, int.from_bytes(digest[:8], 'little')])
-                keypoints, scores = label_image(network, np.asarray(image, np.uint8), adaptation, rng)
-                with written_whole(target) as partial:
-                    np.savez(partial, keypoints=keypoints, scores=scores)
-            progress.advance(task)
+    for path, target in progress(waiting, 'labeling', done=len(paths) - len(waiting)):
+        try:
+            image = image_files.read(path)
+        except (OSError, ValueError) as error:
+            logger.error('%s; skipped', error)
+            unreadable.append(path)
+            continue
+        digest = hashlib.sha256(path.relative_to(images).as_posix().encode()).digest()
+        rng = np.random.default_rng([adaptation.seed, int.from_bytes(digest[:8], 'little')])
+        keypoints, scores = label_image(network, image, adaptation, rng)
+        with written_whole(target) as partial:
+            np.savez(partial, keypoints=keypoints, scores=scores)
     return unreadable
 
 
-def photographs(images: Path) -> list[Path]:
-    """The photographs in a folder and its sub-folders, by name.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    paths = sorted(path for path in images.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f'{images}: no photographs there; expected files ending in {", ".join(IMAGE_SUFFIXES)}')
-    return paths
+def progress(items: Sequence[T], task: str, done: int) -> Iterator[T]:
+    """Iterate with a progress bar on a terminal, or a log line for each tenth elsewhere; `done` items came before."""
+    console, total = Console(stderr=True), done + len(items)
+    for count, item in enumerate(track(items, task, total, done, console=console, disable=not console.is_terminal)):
+        yield item
+        tenth, before = (10 * (done + n) // total for n in (count + 1, count))
+        if tenth > before and not console.is_terminal:
+            logger.info('%s: %d of %d', task, done + count + 1, total)
 
 
 def label_path(image: Path, images: Path, labels: Path) -> Path:
@@ -128,13 +128,13 @@ def label_image(
 
 @torch.inference_mode()
 def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig, rng: np.random.Generator) -> Tensor:
-    """The score of each pixel, averaged over the views that saw it.
+    """The score of each pixel, averaged over the views that show it.
 
     Args:
         network: the detector, in evaluation mode.
         image: (1, 1, H, W) in [0, 1], H and W multiples of 8.
         config: views and batch_size.
-        rng: draws the views.
+        rng: source of randomness.
 
     Returns:
         (H, W) float32.
@@ -148,7 +148,8 @@ def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig,
         views = warp_images(image.expand(len(forth), -1, -1, -1), forth)
         with torch.autocast(image.device.type, torch.bfloat16):
             logits = network(views.contiguous(memory_format=torch.channels_last))['logits']
-        seen = valid_mask(forth, (width, height), EROSION).float()
+        outside = 1 - warp_images(torch.ones_like(views), forth, 'nearest')
+        seen = 1 - F.max_pool2d(outside, 2 * EROSION + 1, stride=1, padding=EROSION)
         scores = score_map(logits)[:, None] * seen
         total += warp_images(scores, back).sum(dim=(0, 1))
         count += warp_images(seen, back).sum(dim=(0, 1))
@@ -161,14 +162,3 @@ def _views(
     homographies = [np.eye(3), *(sample_homography(rng, size, VIEWS) for _ in range(config.views - 1))]
     for start in range(0, config.views, config.batch_size):
         yield np.stack(homographies[start : start + config.batch_size])
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn('left'),
-        TimeRemainingColumn(),
-    )

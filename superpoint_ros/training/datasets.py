@@ -1,11 +1,12 @@
-"""What the stages train on. Sample i of a run is a function of the seed and of i alone, never of a worker or a device.
+"""Training data. Sample i of a run depends only on the seed and on i, never on a worker or a device.
 
-So a run resumes by going on with the next i, several processes share the samples out between them, and a sample that
-made a loss go wrong can be looked at again.
+So a run resumes with the next i, several processes share the samples, and a sample that made a loss infinite can be
+looked at again.
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,34 @@ from typing import Any
 import cv2
 import lightning
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from superpoint_ros.geometry import Transform, crop_transform, resize_transform, transform_points
-from superpoint_ros.training.adaptation import label_path, photographs
+from superpoint_ros import image_files
+from superpoint_ros.geometry import Transform, transform_points
+from superpoint_ros.training.adaptation import label_path
 from superpoint_ros.training.homography import HomographyConfig, sample_homography
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
+from superpoint_ros.training.views import ViewConfig, cut, sample_views
 
 TRAINING, VALIDATION = 0, 1
-"""Streams of random numbers, so that no validation sample is also a training sample."""
+"""Streams of random numbers: no validation sample is also a training sample."""
 
 Sample = dict[str, Any]
+Points = npt.NDArray[np.float32]
 
 
 class ShapesDataset(Dataset[Sample]):
-    """Synthetic Shapes without end, rendered when asked for.
+    """Endless Synthetic Shapes, rendered on request.
 
     Args:
-        size: (width, height) of the pictures.
-        seed: picks the pictures.
+        size: (width, height) of the images.
+        seed: seed of the images.
         stream: TRAINING or VALIDATION.
-        homography: the random homographies that come with them.
-        warped: share of the pictures that are to be warped; the others' homography is the identity.
+        homography: random homographies that warp the images.
+        warped: share of the images that are warped.
     """
 
     def __init__(
@@ -47,31 +52,37 @@ class ShapesDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, self.stream, index])
         image, points = render(SHAPES[rng.integers(len(SHAPES))], rng, self.size)
-        warp = sample_homography(rng, self.size, self.homography) if rng.random() < self.warped else np.eye(3)
+        valid = np.ones_like(image)
+        if rng.random() < self.warped:
+            warp = sample_homography(rng, self.size, self.homography)
+            image = np.asarray(cv2.warpPerspective(image, warp, self.size), np.uint8)
+            # Black surrounds the warped image; pixels next to it do not count, because the network sees an edge there.
+            shown = cv2.warpPerspective(valid, warp, self.size, flags=cv2.INTER_NEAREST)
+            valid = np.asarray(cv2.erode(shown, np.ones((5, 5))), np.uint8)
+            points = transform_points(warp, points)
         return {
             'image': image,
             'points': rng.permutation(points),
-            'homography': warp,
+            'valid': valid.astype(bool)[None],
             'seed': rng.integers(2**62),
             'index': index,
         }
 
 
 class PhotosDataset(Dataset[Sample]):
-    """Crops of photographs without end, at random scales, half of them mirrored.
+    """Endless pairs of views of photographs, half of them mirrored.
 
     Args:
-        images: folder of the photographs.
-        labels: folder of their labels, from `superpoint label`; photographs without labels are passed over. None for
-            photographs without points.
-        size: (width, height) of the crops.
-        scale: least and greatest length of a photograph's longest side, in pixels, before it is cropped.
-        seed: picks the crops.
+        images: folder with photographs, also in subfolders.
+        labels: folder with their labels from `superpoint label`; photographs without labels are skipped. None for
+            pairs without points.
+        size: (width, height) of the views.
+        seed: seed of the views.
         stream: TRAINING or VALIDATION.
-        homography: the random homographies that come with them.
+        views: how the two views of a pair differ.
 
     Raises:
-        FileNotFoundError: there are no photographs, or none with labels.
+        FileNotFoundError: there is no photograph, or none with labels.
     """
 
     def __init__(
@@ -79,65 +90,77 @@ class PhotosDataset(Dataset[Sample]):
         images: Path,
         labels: Path | None,
         size: tuple[int, int],
-        scale: tuple[int, int],
         seed: int,
         stream: int,
-        homography: HomographyConfig,
+        views: ViewConfig,
     ) -> None:
-        self.size, self.scale, self.seed, self.stream, self.homography = size, scale, seed, stream, homography
-        every = [(path, labels and label_path(path, images, labels)) for path in photographs(images)]
+        self.size, self.seed, self.stream, self.views = size, seed, stream, views
+        every = [
+            (path, labels and label_path(path, images, labels)) for path in image_files.files_in(images, recursive=True)
+        ]
         every = [(path, label_file) for path, label_file in every if label_file is None or label_file.is_file()]
         if not every:
-            raise FileNotFoundError(f'{labels}: no labels of photographs in {images}; make them with: superpoint label')
-        # One photograph in 32 is kept back for validation.
+            raise FileNotFoundError(
+                f'{labels}: no labels of photographs in {images}; create them with: superpoint label'
+            )
+        # One photograph in 32 is for validation.
         self.files = [files for i, files in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, self.stream, index])
         image_path, label_file = self.files[rng.integers(len(self.files))]
-        photograph = cv2.imread(str(image_path), cv2.IMREAD_GRAYSCALE)
-        if photograph is None:
-            raise ValueError(f'{image_path}: not an image that OpenCV can read')
+        photograph = image_files.read(image_path)
         points = np.empty((0, 2), np.float32)
         if label_file is not None:
-            with np.load(label_file, allow_pickle=False) as file:
-                points = file['keypoints']
-        transform = self._view(rng, photograph.shape[1], photograph.shape[0])
-        shrinks = abs(np.linalg.det(transform)) < 1
-        if shrinks:  # warping reads single pixels, which aliases
-            photograph = cv2.GaussianBlur(photograph, (0, 0), 0.4 / np.sqrt(abs(np.linalg.det(transform))))
-        image = cv2.warpAffine(photograph, transform[:2], self.size, borderMode=cv2.BORDER_REFLECT)
-        points = transform_points(transform, points.astype(np.float32))
-        points = points[((points >= 0) & (points <= np.array(self.size) - 1)).all(axis=1)]
+            points = mirrored(read_labels(label_file), (photograph.shape[1], photograph.shape[0]))
+        views = sample_views(rng, (photograph.shape[1], photograph.shape[0]), self.size, self.views)
+        points0, points1 = (self._seen(points, view) for view in views)
         return {
-            'image': image,
-            'points': rng.permutation(points),
-            'homography': sample_homography(rng, self.size, self.homography),
+            'image': cut(photograph, views[0], self.size),
+            'image1': cut(photograph, views[1], self.size),
+            'points': rng.permutation(points0),
+            'points1': rng.permutation(points1),
+            'homography': views[1] @ np.linalg.inv(views[0]),
             'seed': rng.integers(2**62),
             'index': index,
         }
 
-    def _view(self, rng: np.random.Generator, width: int, height: int) -> Transform:
-        """From the photograph to a crop of it."""
-        scale = rng.uniform(*self.scale) / max(width, height)
-        scale = max(scale, self.size[0] / width, self.size[1] / height)
-        room = np.array([width, height]) * scale - self.size
-        left, top = np.floor(rng.uniform(0, np.maximum(room, 0)))
-        transform = crop_transform(left, top) @ resize_transform(scale, scale)
-        if rng.random() < 0.5:
-            mirror = np.array([[-1, 0, self.size[0] - 1], [0, 1, 0], [0, 0, 1]], np.float64)
-            transform = mirror @ transform
-        return transform
+    def _seen(self, points: Points, view: Transform) -> Points:
+        """The points (N, 2) of a photograph that a view shows, in its pixels."""
+        points = transform_points(view, points)
+        return points[((points >= 0) & (points <= np.array(self.size) - 1)).all(axis=1)]
+
+
+def read_labels(path: Path) -> Points:
+    """The keypoints (N, 2) that `superpoint label` wrote to a file.
+
+    Raises:
+        ValueError: the file is not one of labels.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            points = np.asarray(file['keypoints'], np.float32)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f'keypoints of shape {points.shape}')
+    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path}: expected an .npz file with keypoints (N, 2) ({error}); label it again') from error
+    return points
+
+
+def mirrored(points: Points, size: tuple[int, int]) -> Points:
+    """Points (N, 2) of a photograph of this (width, height), and of its mirror images around it: (9·N, 2)."""
+    x, y = ([side, -1 - side, 2 * length - 1 - side] for side, length in zip(points.T, size, strict=True))
+    return np.concatenate([np.stack([u, v], axis=1) for u in x for v in y]).astype(np.float32)
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Batches of sample numbers without end: 0, 1, 2, … shared out between the processes of a training run.
+    """Endless batches of sample numbers 0, 1, 2, …, distributed over the processes of a training run.
 
     Args:
-        first: the number of the first sample of all.
-        size: samples in a batch of one process.
+        first: number of the first sample of all.
+        size: samples per batch and process.
         rank: number of this process.
-        processes: how many there are.
+        processes: number of processes.
     """
 
     def __init__(self, first: int, size: int, rank: int, processes: int) -> None:
@@ -151,32 +174,31 @@ class EndlessBatches(Sampler[list[int]]):
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """A batch: images (B, 1, H, W) uint8, points (B, N, 2) filled up with NaN, homographies (B, 3, 3), seeds (B,)."""
-    most = max(len(sample['points']) for sample in samples)
-    points = np.full((len(samples), most, 2), np.nan, np.float32)
-    for row, sample in zip(points, samples, strict=True):
-        row[: len(sample['points'])] = sample['points']
-    return {
-        'image': torch.from_numpy(np.stack([sample['image'] for sample in samples]))[:, None],
-        'points': torch.from_numpy(points),
-        'homography': torch.from_numpy(np.stack([sample['homography'] for sample in samples])),
-        'seed': torch.tensor([int(sample['seed']) for sample in samples]),
-        'index': torch.tensor([sample['index'] for sample in samples]),
-    }
+    """A batch: images (B, 1, H, W) uint8, points (B, N, 2) padded with NaN, the rest stacked."""
+    batch = {}
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        if name.startswith('image'):
+            values = [image[None] for image in values]
+        elif name.startswith('points'):
+            most = max(map(len, values))
+            values = [np.pad(v, ((0, most - len(v)), (0, 0)), constant_values=np.nan) for v in values]
+        batch[name] = torch.from_numpy(np.stack(values))
+    return batch
 
 
 class ShapesData(lightning.LightningDataModule):
     """Batches of Synthetic Shapes.
 
     Args:
-        width: of the pictures, in pixels, a multiple of 8.
-        height: likewise.
-        batch_size: pictures in a batch of one process.
-        seed: picks the pictures.
-        homography: the random homographies that training pictures are warped by.
-        warped: share of the training pictures that are warped.
-        validation_images: how many pictures a validation looks at, always the same.
-        workers: processes that render.
+        homography: random homographies that warp training images.
+        width: width of the images in pixels, a multiple of 8.
+        height: height of the images in pixels, a multiple of 8.
+        batch_size: images per batch and process.
+        seed: seed of the images.
+        warped: share of the training images that are warped.
+        validation_images: number of images in a validation, always the same.
+        workers: number of processes that render.
     """
 
     def __init__(
@@ -204,41 +226,39 @@ class ShapesData(lightning.LightningDataModule):
 
 
 class PhotosData(lightning.LightningDataModule):
-    """Batches of crops of photographs, with homographies.
+    """Batches of pairs of views of photographs.
 
     Args:
-        images: folder of the photographs.
-        labels: folder of their labels, from `superpoint label`; null for training that needs none.
-        homography: the random homographies between the two images of a pair.
-        width: of the crops, in pixels, a multiple of 8.
-        height: likewise.
-        scale: least and greatest length of a photograph's longest side, in pixels, before it is cropped.
-        batch_size: crops in a batch of one process.
-        seed: picks the crops.
-        validation_images: how many crops a validation looks at, always the same.
-        workers: processes that read photographs.
+        images: folder with photographs, also in subfolders.
+        labels: folder with their labels from `superpoint label`; null for stages that need none.
+        views: how the two views of a pair differ.
+        width: width of the views in pixels, a multiple of 8.
+        height: height of the views in pixels, a multiple of 8.
+        batch_size: pairs per batch and process.
+        seed: seed of the views.
+        validation_images: number of pairs in a validation, always the same.
+        workers: number of processes that read photographs and render views.
     """
 
     def __init__(
         self,
         images: Path,
         labels: Path | None,
-        homography: HomographyConfig,
+        views: ViewConfig,
         width: int = 320,
         height: int = 240,
-        scale: tuple[int, int] = (260, 420),
         batch_size: int = 32,
         seed: int = 0,
         validation_images: int = 64,
         workers: int = 1,
     ) -> None:
         super().__init__()
-        self.images, self.labels, self.homography = images, labels, homography
-        self.size, self.scale, self.batch_size, self.seed = (width, height), scale, batch_size, seed
+        self.images, self.labels, self.views = images, labels, views
+        self.size, self.batch_size, self.seed = (width, height), batch_size, seed
         self.validation_images, self.workers = validation_images, workers
 
     def _dataset(self, stream: int) -> PhotosDataset:
-        return PhotosDataset(self.images, self.labels, self.size, self.scale, self.seed, stream, self.homography)
+        return PhotosDataset(self.images, self.labels, self.size, self.seed, stream, self.views)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         return training_loader(self._dataset(TRAINING), self.trainer, self.batch_size, self.workers)
@@ -251,7 +271,7 @@ class PhotosData(lightning.LightningDataModule):
 def training_loader(
     dataset: Dataset[Sample], trainer: lightning.Trainer | None, batch_size: int, workers: int
 ) -> DataLoader[Sample]:
-    """The batches that are still to come, for this process of the run."""
+    """The remaining batches of this process of a run."""
     assert trainer is not None
     done = trainer.global_step * trainer.accumulate_grad_batches * batch_size * trainer.world_size
     batches = EndlessBatches(done, batch_size, trainer.global_rank, trainer.world_size)

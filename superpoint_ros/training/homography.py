@@ -1,4 +1,4 @@
-"""Random homographies (SuperPoint, arXiv 1712.07629, section 5.2) and warping by them, in NumPy and torch.
+"""Random homographies (SuperPoint, arXiv 1712.07629, section 5.2) and warping in torch.
 
 Homographies are in pixels with centers at integers (see features.py), from the source image to the warped one.
 """
@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from superpoint_ros.geometry import Transform
+
+CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+"""Of the unit square, clockwise in an image."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,17 @@ class HomographyConfig:
     """How strong random homographies are.
 
     The warped image shows a quadrilateral of the source: a center crop, changed by a random perspective, then scaled,
-    turned and moved. Lengths are parts of the image's sides; normal distributions are cut off at two deviations.
+    turned and moved. Lengths are parts of the sides of the image; normal distributions are cut off at two deviations.
 
     Args:
         crop: side of the center crop.
-        perspective: standard deviation of how far the corners move, along each side; at most a tenth of the crop.
-        scale: standard deviation of the scaling around 1.
+        perspective: standard deviation of how far the corners move along each side, at most a tenth of the crop.
+        scale: standard deviation of the scale around 1.
         rotation: turns are uniform within plus or minus this many radians.
         translation: shifts are uniform within plus or minus this.
-        beyond: whether the view may reach beyond the source image, where there is nothing to see; otherwise it is
-            shrunk and moved until it fits.
 
     Raises:
-        ValueError: so much perspective could fold the view over.
+        ValueError: the perspective is so strong that it could fold the view over.
     """
 
     crop: float = 0.85
@@ -41,44 +43,46 @@ class HomographyConfig:
     scale: float = 0.15
     rotation: float = 1.57
     translation: float = 0.1
-    beyond: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.perspective <= 0.1 * self.crop:
-            most = 0.1 * self.crop
+        most = 0.1 * self.crop
+        if not 0 <= self.perspective <= most:
             raise ValueError(
                 f'perspective: {self.perspective} is out of range, expected 0 to {most:g}, a tenth of the crop'
             )
 
 
 def sample_homography(rng: np.random.Generator, size: tuple[int, int], config: HomographyConfig) -> Transform:
-    """A random homography (3, 3) from an image of this (width, height) to a warped one of the same size."""
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
-    keystone_x, keystone_y, slant = np.clip(rng.standard_normal(3), -2, 2) * config.perspective
-    quad = (corners - 0.5) * config.crop
-    quad += [
-        [keystone_x + slant, keystone_y],
-        [-keystone_x + slant, -keystone_y],
-        [keystone_x - slant, keystone_y],
-        [-keystone_x - slant, -keystone_y],
-    ]
+    """A random homography (3, 3) from an image of this (width, height) to a warped image of the same size."""
+    quad = config.crop * keystone(rng, config.perspective / config.crop)
     quad *= 1 + np.clip(rng.standard_normal(), -2, 2) * config.scale
-    angle = rng.uniform(-config.rotation, config.rotation)
     sides = np.array(size, np.float64)
-    quad = (quad * sides) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / sides
+    quad = (quad * sides) @ turn(rng.uniform(-config.rotation, config.rotation)) / sides
     shift = rng.uniform(-config.translation, config.translation, 2)
-    if not config.beyond:
-        quad /= max(1, np.ptp(quad, axis=0).max())
-        shift = np.clip(shift, -0.5 - quad.min(axis=0), 0.5 - quad.max(axis=0))
-    seen = (quad + 0.5 + shift) * sides - 0.5
-    whole = corners * sides - 0.5
-    homography = cv2.getPerspectiveTransform(seen.astype(np.float32), whole.astype(np.float32))
-    # Of the two signs that give the same map, the one by which what is seen lies before the horizon, not behind it.
-    return homography / (homography[2] @ [*seen.mean(axis=0), 1])
+    return homography_between((quad + 0.5 + shift) * sides - 0.5, CORNERS * sides - 0.5)
+
+
+def keystone(rng: np.random.Generator, deviation: float) -> npt.NDArray[np.float64]:
+    """The corners (4, 2) of a unit square around the origin in random perspective; cut off at two deviations."""
+    across, down, slant = np.clip(rng.standard_normal(3), -2, 2) * deviation
+    moves = [[across + slant, down], [slant - across, -down], [across - slant, down], [-across - slant, -down]]
+    return CORNERS - 0.5 + moves
+
+
+def turn(angle: float) -> npt.NDArray[np.float64]:
+    """The matrix (2, 2) that turns row vectors (x, y) by an angle in radians, from x towards y."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+def homography_between(quad0: npt.NDArray[np.float64], quad1: npt.NDArray[np.float64]) -> Transform:
+    """The homography (3, 3) that maps four points (4, 2) to four others, with positive depth inside."""
+    homography = cv2.getPerspectiveTransform(quad0.astype(np.float32), quad1.astype(np.float32))
+    # Both signs give the same map; with this one, warp_points takes the inside as being before the horizon.
+    return np.asarray(homography / (homography[2] @ [*quad0.mean(axis=0), 1]), np.float64)
 
 
 def warp_images(images: Tensor, homographies: Tensor, mode: str = 'bilinear') -> Tensor:
-    """Warp each image by its homography; what lies beyond the source becomes 0.
+    """Warp each image by its homography as cv2.warpPerspective does; outside the source the result is 0.
 
     Args:
         images: (B, C, H, W) float.
@@ -86,7 +90,7 @@ def warp_images(images: Tensor, homographies: Tensor, mode: str = 'bilinear') ->
         mode: bilinear or nearest.
 
     Returns:
-        (B, C, H, W): as cv2.warpPerspective.
+        (B, C, H, W).
     """
     height, width = images.shape[-2:]
     sources = warp_points(pixel_grid(height, width, images.device), torch.linalg.inv(homographies.double()))
@@ -96,32 +100,10 @@ def warp_images(images: Tensor, homographies: Tensor, mode: str = 'bilinear') ->
     return F.grid_sample(images, grid, mode, 'zeros', align_corners=True)
 
 
-def valid_mask(homographies: Tensor, size: tuple[int, int], erosion: float = 0) -> Tensor:
-    """Which pixels of the warped images show the source.
-
-    Args:
-        homographies: (B, 3, 3), from source to warped pixels.
-        size: (width, height) of source and warped image.
-        erosion: pixels this near to where nothing is seen do not count either.
-
-    Returns:
-        (B, 1, H, W) bool.
-    """
-    width, height = size
-    sources = warp_points(pixel_grid(height, width, homographies.device), torch.linalg.inv(homographies.double()))
-    limit = torch.tensor([width - 1, height - 1], dtype=sources.dtype, device=sources.device)
-    mask = ((sources >= 0) & (sources <= limit)).all(dim=-1).view(-1, 1, height, width)
-    if erosion:
-        reach = round(erosion)
-        unseen = F.pad((~mask).float(), (reach,) * 4, value=0.0)
-        mask = F.max_pool2d(unseen, 2 * reach + 1, 1) == 0
-    return mask
-
-
 def warp_points(points: Tensor, homographies: Tensor) -> Tensor:
-    """Map points (N, 2) or (B, N, 2) by homographies (B, 3, 3) to (B, N, 2), in the homographies' dtype.
+    """Map points (N, 2) or (B, N, 2) by homographies (B, 3, 3) to (B, N, 2), in the dtype of the homographies.
 
-    Points behind the horizon come out as infinite.
+    Points behind the horizon become infinite.
     """
     points = points.to(homographies.dtype)
     mapped = points @ homographies[:, :, :2].mT + homographies[:, None, :, 2]

@@ -1,4 +1,4 @@
-"""Losses of the two heads; all are means over what is valid, so that batches of any size compare."""
+"""Losses of the two heads. All are means over what is valid, so losses of different batch sizes are comparable."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from superpoint_ros.training.homography import pixel_grid, warp_points
 
 DUSTBIN = CELL * CELL
 IGNORED = -100
+SPACING = 12
+"""Pixels between the points of the contrastive loss: closer ones hardly add to what a pair teaches."""
+
+NEAR = 6.0
+"""Pixels within which a cell is no negative of the contrastive loss, because it shares the partner's descriptor.
+Keypoints may be 5 px apart: with 8 px here, their descriptors are confused."""
 
 
 @dataclass(frozen=True)
 class HingeConfig:
-    """Of the hinge loss on descriptors; the defaults are the paper's.
+    """Configuration of the hinge loss on descriptors; the defaults are the paper's.
 
     Args:
         positive_margin: similarity above which a corresponding pair costs nothing.
-        negative_margin: similarity below which another pair costs nothing.
-        positive_weight: λ_d, as corresponding pairs are few.
-        reach: pixels between a warped center and another that make them correspond.
+        negative_margin: similarity below which any other pair costs nothing.
+        positive_weight: λ_d, because corresponding pairs are few.
+        reach: cells correspond if a warped center is within this many pixels of the other center.
     """
 
     positive_margin: float = 1.0
@@ -36,13 +42,13 @@ class HingeConfig:
 
 @dataclass(frozen=True)
 class DescriptorLossConfig:
-    """Which loss the descriptors have.
+    """Loss of the descriptors.
 
     Args:
         kind: contrastive, or the paper's hinge.
-        weight: λ, what it counts beside the detector's loss.
-        temperature: of the contrastive loss.
-        hinge: of the hinge loss.
+        weight: λ, relative to the loss of the detector.
+        temperature: temperature of the contrastive loss.
+        hinge: configuration of the hinge loss.
     """
 
     kind: Literal['contrastive', 'hinge'] = 'contrastive'
@@ -55,9 +61,9 @@ def cell_labels(points: Tensor, valid: Tensor) -> Tensor:
     """The class of each cell: which of its pixels is an interest point, or none.
 
     Args:
-        points: (B, N, 2) pixels (x, y); NaN and points outside the image are passed over. Of several in one cell the
-            one that comes first counts, so points in random order give a random choice.
-        valid: (B, 1, H, W) bool; cells with a pixel that is not valid are ignored.
+        points: (B, N, 2) pixels (x, y); NaN and points outside the image are ignored. The first point in a cell counts,
+            so a random order gives a random choice.
+        valid: (B, 1, H, W) bool; cells with an invalid pixel are ignored.
 
     Returns:
         (B, H/8, W/8) int64: 8·v + u, DUSTBIN, or IGNORED.
@@ -67,7 +73,7 @@ def cell_labels(points: Tensor, valid: Tensor) -> Tensor:
     x, y = torch.nan_to_num(points, nan=-1e6, posinf=-1e6, neginf=-1e6).round().long().unbind(dim=-1)
     seen = (x >= 0) & (x < columns * CELL) & (y >= 0) & (y < rows * CELL)
     place = (y % CELL) * CELL + x % CELL
-    # The order and the place in one number, so that the maximum over a cell's points is the first of them.
+    # Order and place in one number: the maximum over the points of a cell is the first of them.
     key = torch.arange(count, 0, -1, device=points.device) * DUSTBIN + place
     cell = torch.where(seen, y // CELL * columns + x // CELL, rows * columns)
     best = key.new_full((batch, rows * columns + 1), -1).scatter_reduce(1, cell, key, 'amax')[:, :-1]
@@ -87,43 +93,40 @@ def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def localization_loss(
-    logits0: Tensor, logits1: Tensor, points: Tensor, homographies: Tensor, valid1: Tensor, radius: int = 3
+    logits0: Tensor, logits1: Tensor, points: Tensor, homographies: Tensor, radius: int = 3
 ) -> Tensor:
-    """How far apart the peaks are that the two score maps have at the same labeled points, in pixels.
+    """Distance in pixels between the peaks of the two score maps at the same labeled points.
 
-    A peak is the mean position in a square about the label, weighted by the scores (soft-argmax), so the loss moves
-    scores between pixels, and finer than whole ones; cross-entropy does not know which pixels are neighbors. It is the
-    reprojection loss of ALIKE (Zhao et al., arXiv 2112.02906, section III-C) at labels instead of detections.
+    A peak is the mean position in a square around the label, weighted by the scores (soft-argmax), so the loss moves
+    peaks by fractions of a pixel; cross-entropy does not know which pixels are neighbors. It is the reprojection loss
+    of ALIKE (Zhao et al., arXiv 2112.02906, section III-C) at labels instead of detections.
 
     Args:
-        logits0: (B, 65, H/8, W/8), of the images.
-        logits1: (B, 65, H/8, W/8), of the warped images.
-        points: (B, N, 2) pixels of the images; NaN and points near an edge of either image are passed over.
-        homographies: (B, 3, 3), from image to warped image, in pixels.
-        valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
-        radius: of the squares.
+        logits0: (B, 65, H/8, W/8), of the first views.
+        logits1: (B, 65, H/8, W/8), of the second views.
+        points: (B, N, 2) pixels of the first views; NaN and points near an edge of either view are ignored.
+        homographies: (B, 3, 3), from first to second view, in pixels.
+        radius: half the side of the squares.
 
     Returns:
-        The mean over the points that both images show; 0 if there are none.
+        The mean over the points that both views show; 0 if there are none.
     """
-    height, width = valid1.shape[-2:]
-    inside = torch.tensor([width, height], device=points.device) - 1 - radius
+    cells_down, cells_across = logits0.shape[-2:]
+    inside = torch.tensor([cells_across, cells_down], device=points.device) * CELL - 1 - radius
     there = torch.nan_to_num(points, nan=-1e4)
     warped = torch.nan_to_num(warp_points(there, homographies), posinf=-1e4).float()
-    seen = _sample(valid1.float(), warped, 'nearest')[..., 0] > 0.5
-    for where in (there, warped):
-        seen &= ((where >= radius) & (where <= inside)).all(dim=-1)
+    seen = ((there >= radius) & (there <= inside) & (warped >= radius) & (warped <= inside)).all(dim=-1)
     rows = seen.nonzero()[:, 0]
     peaks0 = _peaks(logits0, rows, there[seen], radius)
     peaks1 = _peaks(logits1, rows, warped[seen], radius)
     moved = warp_points(peaks0[:, None], homographies[rows])[:, 0].float()
-    # The root of the sum of squares has no gradient at 0.
+    # The norm has no gradient at 0.
     distances = ((moved - peaks1).square().sum(dim=-1) + 1e-4).sqrt()
     return distances.sum() / max(len(distances), 1)
 
 
 def _peaks(logits: Tensor, rows: Tensor, points: Tensor, radius: int) -> Tensor:
-    """(K, 2): the mean position by score in the squares about points (K, 2) of the images `rows` (K,)."""
+    """(K, 2): mean position, weighted by score, in squares around points (K, 2) of the images `rows` (K,)."""
     scores = F.pixel_shuffle(logits.float().log_softmax(dim=1)[:, :DUSTBIN], CELL)[:, 0]
     side = 2 * radius + 1
     steps = pixel_grid(side, side, points.device).float() - radius
@@ -137,101 +140,99 @@ def descriptor_loss(
     descriptors0: Tensor,
     descriptors1: Tensor,
     homographies: Tensor,
-    valid1: Tensor,
     config: DescriptorLossConfig,
     rngs: Sequence[torch.Generator],
 ) -> Tensor:
-    """The loss that the configuration names, without its weight.
+    """The loss that the configuration selects, without its weight.
 
     Args:
-        descriptors0: and the three after it as in the two losses.
-        descriptors1: ″
-        homographies: ″
-        valid1: ″
-        config: which.
-        rngs: one for each image, for the points that the contrastive loss looks at.
+        descriptors0: (B, D, H/8, W/8), of the first views; normalized here.
+        descriptors1: (B, D, H/8, W/8), of the second views.
+        homographies: (B, 3, 3), from first to second view, in pixels.
+        config: which loss.
+        rngs: random generator of each pair, for the points of the contrastive loss.
     """
-    views = descriptors0, descriptors1, homographies, valid1
     if config.kind == 'hinge':
-        return hinge_descriptor_loss(*views, config.hinge)
-    # One shift for a whole image: its points stay a cell apart, so that none is its neighbor's false negative.
-    offsets = torch.stack([torch.rand(1, 2, generator=rng, device=rng.device) for rng in rngs])
-    return contrastive_descriptor_loss(*views, (offsets - 0.5) * CELL, config.temperature)
+        return hinge_descriptor_loss(descriptors0, descriptors1, homographies, config.hinge)
+    shift = torch.stack([torch.rand(1, 2, generator=rng, device=rng.device) for rng in rngs]) - 0.5
+    points = _grid(descriptors0, SPACING) + shift.double() * SPACING
+    return contrastive_descriptor_loss(descriptors0, descriptors1, homographies, points, config.temperature)
 
 
 def hinge_descriptor_loss(
-    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, valid1: Tensor, config: HingeConfig
+    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, config: HingeConfig
 ) -> Tensor:
-    """Hinge loss over all pairs of cells of two images (SuperPoint, equations 4 to 6).
+    """Hinge loss over all pairs of cells of two views (SuperPoint, equations 4 to 6).
 
-    A pair corresponds if the center of the first cell, warped, lies within `reach` of the second cell's. Similarities
-    are one matrix product; nothing is ever as large as cells × cells × D.
+    A pair corresponds if the warped center of the first cell is within `reach` of the center of the second.
+    Similarities are one matrix product; no tensor is as large as cells × cells × D.
 
     Args:
-        descriptors0: (B, D, H/8, W/8), of the images; normalized here.
-        descriptors1: (B, D, H/8, W/8), of the warped images.
-        homographies: (B, 3, 3), from image to warped image, in pixels.
-        valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
+        descriptors0: as in `descriptor_loss`.
+        descriptors1: ″
+        homographies: ″
         config: margins and weights.
 
     Returns:
-        The mean over all pairs whose second cell is valid; 0 if none is.
+        The mean over all pairs.
     """
-    rows, columns = descriptors0.shape[-2:]
-    centers = cell_centers(rows, columns, descriptors0.device)
+    cells0, cells1 = (F.normalize(views.flatten(2).mT, dim=-1) for views in (descriptors0, descriptors1))
+    centers = _grid(descriptors0, CELL)
     distance = torch.cdist(warp_points(centers, homographies).float().clamp(-1e4, 1e4), centers.float()[None])
-    similarity = _normalized(descriptors0) @ _normalized(descriptors1).mT
+    similarity = cells0 @ cells1.mT
     positive = config.positive_weight * (config.positive_margin - similarity).clamp(min=0)
     negative = (similarity - config.negative_margin).clamp(min=0)
-    valid = cells_valid(valid1).flatten(1)[:, None].expand_as(similarity)
-    terms = torch.where(distance <= config.reach, positive, negative) * valid
-    return terms.sum() / valid.sum().clamp(min=1)
+    return torch.where(distance <= config.reach, positive, negative).mean()
 
 
 def contrastive_descriptor_loss(
-    descriptors0: Tensor,
-    descriptors1: Tensor,
-    homographies: Tensor,
-    valid1: Tensor,
-    offsets: Tensor,
-    temperature: float,
+    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, points: Tensor, temperature: float
 ) -> Tensor:
-    """Cross-entropy of finding each point's partner among those of all others, in both directions (InfoNCE).
+    """Cross-entropy of finding each point's partner among all cells of the other view, in both directions.
 
-    It looks at points between the cells' centers, as extraction does, and at the hardest negatives first, where the
-    hinge loss averages over easy ones; so it needs fewer images (van den Oord et al., arXiv 1807.03748, equation 4).
+    InfoNCE (van den Oord et al., arXiv 1807.03748, equation 4). Every cell of the other view is a negative, also where
+    only one view shows the scene, except for the cells within NEAR pixels of the partner.
 
     Args:
-        descriptors0: (B, D, H/8, W/8), of the images; sampled and normalized here.
-        descriptors1: (B, D, H/8, W/8), of the warped images.
-        homographies: (B, 3, 3), from image to warped image, in pixels.
-        valid1: (B, 1, H, W) bool, which pixels of the warped image show the image.
-        offsets: (B, 1, 2), how far from the cells' centers an image's points lie, in pixels.
-        temperature: that similarities are divided by.
+        descriptors0: as in `descriptor_loss`.
+        descriptors1: ″
+        homographies: ″
+        points: (B, N, 2) pixels at which the descriptors are compared, in either view.
+        temperature: divisor of the similarities.
 
     Returns:
-        The mean over the points that the warped image shows; 0 if it shows fewer than two.
+        The mean over the points that both views show; 0 if there are none.
     """
     rows, columns = descriptors0.shape[-2:]
-    points0 = cell_centers(rows, columns, descriptors0.device) + offsets.double()
-    points1 = warp_points(points0, homographies)
-    seen = _sample(valid1.float(), points1, 'nearest')[..., 0] > 0.5
-    last_pixel = torch.tensor([columns, rows], device=seen.device) * CELL - 1
-    seen &= ((points1 >= 0) & (points1 <= last_pixel)).all(dim=-1)
-    sampled0 = F.normalize(_sample(descriptors0.float(), points0, 'bilinear', CELL), dim=-1)
-    sampled1 = F.normalize(_sample(descriptors1.float(), points1, 'bilinear', CELL), dim=-1)
-    similarity = sampled0 @ sampled1.mT / temperature
-    unseen = ~seen
-    partners = torch.arange(rows * columns, device=seen.device).expand(len(seen), -1).masked_fill(unseen, IGNORED)
-    forth = similarity.masked_fill(unseen[:, None], -1e4)
-    back = similarity.mT.masked_fill(unseen[:, None], -1e4)
-    losses = [F.cross_entropy(way.mT, partners, ignore_index=IGNORED, reduction='sum') for way in (forth, back)]
-    return (losses[0] + losses[1]) / 2 / seen.sum().clamp(min=1)
+    cells = [F.normalize(views.flatten(2).mT, dim=-1) for views in (descriptors0, descriptors1)]
+    last_pixel = torch.tensor([columns, rows], device=points.device) * CELL - 1
+    losses, shown = [], []
+    for own, other, negative_cells, mapping in (
+        (descriptors0, descriptors1, cells[1], homographies),
+        (descriptors1, descriptors0, cells[0], torch.linalg.inv(homographies)),
+    ):
+        partners = warp_points(points, mapping).float().clamp(-1e4, 1e4)
+        queries = F.normalize(sample(own, points), dim=-1) / temperature
+        positives = (queries * F.normalize(sample(other, partners), dim=-1)).sum(dim=-1)
+        negatives = (queries @ negative_cells.mT).masked_fill(_near_cells(partners, rows, columns), -torch.inf)
+        losses.append(F.softplus(negatives.logsumexp(dim=-1) - positives))
+        shown.append(((partners >= 0) & (partners <= last_pixel)).all(dim=-1))
+    chosen = torch.stack(shown)
+    return torch.where(chosen, torch.stack(losses), 0).sum() / chosen.sum().clamp(min=1)
 
 
-def cell_centers(rows: int, columns: int, device: torch.device) -> Tensor:
-    """(rows · columns, 2) float64: center (x, y) of every cell in pixels, row by row."""
-    return pixel_grid(rows, columns, device) * CELL + (CELL - 1) / 2
+def _near_cells(points: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, N, rows · columns) bool: cells with centers less than NEAR pixels from points (B, N, 2) in x and in y."""
+    x, y = ((points - (CELL - 1) / 2) / CELL).unbind(dim=-1)
+    across = (x[..., None] - torch.arange(columns, device=points.device)).abs() < NEAR / CELL
+    down = (y[..., None] - torch.arange(rows, device=points.device)).abs() < NEAR / CELL
+    return (down[..., None] & across[..., None, :]).flatten(2)
+
+
+def _grid(maps: Tensor, spacing: int) -> Tensor:
+    """(N, 2) float64: pixels (x, y) on a centered grid over the images of maps (B, D, H/8, W/8), row by row."""
+    rows, columns = (cells * CELL // spacing for cells in maps.shape[-2:])
+    return pixel_grid(rows, columns, maps.device) * spacing + (spacing - 1) / 2
 
 
 def cells_valid(valid: Tensor) -> Tensor:
@@ -239,13 +240,9 @@ def cells_valid(valid: Tensor) -> Tensor:
     return F.max_pool2d((~valid).float(), CELL)[:, 0] == 0
 
 
-def _normalized(descriptors: Tensor) -> Tensor:
-    return F.normalize(descriptors.float().flatten(2).mT, dim=-1)
-
-
-def _sample(maps: Tensor, points: Tensor, mode: str, cell: int = 1) -> Tensor:
-    """(B, N, C): maps (B, C, H, W) of cells of this size, read at points (B, N, 2) in pixels."""
+def sample(maps: Tensor, points: Tensor) -> Tensor:
+    """(B, N, D): maps (B, D, H/8, W/8) read bilinearly at points (B, N, 2) in pixels."""
     height, width = maps.shape[-2:]
-    size = torch.tensor([width, height], device=maps.device) * cell
+    size = torch.tensor([width, height], device=maps.device) * CELL
     grid = ((2 * points + 1) / size - 1).clamp(-2, 2).to(maps.dtype)
-    return F.grid_sample(maps, grid[:, None], mode, 'border', align_corners=False)[:, :, 0].mT
+    return F.grid_sample(maps, grid[:, None], 'bilinear', 'border', align_corners=False)[:, :, 0].mT

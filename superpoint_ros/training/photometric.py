@@ -1,4 +1,4 @@
-"""Photometric augmentation in batches on the device: motion blur, shade, contrast, brightness, speckle and noise."""
+"""Photometric augmentation in batches on the device: blur, shade, contrast, brightness, gamma, vignette and noise."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PhotometricConfig:
-    """How strong each change is at most; of gray values in [0, 1]. Every image draws its own strengths, uniformly.
+    """Greatest strength of each change, of gray values in [0, 1]; every image draws its own strengths uniformly.
 
     Args:
-        motion_blur: length of the path that the camera moves while the shutter is open, in pixels, at most 8.
-        shade: how much softly edged patches are darkened or brightened, as a part of their gray.
-        contrast: the distance to the image's mean gray is multiplied by 1 plus or minus this.
-        brightness: gray values are shifted by plus or minus this.
-        speckle: standard deviation of noise that is proportional to the gray value.
+        motion_blur: length of the camera's path during the exposure in pixels, at most 8.
+        shade: change of the gray value in softly edged patches, as a part of it.
+        contrast: change of the distance to the mean gray value, as a part of it.
+        brightness: shift of the gray values.
+        speckle: standard deviation of noise, as a part of the gray value.
         noise: standard deviation of additive Gaussian noise.
-        dropout: part of the pixels that become black or white.
+        dropout: share of the pixels that become black or white.
+        gamma: logarithm to the base 2 of the exponent of the gray values.
+        vignette: darkening of the corners, as a part of the gray value.
     """
 
     motion_blur: float = 5.0
@@ -32,6 +34,8 @@ class PhotometricConfig:
     speckle: float = 0.08
     noise: float = 0.06
     dropout: float = 0.003
+    gamma: float = 0.7
+    vignette: float = 0.3
 
 
 BLUR_SIZE = 9
@@ -43,35 +47,38 @@ def augment(images: Tensor, config: PhotometricConfig, rngs: Sequence[torch.Gene
 
     Args:
         images: (B, 1, H, W) in [0, 1].
-        config: how strong.
-        rngs: B generators on the images' device, one per image, so that an image's fate does not depend on the batch
-            that it is in.
+        config: strength of the changes.
+        rngs: random generator of each image, on its device, so that the result does not depend on the batch.
 
     Returns:
         (B, 1, H, W) in [0, 1].
     """
     height, width = images.shape[-2:]
     options: dict[str, Any] = {'dtype': images.dtype, 'device': images.device}
-    strengths = torch.stack([torch.rand(8, generator=rng, **options) for rng in rngs]).T[..., None, None, None]
-    blur, angle, shade, contrast, brightness, speckle, noise, dropout = strengths
+    strengths = torch.stack([torch.rand(12, generator=rng, **options) for rng in rngs]).T[..., None, None, None]
+    blur, angle, shade, contrast, brightness, speckle, noise, dropout, gamma, vignette, *middle = strengths
     patches = torch.stack([torch.randn(1, SHADE_GRID, SHADE_GRID, generator=rng, **options) for rng in rngs])
-    grain = torch.stack([torch.randn(2, height, width, generator=rng, **options) for rng in rngs])
-    chance = torch.stack([torch.rand(1, height, width, generator=rng, **options) for rng in rngs])
+    grain = torch.stack([torch.randn(1, height, width, generator=rng, **options) for rng in rngs])
 
     images = blur_along(images, (blur * config.motion_blur).flatten(), (angle * torch.pi).flatten())
+    if config.gamma:
+        images = images.clamp(min=1e-4) ** torch.exp2(config.gamma * (2 * gamma - 1))
     patches = F.interpolate(patches, (height, width), mode='bicubic', align_corners=False).tanh()
-    images = images * (1 + shade * config.shade * patches)
+    x, y = (torch.linspace(-1, 1, side, **options) for side in (width, height))
+    far = (x - middle[0] + 0.5) ** 2 + (y[:, None] - middle[1] + 0.5) ** 2
+    images = images * ((1 + shade * config.shade * patches) * (1 - vignette * config.vignette * (far / 2).clamp(max=1)))
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = mean + (images - mean) * (1 + config.contrast * (2 * contrast - 1))
     images = images + config.brightness * (2 * brightness - 1)
-    images = images * (1 + speckle * config.speckle * grain[:, :1]) + noise * config.noise * grain[:, 1:]
-    share = dropout * config.dropout / 2
-    images = torch.where(chance < share, 0.0, torch.where(chance > 1 - share, 1.0, images))
+    images = images + grain * torch.hypot(images * (speckle * config.speckle), noise * config.noise)
+    # The pixels where the noise is strongest become black and white.
+    limit = torch.special.ndtri(1 - dropout * config.dropout / 2)
+    images = torch.where(grain.abs() > limit, (grain > 0).to(images.dtype), images)
     return images.clamp(0, 1)
 
 
 def blur_along(images: Tensor, lengths: Tensor, angles: Tensor) -> Tensor:
-    """Blur each image along a straight path whose middle stays in place.
+    """Blur each image along a straight path whose middle is the pixel itself.
 
     Args:
         images: (B, 1, H, W).

@@ -1,9 +1,11 @@
-"""What all stages of training share as Lightning modules: a network, its optimizer, a loss that must stay finite."""
+"""What all stages of training share, as a Lightning module: network, optimizer, schedule and averaged weights."""
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -12,24 +14,30 @@ from torch import Tensor
 
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.checkpoint import Network
-from superpoint_ros.training.homography import valid_mask, warp_images, warp_points
-from superpoint_ros.training.photometric import PhotometricConfig
+from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
 
 Batch = dict[str, Tensor]
+
+AVERAGING = 0.999
+"""Share of the averaged weights that each step keeps (exponential moving average); less in the first steps."""
 
 
 class Stage(lightning.LightningModule):
     """A network in training; each stage adds its loss.
 
     Args:
-        network: what is trained.
-        photometric: how strongly the pictures are changed.
-        lr: learning rate at its highest.
-        warmup: steps over which it rises to that.
-        cooldown: share of max_steps, at the end, over which it falls to zero along a cosine; before, it is constant, so
-            a run may be prolonged or cut short until then.
+        network: the network to train.
+        photometric: strength of the photometric changes.
+        lr: highest learning rate.
+        warmup: steps over which the learning rate rises to `lr`.
+        cooldown: share of max_steps at the end over which the learning rate falls to zero along a cosine. Before that
+            it is constant, so a run may still become longer or shorter.
         weight_decay: of AdamW.
-        initial_weights: a .safetensors file to start from; layers that it does not have start at random.
+        initial_weights: .safetensors file to start from; layers that the file does not have start at random.
+
+    Attributes:
+        average: the network with averaged weights, which is the result of the training.
+        started: whether the first step has begun; until then a resumed run may still fail because of its checkpoint.
     """
 
     def __init__(
@@ -45,26 +53,43 @@ class Stage(lightning.LightningModule):
         super().__init__()
         self.network = network
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if initial_weights is not None:
-            start_from(self.network, initial_weights)
-        self.photometric = photometric
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.started = False
+        self.photometric, self.initial_weights = photometric, initial_weights
         self.lr, self.warmup, self.cooldown, self.weight_decay = lr, warmup, cooldown, weight_decay
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The network's outputs for (B, 1, H, W) images in [0, 1], by name, in float32."""
+        """The outputs of the network for images (B, 1, H, W) in [0, 1], by name, as float32."""
         outputs = self.network(images.contiguous(memory_format=torch.channels_last))
         return {name: output.float() for name, output in outputs.items()}
 
+    def pair(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
+        """The two views of each pair with different photometric changes.
+
+        Returns:
+            All first views, then all second views, (2·B, 1, H, W) in [0, 1]: the network takes them as one batch, so
+            that batch norm does. And the random generator of each pair.
+        """
+        rngs = generators(batch['seed'])
+        views = [augment(as_gray(batch[name]), self.photometric, rngs) for name in ('image', 'image1')]
+        return torch.cat(views), rngs
+
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and figures to log beside it."""
+        """The loss of a batch, and figures to log."""
         raise NotImplementedError
 
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        if self.initial_weights is not None and not self.trainer.ckpt_path:
+            start_from(self.network, self.initial_weights)
+            self.average.load_state_dict(self.network.state_dict())
+
     def on_train_start(self) -> None:
-        # A checkpoint has the rate of its run's max_steps; this one may be for longer, or shorter.
+        self.started = True
+        # The checkpoint's learning rate belongs to its own max_steps, which may differ from this run's.
         for group in self.trainer.optimizers[0].param_groups:
             group['lr'] = self.lr * self.lr_factor(self.global_step)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning gives it)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning passes it)
         loss, figures = self.loss(batch)
         if not torch.isfinite(loss):
             raise FloatingPointError(
@@ -72,9 +97,18 @@ class Stage(lightning.LightningModule):
                 f'samples {batch["index"].tolist()} with seeds {batch["seed"].tolist()}'
             )
         self.log('loss', loss, prog_bar=True, sync_dist=True)
-        self.log_dict(figures)
+        self.log_dict({name: value.detach() for name, value in figures.items()})
         self.log('lr', self.lr * self.lr_factor(self.global_step))
         return loss
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
+        # Here rather than in on_train_batch_end, which comes after the checkpoint of the step.
+        keep = min(AVERAGING, self.global_step / (self.global_step + 10))
+        current = self.network.state_dict()
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(current[name], 1 - keep)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         _, figures = self.loss(batch)
@@ -87,34 +121,29 @@ class Stage(lightning.LightningModule):
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
     def lr_factor(self, step: int) -> float:
-        """Rise in a line to 1, stay there, fall along a cosine to 0 at max_steps."""
+        """Learning rate at a step as a share of `lr`: rises linearly, is constant, falls along a cosine to 0."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         left = min(1.0, max(0.0, 1 - step / self.trainer.max_steps) / max(1e-9, self.cooldown))
         return rise * 0.5 * (1 - math.cos(math.pi * left))
 
 
 def as_gray(images: Tensor) -> Tensor:
-    """Gray values in [0, 1] from uint8."""
+    """Gray values in [0, 1] of uint8 images."""
     return images.float() / 255
 
 
-def warped(images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """The images and the batch's points, warped by its homographies, and which pixels are then valid."""
-    width, height = images.shape[-1], images.shape[-2]
-    points = warp_points(batch['points'], batch['homography']).float()
-    return warp_images(images, batch['homography']), points, valid_mask(batch['homography'], (width, height), 2)
-
-
 def start_from(network: Network, path: Path) -> None:
-    """Copy the weights of a file into the network's layers of the same name.
+    """Copy the weights of a file into the layers of a network that have the same names.
 
     Raises:
-        ValueError: the file has layers that the network lacks or has in another shape.
+        FileNotFoundError: no such file.
+        ValueError: the file has layers that the network lacks, or layers of other shapes.
     """
-    state = checkpoint.load(path).state_dict()
-    try:
-        extra = network.load_state_dict(state, strict=False).unexpected_keys
-    except RuntimeError as error:
-        raise ValueError(f'initial weights {path} do not fit the network: {error}') from error
-    if extra:
-        raise ValueError(f'initial weights {path} have layers that the network lacks: {", ".join(extra)}')
+    state, own = checkpoint.load(path).state_dict(), network.state_dict()
+    unfit = [name for name, tensor in state.items() if name not in own or own[name].shape != tensor.shape]
+    if unfit:
+        raise ValueError(
+            f'initial weights {path} do not fit the network {network.config}: the shapes of {len(unfit)} layers '
+            f'differ, the first is {unfit[0]}'
+        )
+    network.load_state_dict(state, strict=False)

@@ -1,4 +1,4 @@
-"""The stages of SuperPoint: MagicPoint on Synthetic Shapes, then both heads on photographs that it has labeled."""
+"""The stages of SuperPoint: MagicPoint on Synthetic Shapes, then detector and descriptor on labeled photographs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from superpoint_ros.training.losses import (
     localization_loss,
 )
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.stage import Batch, Stage, as_gray, warped
+from superpoint_ros.training.stage import Batch, Stage, as_gray
 
 VALIDATION_DECODING = DecodeConfig(threshold=0.1, max_keypoints=300, border=0)
 CORRECT_DISTANCE = 3.0
-"""Pixels within which a detection is that of a labeled point, in validation."""
+"""Pixels between a labeled point and a detection that count as the same in validation."""
 
 
 class MagicPointTraining(Stage):
-    """The detector alone, on pictures whose corners are known (Synthetic Shapes, or labeled photographs).
+    """The detector alone, on images whose corners are known: Synthetic Shapes.
 
     Args:
-        network: its shape.
-        photometric: how strongly the pictures are changed.
+        network: configuration of the network.
+        photometric: strength of the photometric changes.
         optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
@@ -38,10 +38,8 @@ class MagicPointTraining(Stage):
         super().__init__(SuperPoint(network), photometric, **optimizer)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and figures to log beside it."""
-        images, points, valid = warped(as_gray(batch['image']), batch)
-        images = augment(images, self.photometric, generators(batch['seed']))
-        return detector_loss(self(images)['logits'], cell_labels(points, valid)), {}
+        images = augment(as_gray(batch['image']), self.photometric, generators(batch['seed']))
+        return detector_loss(self(images)['logits'], cell_labels(batch['points'], batch['valid'])), {}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         images = as_gray(batch['image'])
@@ -54,13 +52,14 @@ class MagicPointTraining(Stage):
 
 
 class SuperPointTraining(MagicPointTraining):
-    """Detector and descriptor together, on pairs of an image and its warped self (SuperPoint, section 3.4).
+    """Detector and descriptor together, on pairs of views of labeled photographs (SuperPoint, section 3.4).
 
     Args:
-        network: its shape.
-        photometric: how strongly the pictures are changed, the two of a pair each in its own way.
-        descriptors: the loss of the descriptors.
-        localization_weight: of the distance between the peaks of the two score maps, a term that the paper lacks.
+        network: configuration of the network.
+        photometric: strength of the photometric changes, drawn separately for the two views of a pair.
+        descriptors: loss of the descriptors.
+        localization_weight: weight of the distance between corresponding peaks of the two score maps, a term that the
+            paper does not have.
         optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
@@ -76,19 +75,16 @@ class SuperPointTraining(MagicPointTraining):
         self.descriptors, self.localization_weight = descriptors, localization_weight
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        images0 = as_gray(batch['image'])
-        images1, points1, valid1 = warped(images0, batch)
-        rngs = generators(batch['seed'])
-        pair = torch.cat([augment(images, self.photometric, rngs) for images in (images0, images1)])
-        # Both images go through the network at once, so that batch norm sees them as one batch.
+        pair, rngs = self.pair(batch)
         outputs = self(pair)
         (logits0, logits1), (descriptors0, descriptors1) = (
             outputs[name].chunk(2) for name in ('logits', 'descriptors')
         )
-        detector0 = detector_loss(logits0, cell_labels(batch['points'], torch.ones_like(valid1)))
-        detector1 = detector_loss(logits1, cell_labels(points1, valid1))
-        descriptor = descriptor_loss(descriptors0, descriptors1, batch['homography'], valid1, self.descriptors, rngs)
-        localization = localization_loss(logits0, logits1, batch['points'], batch['homography'], valid1)
+        valid = torch.ones_like(batch['image'], dtype=torch.bool)
+        detector0 = detector_loss(logits0, cell_labels(batch['points'], valid))
+        detector1 = detector_loss(logits1, cell_labels(batch['points1'], valid))
+        descriptor = descriptor_loss(descriptors0, descriptors1, batch['homography'], self.descriptors, rngs)
+        localization = localization_loss(logits0, logits1, batch['points'], batch['homography'])
         loss = detector0 + detector1 + self.descriptors.weight * descriptor + self.localization_weight * localization
         detector = (detector0 + detector1) / 2
         return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/localization': localization}
@@ -99,14 +95,15 @@ class SuperPointTraining(MagicPointTraining):
 
 
 def detections_near_labels(logits: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection in a batch, whether a labeled point is near; for each labeled point, whether a detection is.
+    """Compare the detections of a batch with its labels.
 
     Args:
         logits: (B, 65, H/8, W/8).
-        points: (B, N, 2), NaN where there is none.
+        points: (B, N, 2) pixels; NaN pads.
 
     Returns:
-        Two bool arrays: their means are precision and recall.
+        For each detection whether a labeled point is near, and for each labeled point whether a detection is, as bool
+        arrays: their means are precision and recall.
     """
     right, recalled = [], []
     for one, truth in zip(logits, points, strict=True):

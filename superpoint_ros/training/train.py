@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from superpoint_ros.networks import checkpoint
 
+logger = logging.getLogger(__name__)
+
 RESUMES = 'last.ckpt'
 RESULT = 'weights.safetensors'
+CHECKPOINT_EVERY = 200
+"""Steps between checkpoints: a killed run loses at most these."""
 
 
 class PieceTimer(Timer):
-    """Stops a run after some time, which counts anew in every piece of it."""
+    """Stops a run after some time; each piece of the run starts its own clock."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
 
 
 class TrainingCommand(LightningCLI):
-    """Lightning's command line with the two options that make a run out of pieces."""
+    """Lightning's command line, with the folder of a run and the time of a piece."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument('--run', type=Path, required=True, help='folder of the run; a run found there goes on')
-        parser.add_argument('--piece', type=str, default=None, help='stop after this time (DD:HH:MM:SS); go on later')
-        parser.link_arguments('run', 'trainer.default_root_dir', compute_fn=str)
+        parser.add_argument('--run', type=Path | None, help='folder of the run; a run found there continues')
+        parser.add_argument(
+            '--piece', type=str, default=None, help='stop after this time (DD:HH:MM:SS); continue later'
+        )
+        parser.link_arguments('run', 'trainer.default_root_dir', compute_fn=lambda run: run and str(run))
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what it frees: with memory fresh from the kernel for each layer, a CPU trains 2.6 times slower.
+    """Make glibc keep freed memory: training on a CPU is 2.6 times slower if each layer's memory comes from the kernel.
 
-    Other systems have no mallopt, and stay as they are.
+    Does nothing on systems without mallopt.
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
     try:
@@ -48,37 +58,85 @@ def keep_freed_memory() -> None:
     libc.mallopt(top_pad, 2**28)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Train until max_steps, or for one piece; a run that stopped goes on where it was.
+def quiet_libraries() -> None:
+    """Show only warnings of Lightning, each once, and none that a user of this package can do nothing about."""
+    for name in ('lightning.fabric', 'lightning.pytorch'):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).propagate = False
+    for message in ("LightningCLI's args parameter", r'.*isinstance\(treespec, LeafSpec\)'):
+        warnings.filterwarnings('ignore', message)
 
-    The run's folder gets the configuration, TensorBoard's logs, last.ckpt to go on from, and the network as it stands,
-    weights.safetensors.
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Train until max_steps, or for one piece; an interrupted run continues.
+
+    The folder of the run gets the configuration, TensorBoard's logs, last.ckpt to continue from, and the averaged
+    weights, weights.safetensors.
+
+    Raises:
+        SystemExit: an option is wrong.
+        ValueError: last.ckpt is broken or belongs to another run. Also what the stage and its data raise.
     """
     keep_freed_memory()
-    warnings.filterwarnings('ignore', "LightningCLI's args parameter")  # it takes `superpoint train …` for a mistake
-    command = TrainingCommand(
-        args=list(args) if args is not None else None,
-        run=False,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={'overwrite': True},
-        # EndlessBatches shares samples out itself, and the run's folder has the only checkpoint.
-        trainer_defaults={'use_distributed_sampler': False, 'enable_checkpointing': False},
-        parser_kwargs={'prog': 'superpoint train', 'description': 'Train one stage.'},
-    )
-    run: Path = command.config.run
-    trainer, model = command.trainer, command.model
+    quiet_libraries()
+    command = parse(args)
+    trainer, model, run = command.trainer, command.model, command.config.run
     last = run / RESUMES
+    resume = last if last.exists() else None
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(
-        ModelCheckpoint(run, save_top_k=0, save_last=True, every_n_train_steps=200, save_on_train_epoch_end=False)
+        ModelCheckpoint(
+            run, save_top_k=0, save_last=True, every_n_train_steps=CHECKPOINT_EVERY, save_on_train_epoch_end=False
+        )
     )
     if command.config.piece:
         callbacks.append(PieceTimer(command.config.piece))
-    trainer.fit(model, command.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+    try:
+        trainer.fit(model, command.datamodule, ckpt_path=resume, weights_only=True)
+    except Exception as error:
+        if resume is None or model.started:
+            raise
+        reason = str(error).partition('\n')[0] or type(error).__name__
+        raise ValueError(f'{resume}: not a checkpoint of this run ({reason}); move it away to start anew') from error
     trainer.save_checkpoint(last)
     if trainer.is_global_zero:
-        checkpoint.save(run / RESULT, model.network)
+        checkpoint.save(run / RESULT, model.average)
+        logger.info('%s: weights after step %d of %d', run / RESULT, trainer.global_step, trainer.max_steps)
+
+
+def parse(args: Sequence[str] | None) -> TrainingCommand:
+    """The trainer, stage and data that a command line describes.
+
+    Raises:
+        SystemExit: an option is missing, unknown or wrong; one line says which.
+    """
+    try:
+        command = TrainingCommand(
+            args=list(args) if args is not None else None,
+            run=False,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={'overwrite': True},
+            # EndlessBatches distributes the samples itself, and the run's folder has the only checkpoint.
+            trainer_defaults={
+                'use_distributed_sampler': False,
+                'enable_checkpointing': False,
+                'enable_model_summary': False,
+            },
+            parser_kwargs={'prog': 'superpoint train', 'description': 'Train one stage.', 'exit_on_error': False},
+        )
+        if command.config.run is None:
+            raise ValueError('--run is missing: name a folder for the run')
+    except (ArgumentError, TypeError, ValueError) as error:
+        print(f'superpoint train: {reason(error)}', file=sys.stderr)
+        raise SystemExit(2) from error
+    return command
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, in one line, without jsonargparse's dump of the arguments of a class."""
+    message = re.sub(r".*?Errors:\s*- (.*?)\s*- Expected a <class 'NoneType'>.*", r'\1', str(error), flags=re.DOTALL)
+    return ' '.join(re.sub(r"Problem with given class_path '.*\.(\w+)':", r'\1:', message).split())
 
 
 if __name__ == '__main__':

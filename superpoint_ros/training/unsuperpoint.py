@@ -1,66 +1,74 @@
-"""UnSuperPoint (arXiv 1907.04011) learns from pairs of an image and its warped self alone; nothing is labeled."""
+"""UnSuperPoint (arXiv 1907.04011) learns from pairs of views alone, without labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from superpoint_ros.networks.superpoint import CELL
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
-from superpoint_ros.training.homography import pixel_grid, valid_mask, warp_images, warp_points
-from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss
-from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.stage import Batch, Stage, as_gray
+from superpoint_ros.training.homography import pixel_grid, warp_points
+from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss, sample
+from superpoint_ros.training.photometric import PhotometricConfig
+from superpoint_ros.training.stage import Batch, Stage
+
+RIGHT = 3.0
+"""Distance in pixels up to which a match is correct."""
 
 
 @dataclass(frozen=True)
 class UnSuperPointLossConfig:
-    """How much each term counts. The paper adds terms up; here each is a mean, so its weights are others (see below).
+    """Weights of the terms.
 
-    With M points and D² entries of the correlation matrix, the paper's sums divided by M are these means with the
-    weights 1, 2, 1, 100, 0.001·M for the descriptors, and 0.03·D²/M for decorrelation, M being 1200. The weight of the
-    score term is not the paper's 2 but 0.1: it is quadratic in the spread of the scores and the usp term linear, so
-    while scores still differ from image to image by as much as from point to point, 2 presses all to the same value.
+    The paper sums each term; here each is a mean. With M = 1200 points and D² entries of the correlation matrix, the
+    paper's sums divided by M are these means with the weights 1, 2, 1, 100, 0.001·M for the descriptors and 0.03·D²/M
+    for decorrelation. The weight of the score term is 0.1 instead of 2: this term is quadratic in the spread of the
+    scores and `usp` is linear, so a weight of 2 collapses all scores to one value early in training. The matching term
+    is not in the paper; in the first steps it makes all scores low, because hardly any match is correct.
 
     Args:
-        position: of the distance between corresponding points.
-        score: of the squared difference of their scores.
-        usp: of the scores' correlation with the distance.
-        uniformity: of how far positions in the cells are from uniform ones.
-        decorrelation: of the descriptors' elements among themselves.
-        reach: points correspond if they are nearest and within this many pixels.
+        position: distance between corresponding points.
+        score: squared difference of their scores.
+        usp: correlation of the scores with the distance.
+        matching: cross-entropy between the scores and whether the descriptors match the points correctly.
+        uniformity: deviation of the positions in the cells from a uniform distribution.
+        decorrelation: correlation between the elements of the descriptors.
+        reach: points correspond if they are mutual nearest neighbors within this many pixels.
     """
 
     position: float = 1.0
     score: float = 0.1
     usp: float = 1.0
+    matching: float = 0.0
     uniformity: float = 100.0
     decorrelation: float = 1.6
     reach: float = 4.0
 
 
 class Correspondences(NamedTuple):
-    """For each of the M points of the first images, its nearest among those of the second."""
+    """For each of the M points of the first views, its nearest neighbor among those of the second."""
 
     partners: Tensor
     """(B, M) int64."""
     distances: Tensor
-    """(B, M), pixels of the second image."""
+    """(B, M), pixels of the second view."""
     close: Tensor
-    """(B, M) bool: the second image shows the point, and its partner is within reach."""
+    """(B, M) bool: the second view shows the point, and its partner is mutual and within reach."""
 
 
 class UnSuperPointTraining(Stage):
-    """All three heads at once, siamese, on an image and its warped self, each photometrically augmented in its own way.
+    """All three heads at once, on two views with different photometric changes.
 
     Args:
-        network: its shape.
-        photometric: how strongly the pictures are changed.
-        losses: how much each term counts.
-        descriptors: the loss of the descriptors, at cells rather than at points as in the paper.
+        network: configuration of the network.
+        photometric: strength of the photometric changes.
+        losses: weights of the terms.
+        descriptors: loss of the descriptors, on a grid instead of at the points as in the paper.
         optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
@@ -77,19 +85,16 @@ class UnSuperPointTraining(Stage):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weights, homographies = self.losses, batch['homography']
-        images0 = as_gray(batch['image'])
-        size = images0.shape[-1], images0.shape[-2]
-        images1, valid1 = warp_images(images0, homographies), valid_mask(homographies, size)
-        rngs = generators(batch['seed'])
-        pair = torch.cat([augment(images, self.photometric, rngs) for images in (images0, images1)])
-        # Both images go through the network at once, so that batch norm sees them as one batch.
+        pair, rngs = self.pair(batch)
         outputs = self(pair)
-        scores0, scores1 = outputs['scores'].flatten(1).chunk(2)
-        points0, points1 = points_of(outputs['positions']).chunk(2)
-        descriptors0, descriptors1 = outputs['descriptors'].chunk(2)
+        size = pair.shape[-1], pair.shape[-2]
+        scores = scores0, scores1 = outputs['scores'].flatten(1).chunk(2)
+        points = points0, points1 = points_of(outputs['positions']).chunk(2)
+        descriptors = descriptors0, descriptors1 = outputs['descriptors'].chunk(2)
 
         found = correspondences(points0, points1, homographies, size, weights.reach)
         partner_scores = scores1.gather(1, found.partners)
+        descriptor = descriptor_loss(descriptors0, descriptors1, homographies, self.descriptors, rngs)
         terms = {
             'position': mean_of(found.distances, found.close),
             'score': mean_of((scores0 - partner_scores) ** 2, found.close),
@@ -97,16 +102,17 @@ class UnSuperPointTraining(Stage):
             'uniformity': uniformity_loss(outputs['positions']),
             'decorrelation': decorrelation_loss(outputs['descriptors']),
         }
-        descriptor = descriptor_loss(descriptors0, descriptors1, homographies, valid1, self.descriptors, rngs)
+        if weights.matching:
+            terms['matching'] = matching_loss(scores, points, descriptors, homographies, size)
         loss = self.descriptors.weight * descriptor
         for name, term in terms.items():
             loss = loss + getattr(weights, name) * term
-        figures = {f'loss/{name}': term.detach() for name, term in (terms | {'descriptor': descriptor}).items()}
+        figures = {f'loss/{name}': term for name, term in (terms | {'descriptor': descriptor}).items()}
         return loss, figures | health(scores0, outputs['positions'], found)
 
 
 def points_of(positions: Tensor) -> Tensor:
-    """(B, M, 2): pixels (x, y) of the points from their positions (B, 2, H/8, W/8) in the cells."""
+    """Pixels (x, y) of the points, (B, M, 2), from their positions in the cells, (B, 2, H/8, W/8)."""
     rows, columns = positions.shape[-2:]
     corners = pixel_grid(rows, columns, positions.device).to(positions.dtype)
     return (positions.flatten(2).mT + corners) * CELL - 0.5
@@ -115,29 +121,30 @@ def points_of(positions: Tensor) -> Tensor:
 def correspondences(
     points0: Tensor, points1: Tensor, homographies: Tensor, size: tuple[int, int], reach: float
 ) -> Correspondences:
-    """Which points see the same (UnSuperPoint, section 3.3.1).
+    """Points of two views that correspond (UnSuperPoint, section 3.3.1; here only mutual nearest neighbors do).
 
     Args:
-        points0: (B, M, 2), pixels of the images.
-        points1: (B, M, 2), pixels of the warped images.
-        homographies: (B, 3, 3), from image to warped image.
-        size: (width, height) of the images.
-        reach: the greatest distance of points that correspond.
+        points0: (B, M, 2), pixels of the first views.
+        points1: (B, M, 2), pixels of the second views.
+        homographies: (B, 3, 3), from first to second view.
+        size: (width, height) of the views.
+        reach: greatest distance in pixels of points that correspond.
     """
     moved = warp_points(points0, homographies).float().clamp(-1e4, 1e4)
     with torch.no_grad():
-        partners = torch.cdist(moved, points1).argmin(dim=2)
-        last = torch.tensor(size, device=moved.device) - 0.5
-        shown = ((moved >= -0.5) & (moved <= last)).all(dim=2)
+        between = torch.cdist(moved, points1)
+        partners = between.argmin(dim=2)
+        mutual = between.argmin(dim=1).gather(1, partners) == torch.arange(moved.shape[1], device=moved.device)
+        shown = inside(moved, size)
     distances = torch.linalg.vector_norm(moved - points1.gather(1, partners[..., None].expand(-1, -1, 2)), dim=2)
-    return Correspondences(partners, distances, shown & (distances.detach() <= reach))
+    return Correspondences(partners, distances, shown & mutual & (distances.detach() <= reach))
 
 
 def usp_loss(scores0: Tensor, scores1: Tensor, found: Correspondences) -> Tensor:
-    """Makes points that repeat better than the mean of their pair score high, and the others low (equations 6 to 8).
+    """Raises the scores of points that repeat better than the mean of their pair, lowers the others (equations 6 to 8).
 
     Args:
-        scores0: (B, M), of the first images' points.
+        scores0: (B, M), of the points of the first views.
         scores1: (B, M), of their partners.
         found: the correspondences.
     """
@@ -147,10 +154,54 @@ def usp_loss(scores0: Tensor, scores1: Tensor, found: Correspondences) -> Tensor
     return mean_of((scores0 + scores1) / 2 * (distances - mean), close)
 
 
-def uniformity_loss(positions: Tensor) -> Tensor:
-    """How far the positions (B, 2, H/8, W/8) are from uniform in their cells, in x and in y (equation 10).
+def matching_loss(
+    scores: Sequence[Tensor],
+    points: Sequence[Tensor],
+    descriptors: Sequence[Tensor],
+    homographies: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """Cross-entropy between the scores and whether mutual nearest descriptors match the points correctly.
 
-    The network would otherwise put points where it is sure of finding them again: on the edge that two cells share.
+    A score becomes the probability that the point finds its partner (SiLK, Gleize et al., arXiv 2304.06194, section
+    3.3). Points and descriptors get no gradient.
+
+    Args:
+        scores: two of (B, M).
+        points: two of (B, M, 2), pixels.
+        descriptors: two of (B, D, H/8, W/8).
+        homographies: (B, 3, 3), from first to second view.
+        size: (width, height) of the views.
+
+    Returns:
+        The mean over the points that both views show; 0 if there are none.
+    """
+    with torch.no_grad():
+        first, second = (F.normalize(sample(*views), dim=-1) for views in zip(descriptors, points, strict=True))
+        similarity = (first @ second.mT).float()  # argmax is slow in bfloat16
+        forth, back = similarity.argmax(dim=2), similarity.argmax(dim=1)
+        index = torch.arange(forth.shape[1], device=forth.device)
+        moved = warp_points(points[0], homographies).float().clamp(-1e4, 1e4)
+        distances = torch.linalg.vector_norm(moved - points[1].gather(1, forth[..., None].expand(-1, -1, 2)), dim=2)
+        right0 = (back.gather(1, forth) == index) & (distances <= RIGHT)
+        right1 = (forth.gather(1, back) == index) & right0.gather(1, back)
+        returned = warp_points(points[1], torch.linalg.inv(homographies)).float()
+        shown = torch.cat([inside(moved, size), inside(returned, size)])
+    probabilities = torch.cat(list(scores)).clamp(1e-4, 1 - 1e-4)
+    with torch.autocast(probabilities.device.type, enabled=False):
+        losses = F.binary_cross_entropy(probabilities, torch.cat([right0, right1]).float(), reduction='none')
+    return mean_of(losses, shown)
+
+
+def inside(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, M) bool: whether points (B, M, 2) in pixels lie in an image of this (width, height)."""
+    return ((points >= -0.5) & (points <= torch.tensor(size, device=points.device) - 0.5)).all(dim=2)
+
+
+def uniformity_loss(positions: Tensor) -> Tensor:
+    """Deviation of the positions (B, 2, H/8, W/8) from a uniform distribution in the cells, in x and y (equation 10).
+
+    Without it, the network puts points where two cells meet, because it finds them again there most easily.
     """
     ordered = positions.flatten(2).sort(dim=2).values
     uniform = torch.linspace(0, 1, ordered.shape[2], device=positions.device)
@@ -174,13 +225,14 @@ def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
 
 @torch.no_grad()
 def health(scores: Tensor, positions: Tensor, found: Correspondences) -> dict[str, Tensor]:
-    """Figures that show a collapse: scores that are all the same, and points that stay in one place of their cells.
+    """Figures that show a collapse: scores that are all the same, or points that stay at one place of their cells.
 
     Returns:
-        spread/scores: their standard deviation (half scored 0, half scored 1: 0.5).
-        spread/positions: the same, 0.289 if uniform in the cell.
-        matched: the share of the points that found a partner.
-        repeats/high and repeats/low: the same for the half of the points that scored higher, and lower.
+        spread/scores: standard deviation of the scores.
+        spread/positions: standard deviation of the positions, 0.289 if uniform in the cell.
+        matched: share of the points that have a partner.
+        repeats/high: share of the points with a partner, among the higher scored half.
+        repeats/low: the same among the lower scored half.
     """
     high = scores > scores.median(dim=1, keepdim=True).values
     close = found.close.float()

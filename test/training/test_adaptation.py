@@ -115,7 +115,7 @@ def test_a_run_that_dies_leaves_no_half_file(weights, images, tmp_path, monkeypa
     assert [path for path in (tmp_path / 'labels').rglob('*') if path.is_file()] == []
 
 
-def test_a_photograph_that_cannot_be_read_is_named_and_the_others_are_labeled(weights, images, tmp_path, capsys):
+def test_an_unreadable_photograph_is_named_and_the_others_are_labeled(weights, images, tmp_path, capsys):
     (images / 'aa.jpg').write_text('not an image')
     assert cli.main(['label', str(weights), str(images), str(tmp_path / 'labels'), '--views=1']) == 1
     assert f'1 photographs could not be read:\n  {images / "aa.jpg"}' in capsys.readouterr().err
@@ -125,5 +125,11 @@ def test_a_photograph_that_cannot_be_read_is_named_and_the_others_are_labeled(we
 
 def test_a_folder_without_photographs_is_an_error(weights, tmp_path):
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match='no photographs there'):
+    with pytest.raises(FileNotFoundError, match='no images'):
         label(weights, tmp_path / 'empty', tmp_path / 'labels')
+
+
+def test_labeling_without_a_terminal_logs_its_progress(weights, images, tmp_path, caplog):
+    caplog.set_level('INFO')
+    label(weights, images, tmp_path / 'labels', AdaptationConfig(views=1))
+    assert [record.getMessage() for record in caplog.records] == [f'labeling: {i} of 3' for i in (1, 2, 3)]

@@ -13,8 +13,10 @@ from superpoint_ros.training.datasets import (
     PhotosDataset,
     ShapesDataset,
     collate,
+    mirrored,
 )
 from superpoint_ros.training.homography import HomographyConfig
+from superpoint_ros.training.views import ViewConfig
 
 SPOTS = np.array([[30, 40], [75, 22], [120, 90], [60, 70]], np.float32)
 
@@ -37,21 +39,29 @@ def photographs(tmp_path):
     return images, labels
 
 
-def photos(photographs, stream=TRAINING, scale=(120, 240)):
-    return PhotosDataset(*photographs, (64, 48), scale, 0, stream, HomographyConfig())
+def photos(photographs, stream=TRAINING, zoom=(0.8, 1.5)):
+    return PhotosDataset(*photographs, (64, 48), 0, stream, ViewConfig(zoom))
 
 
-def test_labels_go_where_their_photograph_goes(photographs):
+def test_labels_move_with_the_photograph_into_both_views(photographs):
     dataset, errors = photos(photographs), []
-    for sample in map(dataset.__getitem__, range(60)):
-        count, _, _, centers = cv2.connectedComponentsWithStats((sample['image'] > 100).astype(np.uint8))
-        inside = sample['points'][((sample['points'] > 6) & (sample['points'] < [57, 41])).all(axis=1)]
-        for point in inside:
-            assert count > 1
-            errors.append(min(centers[1:] - point, key=np.linalg.norm))
-    assert len(errors) > 30
-    assert np.abs(errors).max() < 0.8
+    for sample in map(dataset.__getitem__, range(80)):
+        for image, points in ((sample['image'], sample['points']), (sample['image1'], sample['points1'])):
+            count, _, _, centers = cv2.connectedComponentsWithStats((image > 100).astype(np.uint8))
+            for point in points[((points > 6) & (points < [57, 41])).all(axis=1)]:
+                assert count > 1
+                errors.append(min(centers[1:] - point, key=np.linalg.norm))
+    assert len(errors) > 60
+    assert np.abs(errors).max() < 1
     assert np.abs(np.mean(errors, axis=0)).max() < 0.15
+
+
+def test_labels_are_mirrored_where_the_photograph_is():
+    picture = np.zeros((30, 40), np.uint8)
+    picture[12, 7] = 255
+    y, x = np.nonzero(cv2.copyMakeBorder(picture, 30, 30, 40, 40, cv2.BORDER_REFLECT))
+    found = mirrored(np.array([[7, 12]], np.float32), (40, 30))
+    assert {(u - 40, v - 30) for u, v in zip(x.tolist(), y.tolist(), strict=True)} == set(map(tuple, found.tolist()))
 
 
 def test_a_sample_depends_on_its_number_alone(photographs):
@@ -70,22 +80,46 @@ def test_photographs_for_validation_are_not_trained_on(photographs):
     assert not training & validation
 
 
-def test_a_photograph_smaller_than_the_crop_is_enlarged(photographs):
-    sample = photos(photographs, scale=(20, 30))[0]
-    assert sample['image'].shape == (48, 64)
-    assert sample['image'].max() > 100
-
-
 def test_photographs_without_labels_are_an_error_that_says_what_to_do(photographs, tmp_path):
     with pytest.raises(FileNotFoundError, match='superpoint label'):
-        PhotosDataset(photographs[0], tmp_path / 'none', (64, 48), (64, 80), 0, TRAINING, HomographyConfig())
+        PhotosDataset(photographs[0], tmp_path / 'none', (64, 48), 0, TRAINING, ViewConfig())
 
 
-def test_a_photograph_that_went_bad_is_named(photographs):
+def test_an_unreadable_photograph_is_named(photographs):
     dataset = photos(photographs)
     for path, _ in dataset.files:
         path.write_text('no image')
     with pytest.raises(ValueError, match=r'\d\d\.png: not an image'):
+        dataset[0]
+
+
+def write_array(path):
+    np.save(path.with_suffix('.npy'), np.zeros((2, 2)))
+    path.with_suffix('.npy').rename(path)
+
+
+def write_objects(path):
+    np.savez(path, keypoints=np.array([{}, {}], object))
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda path: path.write_bytes(b''),
+        lambda path: path.write_text('no zip'),
+        lambda path: np.savez(path, corners=np.zeros((2, 2))),
+        lambda path: np.savez(path, keypoints=np.zeros((2, 3))),
+        lambda path: np.savez(path, keypoints=np.array(['a', 'b'])),
+        lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        write_array,
+        write_objects,
+    ],
+)
+def test_a_broken_file_of_labels_is_named(photographs, write):
+    dataset = photos(photographs)
+    for _, path in dataset.files:
+        write(path)
+    with pytest.raises(ValueError, match=r'\d\d\.png\.npz: expected an \.npz file with keypoints'):
         dataset[0]
 
 
@@ -96,11 +130,29 @@ def test_processes_share_out_the_samples_of_one(processes):
     assert [sorted(itertools.chain(*batch)) for batch in batches] == [list(range(s, s + 8)) for s in (24, 32, 40)]
 
 
-def test_a_batch_fills_up_with_points_that_are_not_there():
+def test_a_batch_pads_its_points_with_nan():
     dataset = ShapesDataset((64, 48), 0, TRAINING, HomographyConfig(), 0.5)
     samples = [dataset[i] for i in range(12)]
     batch = collate(samples)
     assert batch['image'].shape == (12, 1, 48, 64)
-    assert batch['homography'].dtype == torch.float64
+    assert batch['valid'].shape == batch['image'].shape
+    assert batch['valid'].dtype == torch.bool
     present = torch.isfinite(batch['points']).all(dim=-1).sum(dim=1)
     assert present.tolist() == [len(sample['points']) for sample in samples]
+
+
+def test_the_labels_of_warped_shapes_are_corners_of_the_warped_image():
+    dataset = ShapesDataset((160, 120), 0, TRAINING, HomographyConfig(), warped=1)
+    plain = ShapesDataset((160, 120), 0, TRAINING, HomographyConfig(), warped=0)
+    strengths, masks = [], []
+    for sample, unwarped in ((dataset[i], plain[i]) for i in range(40)):
+        masks.append(sample['valid'].all())
+        assert unwarped['valid'].all()
+        corners = cv2.dilate(cv2.cornerMinEigenVal(sample['image'], 5), np.ones((5, 5)))
+        rank = corners.argsort(axis=None).argsort().reshape(corners.shape) / corners.size
+        for x, y in sample['points'][((sample['points'] > 3) & (sample['points'] < [156, 116])).all(axis=1)]:
+            if sample['valid'][0, round(y), round(x)]:
+                strengths.append(rank[round(y), round(x)])
+    assert len(strengths) > 100
+    assert 0 < np.mean(masks) < 1
+    assert np.median(strengths) > 0.95

@@ -5,7 +5,9 @@ import torch
 
 from superpoint_ros.training.photometric import BLUR_SIZE, PhotometricConfig, augment, blur_along, generators
 
-NOTHING = PhotometricConfig(motion_blur=0, shade=0, contrast=0, brightness=0, speckle=0, noise=0, dropout=0)
+NOTHING = PhotometricConfig(
+    motion_blur=0, shade=0, contrast=0, brightness=0, speckle=0, noise=0, dropout=0, gamma=0, vignette=0
+)
 
 
 def images(count=4):
@@ -29,7 +31,7 @@ def test_an_image_changes_alike_in_any_batch():
     assert not torch.equal(together, augment(images(), PhotometricConfig(), seeds(5, 6, 7, 8)))
 
 
-@pytest.mark.parametrize('field', ['motion_blur', 'shade', 'contrast', 'brightness', 'speckle', 'noise', 'dropout'])
+@pytest.mark.parametrize('field', vars(PhotometricConfig()))
 def test_each_change_does_something_and_stays_in_range(field):
     config = PhotometricConfig(**{**vars(NOTHING), field: getattr(PhotometricConfig(), field) * 1.5})
     changed = augment(images(), config, seeds(1, 2, 3, 4))

@@ -1,5 +1,8 @@
 """Small runs of every stage, from the shipped configuration files, through the command's own entrance."""
 
+import pickle
+import re
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +17,8 @@ from superpoint_ros.training import adaptation, train
 from superpoint_ros.training.adaptation_config import AdaptationConfig
 from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
 from superpoint_ros.training.homography import HomographyConfig
-from superpoint_ros.training.superpoint import detections_near_labels
+from superpoint_ros.training.stage import Stage
+from superpoint_ros.training.superpoint import MagicPointTraining, detections_near_labels
 from superpoint_ros.training.synthetic_shapes import render
 
 from .runs import CONFIG, Interruption, arguments, falls, losses
@@ -97,7 +101,6 @@ def test_superpoint_learns_from_the_labels_of_magicpoint(magicpoint, photographs
             '--model.descriptors.weight=1',
             f'--data.images={photographs}',
             f'--data.labels={labels}',
-            '--data.scale=[120,160]',
             '--trainer.val_check_interval=60',
         )
     )
@@ -153,11 +156,35 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(tmp_path)
         train.main(arguments('magicpoint', tmp_path, 5, *options, '--model.warmup=0'))
 
 
-def test_an_option_that_does_not_exist_is_an_error(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--config=none.yaml', '--run=run'], r'Parser key "config": File does not exist: .*none\.yaml.'),
+        (['--run=run'], 'the following arguments are required: model'),
+        ([f'--config={CONFIG}/magicpoint.yaml'], '--run is missing: name a folder for the run'),
+        ([f'--config={CONFIG}/magicpoint.yaml', '--run=run', '--model.learning_rate=1'], r'.*learning_rate.*'),
+        (
+            [f'--config={CONFIG}/magicpoint.yaml', '--run=run', '--data.batch_size=many'],
+            r'.*"batch_size".*Got value: many',
+        ),
+        (
+            [f'--config={CONFIG}/magicpoint.yaml', '--run=run', '--data.homography.perspective=3'],
+            r'perspective: 3\.0 is out of range, expected 0 to 0\.085, a tenth of the crop',
+        ),
+    ],
+)
+def test_a_wrong_option_gets_one_line(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        train.main(arguments('magicpoint', tmp_path, 1, '--model.learning_rate=1'))
+        train.main(words)
     assert stop.value.code == 2
-    assert 'learning_rate' in capsys.readouterr().err
+    assert re.fullmatch(f'superpoint train: {message}\n', capsys.readouterr().err)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_missing_initial_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'^none\.safetensors: no such file$'):
+        train.main(arguments('magicpoint', tmp_path, 1, '--model.initial_weights=none.safetensors'))
 
 
 def test_initial_weights_of_another_network_are_refused(magicpoint, tmp_path):
@@ -168,3 +195,100 @@ def test_initial_weights_of_another_network_are_refused(magicpoint, tmp_path):
     ]
     with pytest.raises(ValueError, match=r'initial weights .* do not fit the network'):
         train.main(arguments('magicpoint', tmp_path, 1, *wider))
+
+
+class RunsCode:
+    """An object whose unpickling runs code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+def hostile(path, proof):
+    torch.save({'state_dict': RunsCode(proof)}, path)
+
+
+def legacy_hostile(path, proof):
+    path.write_bytes(pickle.dumps(RunsCode(proof)))
+
+
+def half(path, proof):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path, proof):
+    path.write_bytes(b'')
+
+
+def foreign(path, proof):
+    torch.save({'weights': torch.zeros(3)}, path)
+
+
+def nonsense(path, proof):
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {'loops': 3, 'callbacks': ['x']}, path)
+
+
+@pytest.fixture(scope='module')
+def short_run(tmp_path_factory):
+    run = tmp_path_factory.mktemp('short')
+    train.main(arguments('magicpoint', run, 1, '--trainer.limit_val_batches=0'))
+    return run
+
+
+@pytest.mark.parametrize('attack', [hostile, legacy_hostile, half, empty, foreign, nonsense])
+def test_a_broken_or_hostile_checkpoint_gets_one_sentence_and_runs_no_code(short_run, tmp_path, attack):
+    run, proof = tmp_path / 'run', tmp_path / 'proof'
+    shutil.copytree(short_run, run)
+    attack(run / 'last.ckpt', proof)
+    with pytest.raises(ValueError, match=r'last\.ckpt: not a checkpoint of this run') as stop:
+        train.main(arguments('magicpoint', run, 2, '--trainer.limit_val_batches=0'))
+    assert '\n' not in str(stop.value)
+    assert not proof.exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(short_run, tmp_path):
+    shutil.copytree(short_run, tmp_path / 'run')
+    with pytest.raises(ValueError, match=r'last\.ckpt: not a checkpoint of this run'):
+        train.main(arguments('magicpoint', tmp_path / 'run', 2, '--model.network.channels=[8,8,8,8]'))
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, 'CHECKPOINT_EVERY', 2)
+    options = ['--model.cooldown=0.5', '--trainer.limit_val_batches=0']
+    train.main(arguments('magicpoint', tmp_path / 'whole', 6, *options))
+
+    def die(self, batch, index):
+        if index == 3:
+            raise MemoryError
+        return Stage.training_step(self, batch, index)
+
+    monkeypatch.setattr(MagicPointTraining, 'training_step', die)
+    with pytest.raises(MemoryError):
+        train.main(arguments('magicpoint', tmp_path / 'killed', 6, *options))
+    monkeypatch.undo()
+    monkeypatch.setattr(train, 'CHECKPOINT_EVERY', 2)
+    train.main(arguments('magicpoint', tmp_path / 'killed', 6, *options))
+    states = [checkpoint.load(tmp_path / run / 'weights.safetensors').state_dict() for run in ('whole', 'killed')]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name])
+
+
+def test_the_result_is_the_mean_of_the_weights_over_the_steps(tmp_path):
+    train.main(arguments('magicpoint', tmp_path, 3, '--trainer.limit_val_batches=0', '--model.cooldown=0'))
+    state = torch.load(tmp_path / 'last.ckpt', weights_only=True)['state_dict']
+    for name, tensor in checkpoint.load(tmp_path / 'weights.safetensors').state_dict().items():
+        torch.testing.assert_close(tensor, state[f'average.{name}'])
+    assert not torch.equal(state['average.encoder.0.conv.weight'], state['network.encoder.0.conv.weight'])
+
+
+def test_a_run_logs_its_result_once_and_nothing_of_its_libraries(tmp_path):
+    words = arguments('magicpoint', tmp_path / 'run', 1, '--trainer.limit_val_batches=0')
+    command = [sys.executable, '-m', 'superpoint_ros.cli', 'train', *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    said = ''.join((done.stdout + done.stderr).split())
+    assert re.fullmatch(r'(INFO)?\S*run/weights\.safetensors:weightsafterstep1of1', said)

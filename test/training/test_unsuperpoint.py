@@ -12,6 +12,7 @@ from superpoint_ros.training.unsuperpoint import (
     Correspondences,
     correspondences,
     decorrelation_loss,
+    matching_loss,
     points_of,
     uniformity_loss,
     usp_loss,
@@ -31,15 +32,29 @@ def test_points_lie_in_their_cells():
     assert points.tolist() == [[3.5, 1.5], [11.5, 1.5], [19.5, 1.5], [3.5, 9.5], [11.5, 9.5], [19.5, 9.5]]
 
 
-def test_correspondences_are_nearest_within_reach_and_shown():
-    points0 = torch.tensor([[[2.0, 2.0], [10.0, 2.0], [22.0, 2.0], [10.0, 10.0]]])
+def test_correspondences_are_mutual_nearest_neighbors_within_reach_that_both_views_show():
+    points0 = torch.tensor([[[2.0, 2.0], [10.0, 2.0], [22.0, 2.0], [11.0, 8.5]]])
     points1 = torch.tensor([[[5.0, 2.0], [13.0, 6.0], [13.0, 20.0], [40.0, 2.0]]])
     shift = EYE.clone()
     shift[0, 0, 2] = 3
     found = correspondences(points0, points1, shift, SIZE, reach=4)
     assert found.partners.tolist() == [[0, 1, 1, 1]]
-    np.testing.assert_allclose(found.distances, [[0, 4, np.hypot(12, 4), 4]], rtol=1e-6)
-    assert found.close.tolist() == [[True, True, False, True]], 'the third leaves the image'
+    np.testing.assert_allclose(found.distances, [[0, 4, np.hypot(12, 4), np.hypot(1, 2.5)]], rtol=1e-6)
+    assert found.close.tolist() == [[True, False, False, True]], 'the second has a rival, the third leaves the view'
+
+
+def test_matching_loss_by_hand():
+    # Three cells side by side; the points are their centers. The second view is the first, moved by a cell.
+    points = torch.tensor([[[3.5, 3.5], [11.5, 3.5], [19.5, 3.5]]])
+    shift = EYE.clone()
+    shift[0, 0, 2] = 8
+    first = torch.eye(4)[:3].T.reshape(1, 4, 1, 3)
+    second = torch.eye(4)[[3, 0, 2]].T.reshape(1, 4, 1, 3)  # the first cell is found again, the third one where it was
+    scores = torch.tensor([[0.9, 0.6, 0.2]]), torch.tensor([[0.3, 0.8, 0.5]])
+    loss = matching_loss(scores, (points, points), (first, second), shift, (24, 8))
+    # Both views show the first two cells of the first, and the last two of the second.
+    expected = -np.log([0.9, 1 - 0.6, 0.8, 1 - 0.5]).mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_point_behind_the_horizon_corresponds_to_none():
@@ -129,7 +144,6 @@ def test_training_does_not_collapse(tmp_path):
             f'--data.images={images}',
             '--data.width=64',
             '--data.height=64',
-            '--data.scale=[120,160]',
             '--trainer.val_check_interval=200',
         )
     )
