@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,9 @@ from rosbags.highlevel import AnyReader
 
 from superpoint_ros import models
 from superpoint_ros.bags import recover
-from superpoint_ros.bags.read import DamagedBagError, image_connections, image_topics, namespace, open_bag
+from superpoint_ros.bags.read import DamagedBagError, bag_files, image_connections, image_topics, namespace, open_bag
+from superpoint_ros.bags.report import shortened
+from superpoint_ros.bags.scratch import clear, scratch_of
 from superpoint_ros.files import written_whole
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.tracking import TrackerConfig
@@ -92,6 +95,7 @@ class Job:
         topics: image topics.
         bounds: log times in ns; segment k has the images from bounds[k] up to, but without, bounds[k + 1].
         frames: number of images according to the bag.
+        key: identifies the job in the results of its segments.
     """
 
     source: Path
@@ -101,6 +105,7 @@ class Job:
     topics: tuple[str, ...] = ()
     bounds: tuple[int, ...] = ()
     frames: int = 0
+    key: str = ''
 
     @property
     def segments(self) -> int:
@@ -110,7 +115,7 @@ class Job:
     @property
     def scratch(self) -> Path:
         """Folder for everything until the target is complete."""
-        return self.target.with_name(self.target.name + '.partial')
+        return scratch_of(self.target)
 
     @property
     def recovered(self) -> Path:
@@ -146,44 +151,53 @@ class Job:
                 recover.recover(self.source, self.recovered, self.copy, error.damage)
 
 
-def plan(source: Path, target: Path, settings: Settings, copy: bool, resume: bool) -> Job:
-    """Divide the work on a bag, or continue an earlier run.
+def plan(source: Path, target: Path, settings: Settings, copy: bool) -> Job:
+    """Divide the work on a bag, or continue an earlier run. The folder for the work must be claimed.
 
     Args:
         source: the bag.
         target: path of the output.
         settings: how features are extracted.
         copy: whether the original messages are wanted too.
-        resume: continue an earlier run.
 
     Raises:
-        FileExistsError: there is an unfinished run, and resume is false.
-        ValueError: the unfinished run had other settings or another bag; or the bag does not have the images.
+        ValueError: the earlier run had other settings or another bag; or the bag does not have the images.
         FileNotFoundError: the bag does not exist.
     """
     job = Job(source, target, settings, copy)
     record = job.scratch / 'job.json'
-    if job.scratch.exists() and not resume:
-        raise FileExistsError(f'{job.scratch} is an unfinished run: continue it with --resume, or delete it')
     identity = _identity(source, settings)
     if record.exists():
         known = json.loads(record.read_text())
         changed = [name for name, value in identity.items() if known['identity'].get(name) != value]
         if changed:
-            raise ValueError(f'{job.scratch} is an unfinished run with another {", ".join(changed)}; delete it first')
-        for left in job.scratch.glob('segment-*.*'):  # a killed run was writing them
-            shutil.rmtree(left)
+            what = ', '.join(changed)
+            raise ValueError(f'{job.scratch} is an unfinished run with different {what}: use the same, or delete it')
         topics, bounds = tuple(known['topics']), tuple(known['bounds'])
-        return dataclasses.replace(job, topics=topics, bounds=bounds, frames=known['frames'])
+        job = dataclasses.replace(job, topics=topics, bounds=bounds, frames=known['frames'], key=known['key'])
+        for folder in job.scratch.glob('segment-*'):
+            if not _belongs(folder, job):
+                shutil.rmtree(folder)
+        return job
+    clear(target)
     try:
         job = job.read(partial(_divide, job))
-    except BaseException:
-        shutil.rmtree(job.scratch, ignore_errors=True)
-        raise
+    except ValueError as error:
+        lines = [f'{source}: {error}', *shortened(recover.damage_of(job.recovered))]
+        raise ValueError('\n'.join(lines)) from error
+    job = dataclasses.replace(job, key=uuid.uuid4().hex)
     with written_whole(record) as path:
-        facts = {'identity': identity, 'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames}
-        path.write_text(json.dumps(facts))
+        facts = {'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames, 'key': job.key}
+        path.write_text(json.dumps({'identity': identity, **facts}))
     return job
+
+
+def _belongs(folder: Path, job: Job) -> bool:
+    """Whether a folder has complete results of a segment of this job."""
+    try:
+        return bool(json.loads((folder / 'summary.json').read_text())['job'] == job.key) and '.' not in folder.name
+    except (OSError, ValueError, LookupError):
+        return False
 
 
 def _divide(job: Job, reader: AnyReader) -> Job:
@@ -192,7 +206,7 @@ def _divide(job: Job, reader: AnyReader) -> Job:
     for space in spaces:
         if spaces.count(space) > 1:
             rivals = ', '.join(topic for topic in topics if namespace(topic) == space)
-            raise ValueError(f'{job.source}: several topics would give {space}/features: choose one of {rivals}')
+            raise ValueError(f'several topics would give {space}/features: choose one of {rivals} with --topics')
     frames = sum(connection.msgcount for connection in image_connections(reader, topics))
     count = max(1, math.ceil(frames / SEGMENT_FRAMES))
     start, stop = reader.start_time, reader.end_time
@@ -202,13 +216,10 @@ def _divide(job: Job, reader: AnyReader) -> Job:
 
 def _identity(source: Path, settings: Settings) -> dict[str, Any]:
     """What must be the same to continue a run."""
-    if not source.exists():
-        raise FileNotFoundError(f'{source}: no such bag')
     model = models.resolve(settings.model)
     options = {name: value for name, value in settings.options.items() if name != 'threads'}
-    files = [source, *sorted(source.iterdir())] if source.is_dir() else [source]
     identity = {
-        'bag': [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        'bag': [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in bag_files(source)],
         **dataclasses.asdict(settings),
         'options': options,
         'model': [models.checksum(path) for path in (model.weights, model.graph) if path],
@@ -220,11 +231,13 @@ def names(sources: Sequence[Path]) -> list[str]:
     """The name of each bag's output: the name of the bag without its suffix.
 
     Raises:
-        ValueError: two bags have the same name.
+        ValueError: two bags have the same name, or the output of one has the name of another's scratch folder.
     """
     found = [re.sub(r'(\.bag|\.bag\.active|\.mcap|\.db3)$', '', source.absolute().name) for source in sources]
     for name in found:
         if found.count(name) > 1:
             same = ' and '.join(str(source) for source, other in zip(sources, found, strict=True) if other == name)
             raise ValueError(f'{same} have the same name {name}; write them to different folders')
+        if f'{name}.partial' in found:
+            raise ValueError(f'bags named {name} and {name}.partial cannot be written to one folder')
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from functools import partial
 from itertools import accumulate
 from pathlib import PosixPath
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 from rosbags import rosbag1, rosbag2
@@ -44,6 +46,10 @@ class BagPath(PosixPath):
             file.close()
             raise CompressedFileError(f'{self.name} is compressed')
         return file
+
+    def __format__(self, _: str) -> str:
+        """The path for a URI: rosbags formats it into that of a database."""
+        return quote(os.fsencode(self))
 
 
 class _LimitedFile(io.BufferedReader):

@@ -138,12 +138,12 @@ def image_topics(reader: AnyReader, wanted: Sequence[str] = ()) -> list[str]:
     if wanted:
         missing = [topic for topic in wanted if topic not in images]
         if missing:
-            raise ValueError(f'{reader.paths[0]}: no image topic {", ".join(missing)}; available: {there}')
+            raise ValueError(f'no image topic {", ".join(missing)}; available: {there}')
         return list(dict.fromkeys(wanted))
     found = [t for t in sorted(images) if t.removesuffix('/compressed') not in images or not t.endswith('/compressed')]
     found = [topic for topic in found if not _is_depth(reader, images[topic])]
     if not found:
-        raise ValueError(f'{reader.paths[0]}: no image topics other than depth images; found: {there}')
+        raise ValueError(f'no image topics other than depth images; found: {there}')
     return found
 
 

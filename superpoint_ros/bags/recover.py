@@ -21,6 +21,7 @@ from rosbags.typesys.store import Typestore
 
 from superpoint_ros.bags import records
 from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, bag_files, seconds
+from superpoint_ros.files import folder_written_whole
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -48,18 +49,9 @@ def recover(source: Path, folder: Path, everything: bool, damage: list[str]) -> 
     Raises:
         ValueError: source is not a bag.
     """
-    if folder.exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'{folder.name}.', dir=folder.parent))
-    try:
-        (scratch / 'damage.json').write_text(json.dumps(damage + _copy_bag(source, scratch, everything)))
-        scratch.replace(folder)
-    except OSError:
-        if not folder.exists():  # else another worker was faster
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    if not folder.exists():
+        with folder_written_whole(folder) as scratch:
+            (scratch / 'damage.json').write_text(json.dumps(damage + _copy_bag(source, scratch, everything)))
 
 
 def find(folder: Path) -> Path | None:
@@ -79,7 +71,7 @@ def _copy_bag(source: Path, scratch: Path, everything: bool) -> list[str]:
     files = [file for file in bag_files(source) if file == source or file.suffix in ('.mcap', '.db3', '.zstd')]
     kinds = [(_kind(path), path) for path in files]
     if not any(kind for kind, _ in kinds):
-        raise ValueError(f'{source}: not a bag; expected a ROS 1 .bag, a ROS 2 bag folder, an .mcap or a .db3 file')
+        raise ValueError('not a bag; expected a ROS 1 .bag, a ROS 2 bag folder, an .mcap or a .db3 file')
     connections: dict[tuple[str, str], Any] = {}
     with tempfile.TemporaryDirectory(dir=scratch) as temporary, _writer(scratch, kinds[0][0] == records.ROS1) as writer:
         for kind, path in kinds:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import resource
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,31 +25,25 @@ from superpoint_ros.bags.job import Job, Output, Settings, names, plan
 from superpoint_ros.bags.merge import write_bag
 from superpoint_ros.bags.pipeline import extract
 from superpoint_ros.bags.read import DamagedBagError
+from superpoint_ros.bags.report import Outcome, report, shortened
+from superpoint_ros.bags.scratch import claim, discard, read_outcome, resumable, scratch_of, sweep, write_outcome
 from superpoint_ros.bags.segments import Finished, read_summary
 from superpoint_ros.extractor import Extractor
+from superpoint_ros.files import move
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 10
-"""Problems of each kind that are listed for a bag; the others are counted."""
-
 
 class Work(NamedTuple):
-    """A job and its finished segments."""
+    """The work on a bag and its finished segments."""
 
+    bag: Path
     job: Job
     finished: Finished
 
 
 Extraction = Callable[[Sequence[Work], Callable[[int], None]], None]
 """Extracts the missing segments of jobs; calls a function with a number of images whenever some are done."""
-
-
-class Outcome(NamedTuple):
-    """The number of images with features in a bag, and a sentence for each problem."""
-
-    frames: int
-    problems: list[str]
 
 
 def process_bags(
@@ -88,120 +84,137 @@ def process_bags(
         from superpoint_ros.bags.cluster import extract_on_cluster
 
         run = partial(extract_on_cluster, settings, cluster, workers)
-    folder.mkdir(parents=True, exist_ok=True)
     suffix = '.h5' if output.format == 'hdf5' else ''
     targets = {bag: folder.resolve() / f'{name}{suffix}' for bag, name in zip(bags, names(bags), strict=True)}
-    works, outcomes = _plan(targets, settings, output.copy, resume)
-    outcomes |= _execute(works, run, partial(_write, output))
-    return _report(bags, outcomes)
+    for bag, target in targets.items():
+        if bag.resolve() in (target, *target.parents):
+            raise ValueError(f'{target} is, or is in, the bag itself: choose another --output')
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    _allow_open_files(len(bags))
+    with ExitStack() as locks:
+        begun = [_begin(bag, target, settings, output.copy, resume, locks, console) for bag, target in targets.items()]
+        works = [work for work in begun if isinstance(work, Work)]
+        good = _execute(works, run, partial(_finish, output, console), console)
+    bad = begun.count(False) + good.count(False)
+    if bad and len(bags) > 1:
+        console.print(f'{bad} of {len(bags)} bags have problems, listed above')
+    return not bad
 
 
-def _plan(
-    targets: dict[Path, Path], settings: Settings, copy: bool, resume: bool
-) -> tuple[dict[Path, Work], dict[Path, Outcome]]:
-    """The work on the bags, and the outcome of those that fail already; finished bags are in neither."""
-    works: dict[Path, Work] = {}
-    outcomes: dict[Path, Outcome] = {}
-    with Console(stderr=True).status('') as status:
-        for bag, target in targets.items():
-            status.update(f'reading {bag}')
-            try:
-                if not target.exists():
-                    job = plan(bag.absolute(), target, settings, copy, resume)
-                    works[bag] = Work(job, Finished(job))
-                elif not resume:
-                    raise FileExistsError(f'{target} exists: skip it with --resume, or delete it')
-            except (OSError, ValueError, DamagedBagError) as error:
-                outcomes[bag] = Outcome(0, [str(error)])
-    return works, outcomes
+def _allow_open_files(bags: int) -> None:
+    """Allow as many open files as there are bags, each of which has a lock, and some more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < bags + 1000:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (bags + 1000 if hard < 0 else min(bags + 1000, hard), hard))
 
 
-def _execute(works: dict[Path, Work], run: Extraction, write: Callable[[Work], Outcome]) -> dict[Path, Outcome]:
-    """Extract features and write outputs at the same time."""
+def _begin(
+    bag: Path, target: Path, settings: Settings, copy: bool, resume: bool, locks: ExitStack, console: Console
+) -> Work | bool:
+    """Plan the work on a bag. If there is nothing to do, report why, and return whether there is no problem."""
+    outcome, claimed = None, False
+    sweep(target)
+    try:
+        if target.exists() and not resume:
+            raise FileExistsError(f'{target} exists: skip it with --resume, or choose another --output')
+        if not target.exists() or scratch_of(target).exists():
+            locks.enter_context(claim(target, resume))
+            claimed = True
+            outcome = read_outcome(target)
+        if not target.exists():
+            job = plan(bag.absolute(), target, settings, copy)
+            return Work(bag, job, Finished(job))
+    except (OSError, ValueError, DamagedBagError) as error:
+        outcome = Outcome(0, str(error).splitlines())
+    finally:
+        if claimed and not resumable(target):
+            discard(target)
+    report(console, bag, outcome)
+    if claimed and target.exists():
+        discard(target)
+    return not (outcome and outcome.problems)
+
+
+def _execute(works: Sequence[Work], run: Extraction, finish: Callable[[Work], bool], console: Console) -> list[bool]:
+    """Extract features and write outputs at the same time; returns the results of `finish`."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(1) as pool:
-        bar = progress.add_task('images', total=sum(work.job.frames for work in works.values()))
-        for job, _ in works.values():
-            done = [read_summary(job, index) for index in set(range(job.segments)) - set(job.missing())]
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(1) as pool:
+        bar = progress.add_task('images', total=sum(work.job.frames for work in works))
+        for work in works:
+            done = [read_summary(work.job, index) for index in set(range(work.job.segments)) - set(work.job.missing())]
             progress.advance(bar, sum(summary.frames + len(summary.errors) for summary in done))
-        futures = {bag: pool.submit(write, work) for bag, work in works.items()}
+        futures = [pool.submit(finish, work) for work in works]
         try:
-            run(list(works.values()), partial(progress.advance, bar))
+            run(works, partial(progress.advance, bar))
         except BaseException as error:
-            for work in works.values():
+            for work in works:
                 work.finished.fail(error)
             raise
-        return {bag: future.result() for bag, future in futures.items()}
+        return [future.result() for future in futures]
 
 
 def _extract_here(settings: Settings, works: Sequence[Work], advance: Callable[[int], None]) -> None:
-    if not any(job.missing() for job, _ in works):
+    if not any(work.job.missing() for work in works):
         return
     extractor = Extractor(settings.model, **settings.options)
-    for job, finished in works:
+    for work in works:
         try:
-            extract(job, job.missing(), extractor, finished.add, advance)
+            extract(work.job, work.job.missing(), extractor, work.finished.add, advance)
         except Exception as error:  # noqa: BLE001 - reported; does not concern the next bag
-            finished.fail(error)
+            work.finished.fail(error)
 
 
-def _write(output: Output, work: Work) -> Outcome:
-    """Write the output of a bag as segments come, and move it to its place."""
-    job, finished = work
-    target = job.scratch / 'output' / job.target.name
+def _finish(output: Output, console: Console, work: Work) -> bool:
+    """Make the output of a bag as segments come, and report; returns whether there is no problem."""
     try:
-        skipped = _write_file(job, finished, target, output)
+        outcome = _complete(work.job, work.finished, output)
     except Exception as error:
-        finished.fail(error)
+        work.finished.fail(error)
         if not isinstance(error, (OSError, ValueError, DamagedBagError)):
-            logger.error('%s', job.source, exc_info=error)
-        return Outcome(0, [f'{str(error) or type(error).__name__}; finished segments are in {job.scratch}'])
+            logger.error('%s', work.bag, exc_info=error)
+        problem = f'{str(error) or type(error).__name__}; finished segments are in {work.job.scratch}'
+        report(console, work.bag, Outcome(0, [problem]))
+        return False
+    report(console, work.bag, outcome)
+    discard(work.job.target)
+    return not outcome.problems
+
+
+def _complete(job: Job, finished: Finished, output: Output) -> Outcome:
+    """Write the output of a bag, and move it to its place."""
+    target = job.scratch / 'output' / job.target.name
+    skipped = _write(job, finished, target, output)
     summaries = [read_summary(job, index) for index in range(job.segments)]
     frames = sum(summary.frames for summary in summaries)
     errors = [line for summary in summaries for line in summary.errors]
     damage = recover.damage_of(job.recovered)
     if not damage and frames + len(errors) != job.frames:
         damage = [f'the bag claims to have {job.frames} images; {frames + len(errors)} were found']
-    target.replace(job.target)
-    shutil.rmtree(job.scratch)
-    return Outcome(frames, _shortened(damage) + skipped + _shortened(errors))
+    outcome = Outcome(frames, shortened(damage) + skipped + shortened(errors))
+    write_outcome(job.target, outcome)  # if the run is killed before its report, the next one reports it
+    move(target, job.target)
+    return outcome
 
 
-def _write_file(job: Job, finished: Finished, target: Path, output: Output) -> list[str]:
+def _write(job: Job, finished: Finished, target: Path, output: Output) -> list[str]:
     """Write the output; returns a sentence for each thing that could not be copied or tracked."""
     write = {'hdf5': write_hdf5, 'npz': write_npz}.get(output.format)
     if write:
-        _clear(target.parent)
+        _empty(target.parent)
         write(job, finished, target)
         return []
 
-    def write_whole_bag(reader: AnyReader) -> list[str]:
-        _clear(target.parent)
+    def write_all(reader: AnyReader) -> list[str]:
+        _empty(target.parent)
         return write_bag(job, finished, target, output, reader)
 
-    return job.read(write_whole_bag)
+    return job.read(write_all)
 
 
-def _clear(folder: Path) -> None:
+def _empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f'… and {len(lines) - SHOWN} more like these']
-
-
-def _report(bags: Sequence[Path], outcomes: dict[Path, Outcome]) -> bool:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for bag in bags:
-        if bag not in outcomes:
-            console.print(f'{bag}: done before', markup=False)
-            continue
-        frames, problems = outcomes[bag]
-        console.print(f'{bag}: features of {frames} images', markup=False)
-        for problem in problems:
-            console.print(f'  {problem}', markup=False, style='red')
-    return not any(outcome.problems for outcome in outcomes.values())
 
 
 class _Rate(ProgressColumn):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from superpoint_ros import clouds
@@ -18,6 +15,7 @@ from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.read import messages, namespace, open_bag
 from superpoint_ros.bags.write import STRING, BagWriter, bag_writer, string_of, typestore
 from superpoint_ros.features import Features
+from superpoint_ros.files import folder_written_whole
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,13 @@ def read_summary(job: Job, index: int) -> Summary:
 @contextmanager
 def segment_writer(job: Job, index: int) -> Iterator[tuple[BagWriter, list[str]]]:
     """Write the results of a segment: a bag of features, and a list of errors. They appear when the block ends well."""
-    target = job.segment(index)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'{target.name}.', dir=target.parent))
     errors: list[str] = []
-    with bag_writer(scratch / 'bag') as writer:
-        yield writer, errors
-    (scratch / 'summary.json').write_text(json.dumps({'frames': writer.clouds, 'errors': errors}))
-    try:
-        scratch.replace(target)
-    except OSError:
-        if not target.exists():
-            raise
-        shutil.rmtree(scratch)  # a worker that was believed dead has written the same results
+    # If a worker that was believed dead has written the same results, they stay.
+    with folder_written_whole(job.segment(index)) as folder:
+        with bag_writer(folder / 'bag') as writer:
+            yield writer, errors
+        facts = {'job': job.key, 'frames': writer.clouds, 'errors': errors}
+        (folder / 'summary.json').write_text(json.dumps(facts))
 
 
 class Message(NamedTuple):
@@ -82,10 +74,10 @@ def features_of(message: Message, info: str) -> tuple[Features, Any]:
 def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
     """The features of all images, each with a unique name: <topic>/<stamp of the header in ns>.
 
-    The topic is without its first slash. The log time replaces a stamp of 0. Images with the same stamp get -1, -2, …
-    after the first one.
+    The topic is without its first slash, and _ replaces names in it that are . or .. or empty. The log time replaces a
+    stamp of 0. Images with the same stamp get -1, -2, … after the first one.
     """
-    topics = {f'{namespace(topic)}/features': topic.strip('/') for topic in job.topics}
+    topics = {f'{namespace(topic)}/features': _as_path(topic) for topic in job.topics}
     infos: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for index in finished:
@@ -98,6 +90,10 @@ def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
             name = f'{topics[message.topic]}/{stamp}'
             yield f'{name}-{seen[name]}' if seen[name] else name, features
             seen[name] += 1
+
+
+def _as_path(topic: str) -> str:
+    return '/'.join('_' if name in ('', '.', '..') else name for name in topic.strip('/').split('/'))
 
 
 class Finished:

@@ -39,7 +39,7 @@ def bag(
     """Extract the features of the images in bags, with the topics, stamps and bytes of a live detector.
 
     drive.bag gives the bag OUTPUT/drive; until it is complete there is only OUTPUT/drive.partial. A bag that fails does
-    not stop the others; all problems are listed at the end.
+    not stop the others. The problems of a bag are listed when it is done.
 
     Args:
         bags: ROS 1 bags, ROS 2 bag folders, or single .mcap and .db3 files.

@@ -318,3 +318,59 @@ def test_folders_and_pipes_beside_a_readable_file_are_ignored(record, run, tmp_p
     (tmp_path / 'out/drive').rename(tmp_path / 'sound')
     assert not run(bag)
     assert contents(tmp_path / 'out/drive') == contents(tmp_path / 'sound') == contents(tmp_path / 'damaged')
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_the_output_is_never_the_bag_nor_in_it(resume, record, run, tmp_path):
+    inside, itself = record.ros2('out', 3), record.ros2('drive', 3)
+    before = contents(inside), contents(itself)
+    with pytest.raises(ValueError, match='is, or is in, the bag itself: choose another --output'):
+        run(inside, resume=resume)
+    inside.rename(tmp_path / 'inside')
+    (tmp_path / 'out').symlink_to(tmp_path)
+    with pytest.raises(ValueError, match='is, or is in, the bag itself: choose another --output'):
+        run(itself, resume=resume)
+    assert (contents(tmp_path / 'inside'), contents(itself)) == before
+
+
+def test_a_bag_and_the_unfinished_run_of_another_one_cannot_have_the_same_name(record, run):
+    with pytest.raises(ValueError, match=r'bags named drive and drive\.partial cannot be written to one folder'):
+        run(record.ros1('drive', 1), record.ros1('drive.partial', 1))
+
+
+@pytest.mark.parametrize('kind', ['ros1', 'mcap'])
+def test_the_damage_of_a_bag_without_readable_images_is_reported(kind, record, run, capfd, tmp_path):
+    bag = getattr(record, kind)('drive', 20, chunk=20_000)
+    data = bytearray(bag.read_bytes())
+    data[40:] = bytes(len(data) - 40)
+    bag.write_bytes(data)
+    assert not run(bag)
+    told = capfd.readouterr().err
+    assert f'{bag}: no image topics other than depth images; found: none' in told
+    assert 'drive.partial' not in told
+    assert f'{bag.name}: the record at byte' in told
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_a_topic_cannot_choose_where_a_file_is_written(record, run, tmp_path):
+    assert run(record.ros2('drive', 2, topics=('/../../../evil/image', '/a/./b/image')), to='npz')
+    folders = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob('*.npz')}
+    assert folders == {'out/drive/_/_/_/evil/image', 'out/drive/a/_/b/image'}
+
+
+@pytest.mark.parametrize('kind', ['ros1', 'mcap', 'sqlite3'])
+@pytest.mark.parametrize('name', [b'drive \xff\x1b[2J', b'100%41?a=b#c', b'dr\xc3\xafve'])
+def test_a_bag_with_any_file_name(name, kind, record, run, extractor, tmp_path, capfd):
+    bag = (
+        record.ros2('source', 3, 'sqlite3') / 'source.db3' if kind == 'sqlite3' else getattr(record, kind)('source', 3)
+    )
+    renamed = tmp_path / os.fsdecode(name + os.fsencode(bag.suffix))
+    bag.rename(renamed)
+    assert run(renamed)
+    output = tmp_path / 'out' / os.fsdecode(name)
+    assert list((tmp_path / 'out').iterdir()) == [output]
+    told = capfd.readouterr().err
+    assert 'features of 3 images' in told
+    assert '\x1b[2J' not in told
+    output.rename(tmp_path / 'out/plain')
+    check_features(tmp_path / 'out/plain', extractor, range(3))

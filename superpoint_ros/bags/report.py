@@ -1,0 +1,40 @@
+"""What a run reports of a bag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+SHOWN = 10
+"""Problems of each kind that are listed for a bag; the others are counted."""
+
+LONGEST = 500
+"""Most characters of a problem."""
+
+
+class Outcome(NamedTuple):
+    """The number of images with features in a bag, and a sentence for each problem."""
+
+    frames: int
+    problems: list[str]
+
+
+def shortened(problems: list[str]) -> list[str]:
+    """The first problems, and the number of the others."""
+    return problems if len(problems) <= SHOWN else [*problems[:SHOWN], f'… and {len(problems) - SHOWN} more like these']
+
+
+def report(console: Console, bag: Path, outcome: Outcome | None) -> None:
+    """Print the outcome for a bag; None if an earlier run has finished it."""
+    result = f'features of {outcome.frames} images' if outcome else 'done before'
+    console.print(printable(f'{bag}: {result}'), markup=False)
+    for problem in outcome.problems if outcome else ():
+        console.print(f'  {printable(problem)}', markup=False, style='red')
+
+
+def printable(text: str) -> str:
+    """Text without control characters and undecodable bytes of file names, and not too long."""
+    cut = text if len(text) <= LONGEST else f'{text[:LONGEST]}…'
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in cut)

@@ -1,0 +1,106 @@
+"""The folder NAME.partial for the work on an output: one run uses it at a time, and deletes only its own files."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from superpoint_ros.bags.report import Outcome
+from superpoint_ros.files import written_whole
+
+_OWN = re.compile(r'lock|\.?(job|outcome)\..*|(segment-\d{6}|recovered|recovered_images)(\..*)?|output')
+"""Names of the files and folders that runs create."""
+
+
+def scratch_of(target: Path) -> Path:
+    """The folder for the work on an output."""
+    return target.with_name(target.name + '.partial')
+
+
+def claim(target: Path, resume: bool) -> BaseFileLock:
+    """Create the folder for the work on an output, and lock it until the lock is released or the process ends.
+
+    Raises:
+        BlockingIOError: another run works on it.
+        FileExistsError: there is an unfinished run, and resume is false.
+        ValueError: there is a folder of this name that does not belong to a run.
+    """
+    scratch = scratch_of(target)
+    unfinished = scratch.exists()
+    if unfinished and (foreign := sorted(path.name for path in scratch.iterdir() if not _OWN.fullmatch(path.name))):
+        raise ValueError(f'{scratch} has files that do not belong to an unfinished run ({foreign[0]}): move them away')
+    scratch.mkdir(exist_ok=True)
+    lock = FileLock(scratch / 'lock')
+    try:
+        lock.acquire(timeout=0)
+        if not (scratch / 'lock').exists():  # the other run has just finished
+            raise FileNotFoundError
+    except (FileNotFoundError, Timeout):
+        raise BlockingIOError(f'another run is writing {target}') from None
+    if unfinished and not resume:
+        lock.release()
+        raise FileExistsError(f'{scratch} is an unfinished run: continue it with --resume, or delete it')
+    return lock
+
+
+def resumable(target: Path) -> bool:
+    """Whether a run on this output can be continued."""
+    return (scratch_of(target) / 'job.json').exists()
+
+
+def clear(target: Path) -> None:
+    """Delete what earlier runs left in the folder."""
+    _delete_own(path for path in scratch_of(target).iterdir() if path.name != 'lock')
+
+
+def sweep(target: Path) -> None:
+    """Delete what a run was killed deleting."""
+    for trash in target.parent.glob(f'.{glob.escape(scratch_of(target).name)}.*'):
+        _delete(trash)
+
+
+def discard(target: Path) -> None:
+    """Delete the folder if it exists. It is renamed first, so that a kill does not leave a part of it."""
+    scratch = scratch_of(target)
+    if not scratch.exists():
+        return
+    trash = Path(tempfile.mkdtemp(prefix=f'.{scratch.name}.', dir=scratch.parent))
+    scratch.replace(trash)
+    _delete(trash)
+    if trash.exists():  # there are files that are not ours
+        trash.replace(scratch)
+
+
+def _delete(folder: Path) -> None:
+    _delete_own(folder.iterdir())
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _delete_own(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        if _OWN.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def write_outcome(target: Path, outcome: Outcome) -> None:
+    """Keep the outcome of a run until it is reported."""
+    with written_whole(scratch_of(target) / 'outcome.json') as path:
+        path.write_text(json.dumps(outcome))
+
+
+def read_outcome(target: Path) -> Outcome | None:
+    """The outcome of a run that was killed before it was reported; None if there is none."""
+    path = scratch_of(target) / 'outcome.json'
+    return Outcome(*json.loads(path.read_text())) if path.exists() else None
