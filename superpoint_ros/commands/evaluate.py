@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from superpoint_ros import image_files
-from superpoint_ros.evaluation.methods import ModelsConfig, methods
+from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.tracking import TrackerConfig
@@ -51,7 +51,7 @@ def pairs(
     baselines: bool = True,
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
-    """Measure detectors and descriptors on photographs and random views of them, with photometric changes.
+    """Measure detectors and descriptors on random views of photographs, and on turned and shrunk photographs.
 
     Args:
         folder: photographs.
@@ -62,12 +62,13 @@ def pairs(
         baselines: compare OpenCV's methods, and chance, too.
         models: what is compared.
     """
-    from superpoint_ros.evaluation import datasets, homography_report
+    from superpoint_ros.evaluation import datasets, homography_report, turns
 
-    protocol = PROTOCOLS[preset]
+    protocol, compared = PROTOCOLS[preset], methods(models, baselines)
     loaders = datasets.spread(datasets.random_pairs(folder, seed, protocol.description.size), count)
+    photographs = datasets.spread(image_files.files_in(folder), turns.COUNT)
     images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
-    return homography_report.measure('pairs', images, loaders, methods(models, baselines), protocol, output)
+    return homography_report.measure('pairs', images, loaders, compared, protocol, output, photographs)
 
 
 def shapes(
@@ -105,6 +106,36 @@ def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models
     frames = image_files.files_in(folder)
     compared = [method for method in methods(models, baselines) if method.describes]
     return feature.measure(frames, f'{folder}, {len(frames)} consecutive frames', compared, output)
+
+
+def poses(
+    pairs: Path,
+    folder: Path,
+    output: Path = OUTPUT,
+    matcher: Sequence[str] = ('nearest',),
+    estimator: Literal['magsac', 'magsac-normalized', 'ransac-normalized'] = 'magsac',
+    side: int = 640,
+    baselines: bool = True,
+    models: ModelsConfig = ModelsConfig(),
+) -> str:
+    """Estimate relative camera poses of real image pairs, and compare them with the true poses.
+
+    Args:
+        pairs: pair list in SuperGlue's layout, name0 name1 rot0 rot1 K0 K1 T_0to1 in each line.
+        folder: of the images.
+        output: folder for poses.md, poses.json and the plot.
+        matcher: nearest, and names or files of learned matchers.
+        estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
+        side: images are shrunk so that their longest side has so many pixels.
+        baselines: compare OpenCV's methods, too.
+        models: what is compared.
+    """
+    from superpoint_ros.evaluation import pose_pairs, poses_report
+
+    listed = pose_pairs.read_pairs(pairs)
+    images = f'{pairs}, {len(listed)} pairs'
+    compared = [method for method in methods(models, baselines) if method.describes]
+    return poses_report.measure(listed, folder, images, compared, matchers(matcher, models), output, estimator, side)
 
 
 def tracking(
@@ -153,5 +184,5 @@ def tracking(
 
 
 evaluate: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (homography, pairs, shapes, sequence, tracking)
+    function.__name__: function for function in (homography, pairs, poses, shapes, sequence, tracking)
 }

@@ -1,17 +1,15 @@
-"""OpenCV's detectors and features, and chance, through the same interface as our models: a gray image to Features.
+"""OpenCV's detectors and features, and random keypoints, behind the interface of our models: a gray image to Features.
 
-RootSIFT (Arandjelović and Zisserman, CVPR 2012) is SIFT with the square root of L1-normalized descriptors.
-
-Scores are OpenCV's responses. Descriptors come as unit rows, so one matcher serves all: for SIFT that ranks as
-Euclidean distance does (its descriptors have nearly equal lengths), for binary descriptors, whose bits become ±1,
-exactly as Hamming distance does: cosine = 1 − 2 · distance / bits.
+Scores are OpenCV's responses. Descriptors are unit rows, so that one matcher serves all. For SIFT, whose descriptors
+have nearly equal lengths, this ranks as Euclidean distance does. Binary descriptors become ±1, which ranks exactly as
+Hamming distance does: cosine = 1 − 2 · distance / bits.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -28,21 +26,20 @@ Baseline = Callable[[Setting], Extract]
 
 
 def detectors() -> dict[str, Baseline]:
-    """The detectors of the paper's tables 3 and 5, and keypoints at random, which any detector must beat."""
+    """The detectors of the paper's tables 3 and 5, and random keypoints, which any detector must beat."""
     return {'FAST': _fast, 'Harris': _harris, 'Shi-Tomasi': _shi_tomasi, 'random': _random}
 
 
 def descriptors() -> dict[str, Baseline]:
-    """The features that the installed OpenCV has; AKAZE went to opencv_contrib with OpenCV 5."""
-    found: dict[str, Baseline] = {
-        'SIFT': lambda setting: _features(cv2.SIFT.create(nfeatures=setting.candidates), setting),
-        'RootSIFT': lambda setting: _root(_features(cv2.SIFT.create(nfeatures=setting.candidates), setting)),
-        'ORB': lambda setting: _features(cv2.ORB.create(nfeatures=setting.candidates), setting),
+    """The features of the installed OpenCV (AKAZE is in opencv_contrib since OpenCV 5), and RootSIFT."""
+    algorithms: dict[str, Callable[[int], Any]] = {
+        'SIFT': lambda count: cv2.SIFT.create(nfeatures=count),
+        'RootSIFT': lambda count: cv2.SIFT.create(nfeatures=count),
+        'ORB': lambda count: cv2.ORB.create(nfeatures=count),
     }
-    akaze = getattr(cv2, 'AKAZE', None)
-    if akaze is not None:
-        found['AKAZE'] = lambda setting: _features(akaze.create(), setting)
-    return found
+    if akaze := getattr(cv2, 'AKAZE', None):
+        algorithms['AKAZE'] = lambda _: akaze.create()
+    return {name: partial(_features, name, algorithm) for name, algorithm in algorithms.items()}
 
 
 def _fast(setting: Setting) -> Extract:
@@ -68,7 +65,7 @@ def _shi_tomasi(setting: Setting) -> Extract:
 
 def _random(setting: Setting) -> Extract:
     def extract(image: Image) -> Features:
-        rng = np.random.default_rng(zlib.crc32(image.tobytes()))  # other points in every image, the same in every run
+        rng = np.random.default_rng(zlib.crc32(image.tobytes()))  # depends on the image, but not on the run
         return _peaks(rng.random(image.shape, np.float32), setting)
 
     return extract
@@ -91,11 +88,13 @@ def _peaks(response: Floats, setting: Setting) -> Features:
     return Features(np.stack([x, y], axis=1).astype(np.float32), response[y, x], nothing, (width, height))
 
 
-def _features(algorithm: Any, setting: Setting) -> Extract:
+def _features(name: str, create: Callable[[int], Any], setting: Setting) -> Extract:
+    algorithm = create(setting.candidates)
+
     def extract(image: Image) -> Features:
         size = (image.shape[1], image.shape[0])
         found, rows = algorithm.detectAndCompute(image, None)
-        if rows is None:  # nothing found
+        if rows is None:  # no keypoints
             rows = np.empty((0, algorithm.descriptorSize()), np.float32)
         keypoints = np.array([point.pt for point in found], np.float32).reshape(-1, 2)
         scores = np.array([point.response for point in found], np.float32)
@@ -105,24 +104,14 @@ def _features(algorithm: Any, setting: Setting) -> Extract:
         if setting.nms_all:
             keep = keep[_thin(keypoints[keep], setting.nms_radius)]
         keep = keep[: setting.candidates]
-        return Features(keypoints[keep], scores[keep], _unit_rows(rows[keep]), size)
+        # The name as checksum, so that no learned matcher takes them for a model's.
+        return Features(keypoints[keep], scores[keep], _unit_rows(rows[keep], name == 'RootSIFT'), size, name)
 
     return extract
 
 
-def _root(extract: Extract) -> Extract:
-    """Square roots of non-negative descriptors whose elements are scaled to a sum of 1: unit rows again."""
-
-    def root(image: Image) -> Features:
-        features = extract(image)
-        totals = np.maximum(features.descriptors.sum(axis=1, keepdims=True), 1e-12)
-        return dataclasses.replace(features, descriptors=np.sqrt(features.descriptors / totals))
-
-    return root
-
-
 def _thin(keypoints: Floats, radius: int) -> npt.NDArray[np.intp]:
-    """Greedy non-maximum suppression of keypoints, best first, at whole pixels: the indices that stay."""
+    """The indices that greedy non-maximum suppression keeps, of keypoints in order of score, at whole pixels."""
     whole = np.rint(keypoints).astype(int) + radius
     free = np.ones((whole.max(initial=0) + radius + 1,) * 2, bool)
     kept = []
@@ -133,8 +122,11 @@ def _thin(keypoints: Floats, radius: int) -> npt.NDArray[np.intp]:
     return np.array(kept, np.intp)
 
 
-def _unit_rows(descriptors: npt.NDArray[Any]) -> Floats:
+def _unit_rows(descriptors: npt.NDArray[Any], root: bool = False) -> Floats:
+    """Unit rows; with `root`, of the square roots of the elements (Arandjelović and Zisserman, CVPR 2012)."""
     rows = descriptors.astype(np.float32)
     if descriptors.dtype == np.uint8:
         rows = np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1
+    if root:
+        rows = np.sqrt(rows)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -26,8 +26,8 @@ class Pair:
     """Two images of one plane.
 
     Args:
-        name: of the pair, fit for a file's name.
-        split: the group that it is reported in beside 'all': 'illumination', 'viewpoint', or '' for none.
+        name: of the pair, fit for a file name.
+        split: a group that is reported besides 'all': 'illumination', 'viewpoint', or '' for none.
         image0: (H0, W0) uint8 gray.
         image1: (H1, W1) uint8 gray.
         homography: (3, 3), from pixels of image 0 to pixels of image 1.
@@ -40,7 +40,7 @@ class Pair:
     homography: Transform
 
     def fitted(self, size: tuple[int, int]) -> Pair:
-        """The pair with both images brought to one size, and the homography between them as they are now."""
+        """The pair with both images fitted to a size, and the homography between the fitted images."""
         (image0, transform0), (image1, transform1) = fit(self.image0, size), fit(self.image1, size)
         return Pair(self.name, self.split, image0, image1, adapt_homography(self.homography, transform0, transform1))
 
@@ -49,14 +49,14 @@ PairLoader = Callable[[], Pair]
 
 
 def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
-    """Resize an image, keeping its aspect ratio, so that it just covers a size, and crop it to that at the center.
+    """Resize an image so that it just covers a size, with its aspect ratio kept, and crop its center to that size.
 
     Args:
         image: (H, W).
         size: (width, height).
 
     Returns:
-        the image (height, width), and the (3, 3) transform of points from the given image to it.
+        The image (height, width), and the (3, 3) transform of points from the given image to it.
     """
     height, width = image.shape
     scale = max(size[0] / width, size[1] / height)
@@ -70,18 +70,18 @@ def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
 
 
 def read_images(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
-    """Read image files as gray; those that are not images become a sentence each in the second list."""
+    """Read image files as gray; the second list has a sentence for each file that cannot be read."""
     images, failed = [], []
     for path in paths:
         try:
             images.append(image_files.read(path))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             failed.append(str(error))
     return images, failed
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """So many items, evenly spread; all of them if `count` is 0 or there are no more."""
+    """`count` items, evenly spread; all of them if `count` is 0 or there are no more."""
     if count <= 0 or count >= len(items):
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
@@ -90,12 +90,12 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def hpatches(folder: Path) -> list[PairLoader]:
     """The pairs (1, k) of every scene of a folder in the layout of HPatches or of the Oxford affine covariant regions.
 
-    A scene is a folder with images 1.ppm … 6.ppm and homographies H_1_2 …, or img1.ppm … and H1to2p …; any image
-    format will do, and any number of images. Scenes named i_… count as illumination, v_… as viewpoint. The folder
-    may also be a scene itself.
+    A scene is a folder with images 1.ppm … 6.ppm and homographies H_1_2 …, or img1.ppm … and H1to2p …, in any image
+    format and of any number. Scenes named i_… count as illumination, v_… as viewpoint. The folder may also be a scene
+    itself.
 
     Raises:
-        ValueError: the folder holds no scene. Loading a pair raises it if a file of the pair is missing or broken.
+        ValueError: the folder holds no scene. A loader raises it if a file of its pair is missing or broken.
     """
     if not folder.is_dir():
         raise ValueError(f'{folder}: no such folder')
@@ -133,22 +133,22 @@ def _numbered(scene: Path, number: int) -> Path:
 
 
 def random_pairs(folder: Path, seed: int = 0, size: tuple[int, int] = (640, 480)) -> list[PairLoader]:
-    """One pair from every photograph of a folder: the photograph fitted to a size, and a random view of it.
+    """One pair from each photograph of a folder: the photograph fitted to a size, and a random view of it.
 
-    What a pair is depends on the seed and the file's name alone. Both images get photometric changes of their own
-    (noise.CAMERA). What the second view sees beyond the photograph is its mirror image, so that there is no edge where
-    the photograph ends; no point there has a counterpart.
+    A pair depends only on the seed and the name of the file. Each image gets photometric changes of its own
+    (noise.CAMERA). Beyond the photograph the second view sees its mirror image, so that there is no edge where the
+    photograph ends; points there have no counterpart.
 
-    How far the views and the photometric changes go was set, with OpenCV's methods alone, so that these score about as
-    they do on HPatches in the paper's tables 3 and 4.
+    The views and the photometric changes are so strong that OpenCV's methods score about as on HPatches in the paper's
+    tables 3 and 4.
 
     Args:
         folder: photographs.
         seed: of everything random.
-        size: (width, height) of the images; use the largest size that the protocol asks for.
+        size: (width, height) of the images; the largest size that the protocol asks for.
 
     Raises:
-        ValueError: the folder holds no images. Loading a pair raises it if the file is broken.
+        OSError: the folder holds no images. A loader raises OSError or ValueError if its file cannot be read.
     """
     return [partial(_make_pair, path, seed, size) for path in image_files.files_in(folder)]
 
@@ -163,13 +163,13 @@ def _make_pair(path: Path, seed: int, size: tuple[int, int]) -> Pair:
 
 
 def random_homography(rng: np.random.Generator, size: tuple[int, int]) -> Transform:
-    """A random view of a plane, as HPatches' viewpoint scenes have them, with at least half of the image still in it.
+    """A random view of a plane, similar to HPatches' viewpoint scenes, with at least half of the image still visible.
 
     Each corner moves by up to 12 % of width and height (perspective and shear), then the plane turns by up to 30°, is
     scaled by 0.7 to 1.4, and moves by up to 12 % of width and height.
 
     Args:
-        rng: what is drawn.
+        rng: source of the random numbers.
         size: (width, height) of both images.
 
     Returns:

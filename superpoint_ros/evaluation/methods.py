@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 
@@ -12,7 +14,12 @@ from superpoint_ros.evaluation.baselines import Baseline, Extract, Image
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
+from superpoint_ros.learned_matching import LearnedMatcher
+from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.models import DEFAULT
+
+NEAREST: Matcher = partial(match, config=MatchConfig(min_similarity=-1.0))
+"""Mutual nearest neighbors and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,26 @@ def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f'models: {", ".join(twice)} is the name of more than one; rename a file')
+    return found
+
+
+def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
+    """Matchers by name.
+
+    Args:
+        names: 'nearest' for mutual nearest neighbors, or learned matchers: names of shipped ones, or files.
+        config: how learned matchers run.
+
+    Raises:
+        ValueError, ImportError, OSError: what LearnedMatcher raises.
+    """
+    found: dict[str, Matcher] = {}
+    for name in names:
+        if name == 'nearest':
+            found[name] = NEAREST
+        else:
+            learned = LearnedMatcher(name, backend=config.backend, precision=config.precision)
+            found[learned.model.name] = learned
     return found
 
 

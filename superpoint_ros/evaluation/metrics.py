@@ -1,8 +1,8 @@
-"""The metrics of the SuperPoint paper (DeTone et al., arXiv 1712.07629v4, appendix A), as functions of NumPy arrays.
+"""The metrics of the SuperPoint paper (DeTone et al., arXiv 1712.07629v4, appendix A), on NumPy arrays.
 
-Points are (N, 2) pixels (x, y), a homography is (3, 3) from pixels of image 0 to pixels of image 1, and a threshold
-is the paper's correctness distance ε in pixels. Every answer for empty input is defined: a share of nothing is 0, an
-error of nothing is NaN (leave it out of means), a homography that was not found has an infinite error.
+Points are (N, 2) pixels (x, y), a homography is (3, 3) from pixels of image 0 to pixels of image 1, and a threshold is
+the paper's correctness distance ε in pixels. A share of nothing is 0, an error of nothing is NaN (means leave it out),
+and the error of a homography that was not found is infinite.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import numpy.typing as npt
 from superpoint_ros.geometry import Transform, transform_points
 
 Points = npt.NDArray[np.floating]
+Values = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 Frame = Literal['each', 'second']
 
 
 def inverse(homography: Transform) -> Transform:
-    """The homography the other way round."""
+    """The homography in the other direction."""
     return np.asarray(np.linalg.inv(homography), np.float64)
 
 
 def shared(points: Points, homography: Transform, size: tuple[int, int]) -> Mask:
-    """Which points of one image lie in the other one too ("the shared viewpoint region").
+    """Which points of one image are visible in the other ("the shared viewpoint region").
 
     Args:
         points: (N, 2).
-        homography: (3, 3), from the points' image to the other one.
+        homography: (3, 3), from the image of the points to the other one.
         size: (width, height) of the other image.
 
     Returns:
@@ -40,7 +41,7 @@ def shared(points: Points, homography: Transform, size: tuple[int, int]) -> Mask
     return np.all((mapped >= 0) & (mapped <= np.subtract(size, 1)), axis=1)
 
 
-def distances(points: Points, others: Points) -> npt.NDArray[np.floating]:
+def distances(points: Points, others: Points) -> Values:
     """The distance from each point to the nearest of the others: min_j ‖x − x̂_j‖ of Eq. 11 and 13.
 
     Returns:
@@ -52,20 +53,18 @@ def distances(points: Points, others: Points) -> npt.NDArray[np.floating]:
     return np.sqrt(np.min(np.einsum('ijk,ijk->ij', offsets, offsets), axis=1))
 
 
-def correspondence_distances(
-    points0: Points, points1: Points, homography: Transform, frame: Frame = 'each'
-) -> npt.NDArray[np.floating]:
-    """How far each point of a pair is from the nearest point of the other image, mapped over by the homography.
+def correspondence_distances(points0: Points, points1: Points, homography: Transform, frame: Frame = 'each') -> Values:
+    """The distance from each point of a pair to the nearest point of the other image, mapped by the homography.
 
     Args:
-        points0: (N0, 2) points of image 0, those in the shared region.
-        points1: (N1, 2) points of image 1, those in the shared region.
+        points0: (N0, 2) points of image 0 in the shared region.
+        points1: (N1, 2) points of image 1 in the shared region.
         homography: (3, 3).
         frame: 'each' measures a point in its own image (Eq. 13: x_i against the x̂_j that come from the other image);
             'second' measures all in image 1, as rpautrat/SuperPoint's evaluation does.
 
     Returns:
-        (N0 + N1,): first the points of image 0, then those of image 1.
+        (N0 + N1,): the points of image 0, then those of image 1.
     """
     forward = transform_points(homography, points0)
     if frame == 'second':
@@ -74,21 +73,21 @@ def correspondence_distances(
     return np.concatenate([distances(points0, backward), distances(points1, forward)])
 
 
-def repeatability(correspondences: npt.NDArray[np.floating], threshold: float = 3.0) -> float:
-    """Eq. 14: the share of both images' points that have a point of the other image within the threshold.
+def repeatability(correspondences: Values, threshold: float = 3.0) -> float:
+    """Eq. 14: the share of both images' points with a point of the other image within the threshold.
 
     Args:
-        correspondences: (N0 + N1,) what correspondence_distances gives.
+        correspondences: (N0 + N1,) result of correspondence_distances.
         threshold: ε in pixels.
     """
     return float(np.mean(correspondences <= threshold)) if len(correspondences) else 0.0
 
 
-def localization_error(nearest: npt.NDArray[np.floating], threshold: float = 3.0) -> float:
-    """Eq. 12: the mean distance of the correct points alone, between 0 and the threshold; NaN if none is correct.
+def localization_error(nearest: Values, threshold: float = 3.0) -> float:
+    """Eq. 12: the mean distance of the correct points, between 0 and the threshold; NaN if none is correct.
 
     Args:
-        nearest: (N,) distances to the nearest true point: what distances or correspondence_distances gives.
+        nearest: (N,) distances to the nearest true point: result of distances or correspondence_distances.
         threshold: ε in pixels.
     """
     correct = nearest <= threshold
@@ -96,11 +95,11 @@ def localization_error(nearest: npt.NDArray[np.floating], threshold: float = 3.0
 
 
 def assign(points: Points, truth: Points, threshold: float) -> Mask:
-    """Which detections are correct when a true corner may be found only once.
+    """Which detections are correct if each true corner may be detected only once.
 
-    Eq. 11 calls any detection within ε of a corner correct; then recall could exceed 1. As usual for average
-    precision, each detection, best first, takes the nearest corner within ε that is still free, and finds of a taken
-    corner are false. The two agree where the detector's points are more than 2ε apart.
+    Eq. 11 accepts every detection within ε of a corner, so recall could exceed 1. As usual for average precision, each
+    detection, best first, takes the nearest free corner within ε. The two agree where detections are more than 2ε
+    apart.
 
     Args:
         points: (N, 2) detections, best first.
@@ -123,9 +122,7 @@ def assign(points: Points, truth: Points, threshold: float) -> Mask:
     return correct
 
 
-def precision_recall(
-    correct: Mask, scores: npt.NDArray[np.floating], positives: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def precision_recall(correct: Mask, scores: Values, positives: int) -> tuple[Values, Values]:
     """Precision and recall as the score threshold falls; equal scores are one step, so their order does not matter.
 
     Args:
@@ -134,8 +131,8 @@ def precision_recall(
         positives: how many right answers there were to find.
 
     Returns:
-        precision (M,) and recall (M,) for the M distinct scores, from the highest down; empty if nothing was answered
-        or there was nothing to find.
+        precision (M,) and recall (M,) for the M distinct scores, from the highest down; empty if there are no answers
+        or nothing to find.
     """
     if len(scores) == 0 or positives == 0:
         return np.empty(0), np.empty(0)
@@ -145,14 +142,16 @@ def precision_recall(
     return found / (ends + 1), found / positives
 
 
-def average_precision(correct: Mask, scores: npt.NDArray[np.floating], positives: int | None = None) -> float:
-    """The area under the precision–recall curve, Σ (R_n − R_{n−1}) P_n, with no interpolation.
+def average_precision(correct: Mask, scores: Values, positives: int | None = None) -> float:
+    """The area under the precision–recall curve, Σ (R_n − R_{n−1}) P_n, without interpolation.
 
     Args:
         correct: (N,) bool, whether each answer is right.
         scores: (N,) confidence of each answer.
-        positives: how many right answers there were to find; by default those that were found, which makes it a
-            measure of the ranking alone.
+        positives: how many right answers there were to find; by default those that were found, which measures the
+            ranking alone. So does nearest-neighbor mAP here: the paper does not say what its recall is relative to,
+            scikit-learn's average_precision_score uses the right neighbors. Relative to all points with a counterpart,
+            it could not exceed matching score / repeatability, but the paper's ORB does (.735 with .266 / .641).
     """
     precision, recall = precision_recall(correct, scores, int(correct.sum()) if positives is None else positives)
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
@@ -168,8 +167,8 @@ def nearest_neighbors(
         descriptors1: (N1, D) with unit rows.
 
     Returns:
-        for image 0 the (N0,) indices into image 1 and the (N0,) similarities, then the same for image 1. All four are
-        empty if either image has none: nothing has a neighbor then.
+        For image 0 the (N0,) indices into image 1 and the (N0,) similarities, then the same for image 1. All four are
+        empty if either image has no descriptors.
     """
     if len(descriptors0) == 0 or len(descriptors1) == 0:
         none, nothing = np.empty(0, np.intp), np.empty(0, np.float32)
@@ -185,7 +184,7 @@ def correct_matches(points: Points, matched: Points, homography: Transform, thre
     Args:
         points: (M, 2) points of one image.
         matched: (M, 2) the points of the other image that they were matched with.
-        homography: (3, 3) from the points' image to the other one.
+        homography: (3, 3) from the image of the points to the other one.
         threshold: ε in pixels of the other image.
 
     Returns:
@@ -194,47 +193,16 @@ def correct_matches(points: Points, matched: Points, homography: Transform, thre
     return np.linalg.norm(transform_points(homography, points) - matched, axis=1) <= threshold
 
 
-def nn_map(
-    correct0: Mask, similarities0: npt.NDArray[np.floating], correct1: Mask, similarities1: npt.NDArray[np.floating]
-) -> float:
-    """Nearest-neighbor mAP of one pair: average precision of the neighbors by similarity, both ways, averaged.
-
-    A neighbor is right by the true homography. The paper does not say what recall is relative to; here it is the
-    right neighbors, as in scikit-learn's average_precision_score. Relative to all points that have a counterpart,
-    average precision could not exceed the matching score over the repeatability, and the paper's ORB does
-    (NN mAP .735 with matching score .266 and repeatability .641).
-
-    Args:
-        correct0: (N0,) bool, whether the neighbor of each point of image 0 is right.
-        similarities0: (N0,) similarity to that neighbor.
-        correct1: (N1,) the same for image 1.
-        similarities1: (N1,) the same for image 1.
-    """
-    return (average_precision(correct0, similarities0) + average_precision(correct1, similarities1)) / 2
-
-
-def matching_score(recovered0: int, shared0: int, recovered1: int, shared1: int) -> float:
-    """Right matches over the features in the shared region, both ways, averaged.
-
-    Args:
-        recovered0: right matches from image 0 to image 1.
-        shared0: features of image 0 in the shared region.
-        recovered1: right matches from image 1 to image 0.
-        shared1: features of image 1 in the shared region.
-    """
-    return (recovered0 / max(shared0, 1) + recovered1 / max(shared1, 1)) / 2
-
-
 def corner_error(estimate: Transform | None, homography: Transform, size: tuple[int, int]) -> float:
-    """The mean distance, over the four corners of image 0, between where the two homographies put them (Eq. 15).
+    """Eq. 15: the mean distance, over the four corners of image 0, between where two homographies put them.
 
     Args:
-        estimate: (3, 3), or None where none was found.
+        estimate: (3, 3), or None if none was found.
         homography: (3, 3), the true one.
         size: (width, height) of image 0.
 
     Returns:
-        pixels of image 1; inf if there is no estimate.
+        Pixels of image 1; inf if there is no estimate.
     """
     if estimate is None:
         return math.inf
@@ -245,15 +213,15 @@ def corner_error(estimate: Transform | None, homography: Transform, size: tuple[
     return error if math.isfinite(error) else math.inf
 
 
-def homography_accuracy(errors: npt.NDArray[np.floating], threshold: float) -> float:
-    """Eq. 15: the share of pairs whose corner error is at most the threshold."""
-    return float(np.mean(errors <= threshold)) if len(errors) else 0.0
+def accuracy(errors: Values | float, threshold: float) -> float:
+    """The share of errors up to the threshold: Eq. 15 for corner errors."""
+    return float(np.mean(np.asarray(errors) <= threshold))
 
 
-def accuracy_auc(errors: npt.NDArray[np.floating], threshold: float) -> float:
-    """The area under the curve of homography_accuracy from 0 to the threshold, divided by the threshold.
+def auc(errors: Values | float, threshold: float) -> float:
+    """The area under the curve of `accuracy` from 0 to the threshold, divided by the threshold.
 
-    The curve is taken as the step function that it is, so the area is the mean of max(0, 1 − error / threshold);
-    SuperGlue (Sarlin et al., arXiv 1911.11763) and LightGlue connect the steps by straight lines: slightly more.
+    The exact area under the step curve is the mean of max(0, 1 − error / threshold). SuperGlue (Sarlin et al., arXiv
+    1911.11763) and LightGlue join the steps by straight lines, which gives slightly more.
     """
-    return float(np.mean(np.clip(1 - errors / threshold, 0, 1))) if len(errors) else 0.0
+    return float(np.mean(np.clip(1 - np.asarray(errors) / threshold, 0, 1)))

@@ -119,3 +119,5 @@ PROTOCOLS = {
 }
 
 SYNTHETIC = Setting(size=(160, 120), keypoints=300, nms_radius=4, border=0, quality=0.01, epsilon=2.0)
+
+VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=1000, threshold=0.005)

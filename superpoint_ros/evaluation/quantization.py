@@ -107,7 +107,7 @@ def _figures(graph: Path, loaders: Sequence[PairLoader]) -> Figures:
     results = homography.evaluate(loaders, [method], protocol)
     if results.failed:
         raise ValueError('; '.join(results.failed))
-    row = homography.summarize(results.measurements)[0]
+    (row, *_) = report.means(results.rows, ('stage',))
     return {name: float(row[name]) for name in (ACCURACY, REPEATABILITY) if name in row}
 
 

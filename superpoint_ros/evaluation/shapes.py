@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
@@ -18,6 +19,7 @@ from superpoint_ros.evaluation.baselines import Image
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.noise import EVERYTHING, photometric
 from superpoint_ros.evaluation.protocols import SYNTHETIC, Setting
+from superpoint_ros.evaluation.report import Panel, Row
 from superpoint_ros.features import Floats
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
 
@@ -25,28 +27,36 @@ THRESHOLDS = (2.0, 4.0)
 """Correctness distances in pixels: the paper does not state its own; rpautrat/SuperPoint uses 4."""
 VARIANTS = ('clean', 'noisy')
 NOISE = 0.4
-"""Strength of noise.EVERYTHING: FAST, Harris and Shi-Tomasi then lose about as much as in the paper's table 5."""
+"""Strength of noise.EVERYTHING with which FAST, Harris and Shi-Tomasi lose about as much as in the paper's table 5."""
+
+COLUMNS = {
+    'method': 'method',
+    'variant': 'images',
+    'epsilon': 'ε (px)#',
+    'mean_average_precision': 'mAP',
+    'localization_error': 'localization error (px)',
+    'pooled_average_precision': 'pooled AP',
+}
 
 
-@dataclass
-class Detections:
-    """What one method found on all images of one shape, clean or noisy.
+class Detections(NamedTuple):
+    """The detections of one method in one image.
 
     Args:
-        scores: of the detections.
-        nearest: distance in pixels from each to the nearest true corner.
-        correct: by correctness distance, whether each detection is a corner that was not found yet.
-        corners: how many true corners there are.
+        scores: (N,).
+        nearest: (N,) distances in pixels to the nearest true corner.
+        correct: for each of THRESHOLDS, (N,) bool: the detection is a corner that was not detected yet.
+        corners: number of true corners.
     """
 
-    scores: list[Floats] = field(default_factory=list)
-    nearest: list[npt.NDArray[np.floating]] = field(default_factory=list)
-    correct: dict[float, list[npt.NDArray[np.bool_]]] = field(default_factory=dict)
-    corners: int = 0
+    scores: Floats
+    nearest: metrics.Values
+    correct: dict[float, metrics.Mask]
+    corners: int
 
 
-Results = dict[tuple[str, str, str], Detections]
-"""By method, variant and shape."""
+Results = dict[tuple[str, str, str], list[Detections]]
+"""By method, variant and shape, the detections in each image."""
 
 
 def images(shape: str, index: int, seed: int, size: tuple[int, int]) -> tuple[dict[str, Image], Floats]:
@@ -54,12 +64,12 @@ def images(shape: str, index: int, seed: int, size: tuple[int, int]) -> tuple[di
 
     Args:
         shape: one of synthetic_shapes.SHAPES.
-        index: the number of the image.
+        index: number of the image.
         seed: of the whole set.
         size: (width, height).
 
     Returns:
-        variant → (H, W) uint8, and the (N, 2) corners.
+        (H, W) uint8 by variant, and the (N, 2) corners.
     """
     rng = np.random.default_rng([seed, zlib.crc32(shape.encode()), index])
     image, corners = render(shape, rng, size)
@@ -76,100 +86,79 @@ def evaluate(methods: Sequence[Method], setting: Setting, count: int, seed: int)
         seed: of the images.
     """
     extractors = {method.name: method.at(setting) for method in methods}
-    results: Results = {}
+    results: Results = defaultdict(list)
     jobs = [(shape, index) for shape in SHAPES for index in range(count)]
     for shape, index in track(jobs, 'images', console=Console(stderr=True)):
         variants, corners = images(shape, index, seed, setting.size)
         for variant, image in variants.items():
             for name, extract in extractors.items():
                 features = extract(image)[: setting.keypoints]
-                found = results.setdefault((name, variant, shape), Detections())
-                found.scores.append(features.scores)
-                found.nearest.append(metrics.distances(features.keypoints, corners))
-                found.corners += len(corners)
-                for threshold in THRESHOLDS:
-                    correct = metrics.assign(features.keypoints, corners, threshold)
-                    found.correct.setdefault(threshold, []).append(correct)
+                nearest = metrics.distances(features.keypoints, corners)
+                correct = {t: metrics.assign(features.keypoints, corners, t) for t in THRESHOLDS}
+                results[name, variant, shape].append(Detections(features.scores, nearest, correct, len(corners)))
     return results
 
 
-def merged(results: Results, method: str, variant: str) -> Detections:
-    """What a method found on all the shapes together, those without corners as well."""
-    whole = Detections()
-    for (name, kind, _), found in results.items():
-        if (name, kind) == (method, variant):
-            whole.scores += found.scores
-            whole.nearest += found.nearest
-            whole.corners += found.corners
-            for threshold, correct in found.correct.items():
-                whole.correct.setdefault(threshold, []).extend(correct)
-    return whole
+def pooled(results: Results, method: str, variant: str) -> list[Detections]:
+    """The detections of a method in the images of all shapes."""
+    return [image for key, found in results.items() if key[:2] == (method, variant) for image in found]
 
 
-def score(found: Detections, threshold: float) -> dict[str, float]:
-    """Average precision and localization error; both NaN where there are no corners to find.
-
-    Args:
-        found: what was found.
-        threshold: one of THRESHOLDS.
-    """
-    if not found.corners:
-        return {'average_precision': float('nan'), 'localization_error': float('nan')}
-    correct, scores = np.concatenate(found.correct[threshold]), np.concatenate(found.scores)
-    return {
-        'average_precision': metrics.average_precision(correct, scores, found.corners),
-        'localization_error': metrics.localization_error(np.concatenate(found.nearest), threshold),
-    }
+def curve(found: Sequence[Detections], threshold: float) -> tuple[metrics.Values, metrics.Values]:
+    """Recall and precision over all images as the smallest accepted score falls."""
+    correct = np.concatenate([image.correct[threshold] for image in found])
+    scores = np.concatenate([image.scores for image in found])
+    precision, recall = metrics.precision_recall(correct, scores, sum(image.corners for image in found))
+    return recall, precision
 
 
-def summarize(results: Results) -> list[dict[str, float | str]]:
+def average_precision(found: Sequence[Detections], threshold: float) -> float:
+    """Average precision over all images; NaN if there are no corners."""
+    if not any(image.corners for image in found):
+        return math.nan
+    recall, precision = curve(found, threshold)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def summarize(results: Results) -> list[Row]:
     """One row for each method, variant and correctness distance.
 
     `mean_average_precision` and `localization_error` are means over the shapes that have corners, as in the paper;
-    `pooled_average_precision` is of all images together, so that false corners on ellipses and noise count as well.
+    `pooled_average_precision` is of all images together, so that false corners on ellipses and noise count, too.
     """
-    rows: list[dict[str, float | str]] = []
-    for method, variant in dict.fromkeys((name, kind) for name, kind, _ in results):
-        for threshold in THRESHOLDS:
-            by_shape = {
-                shape: score(found, threshold)
-                for (name, kind, shape), found in results.items()
-                if (name, kind) == (method, variant) and found.corners
-            }
-            errors = [values['localization_error'] for values in by_shape.values()]
-            defined = [error for error in errors if np.isfinite(error)]
-            rows.append(
+    rows = []
+    for (method, variant, _), found in results.items():
+        if any(image.corners for image in found):
+            nearest = np.concatenate([image.nearest for image in found])
+            rows += [
                 {
                     'method': method,
                     'variant': variant,
                     'epsilon': threshold,
-                    'mean_average_precision': float(np.mean([v['average_precision'] for v in by_shape.values()])),
-                    'pooled_average_precision': score(merged(results, method, variant), threshold)['average_precision'],
-                    'localization_error': float(np.mean(defined)) if defined else float('nan'),
+                    'mean_average_precision': average_precision(found, threshold),
+                    'localization_error': metrics.localization_error(nearest, threshold),
                 }
-            )
-    return rows
+                for threshold in THRESHOLDS
+            ]
+    summary = report.means(rows, ('method', 'variant', 'epsilon'), 'shapes')
+    for row in summary:
+        everything = pooled(results, row['method'], row['variant'])
+        row['pooled_average_precision'] = average_precision(everything, row['epsilon'])
+    return summary
 
 
-def by_shape(results: Results) -> list[dict[str, float | str]]:
+def by_shape(results: Results) -> list[Row]:
     """Average precision at the first of THRESHOLDS: one row for each method and variant, one column for each shape."""
-    rows: dict[tuple[str, str], dict[str, float | str]] = {}
+    rows: dict[tuple[str, str], Row] = {}
     for (method, variant, shape), found in results.items():
         row = rows.setdefault((method, variant), {'method': method, 'variant': variant})
-        if found.corners:
-            row[shape] = score(found, THRESHOLDS[0])['average_precision']
+        if any(image.corners for image in found):
+            row[shape] = average_precision(found, THRESHOLDS[0])
     return list(rows.values())
 
 
-def curve(found: Detections) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Recall and precision at the first of THRESHOLDS, as the least score falls."""
-    correct, scores = np.concatenate(found.correct[THRESHOLDS[0]]), np.concatenate(found.scores)
-    precision, recall = metrics.precision_recall(correct, scores, found.corners)
-    return recall, precision
-
-
 def measure(methods: Sequence[Method], count: int, seed: int, output: Path) -> str:
-    """Measure detectors on Synthetic Shapes, and write the report.
+    """Measure corner detection, and write the report.
 
     Args:
         methods: the detectors.
@@ -182,36 +171,32 @@ def measure(methods: Sequence[Method], count: int, seed: int, output: Path) -> s
     """
     results = evaluate(methods, SYNTHETIC, count, seed)
     summary, shapes = summarize(results), by_shape(results)
-    columns = {
-        'method': 'method',
-        'variant': 'images',
-        'epsilon': 'ε (px)#',
-        'mean_average_precision': 'mAP',
-        'localization_error': 'localization error (px)',
-        'pooled_average_precision': 'pooled AP',
-    }
-    means = (
-        'mAP and localization error are means over the shapes that have corners; pooled AP is of all images together, '
-        'those of ellipses and noise, which have none, included.'
-    )
+    epsilon = THRESHOLDS[0]
     protocol = (
         f'Protocol: images {SYNTHETIC.size[0]}×{SYNTHETIC.size[1]}; {SYNTHETIC.points()}; FAST at its default '
         f'threshold, Harris and Shi-Tomasi down to {SYNTHETIC.quality:.0%} of the strongest response.'
     )
+    means = (
+        'mAP and localization error are means over the shapes that have corners; pooled AP is of all images together, '
+        'including those of ellipses and noise, which have none.'
+    )
     sections = [
-        report.table(columns, summary),
+        report.table(COLUMNS, summary),
         means,
         protocol,
-        f'Average precision by shape, ε = {THRESHOLDS[0]:g} px:',
+        f'Average precision by shape, ε = {epsilon:g} px:',
         report.table({name: 'images' if name == 'variant' else name for name in shapes[0]}, shapes),
     ]
-    curves = {
-        f'Synthetic Shapes, {variant}, ε = {THRESHOLDS[0]:g} px': {
-            method.name: curve(merged(results, method.name, variant)) for method in methods
-        }
+    panels = [
+        Panel(
+            f'Synthetic Shapes, {variant}, ε = {epsilon:g} px',
+            'recall',
+            (0, 1),
+            {method.name: curve(pooled(results, method.name, variant), epsilon) for method in methods},
+        )
         for variant in VARIANTS
-    }
-    report.plot(output / 'shapes_precision_recall.png', curves, 'recall', 'precision', (0, 1))
+    ]
+    report.plot(output / 'shapes_precision_recall.png', 'precision', panels)
     data = {'protocol': dataclasses.asdict(SYNTHETIC), 'summary': summary, 'by_shape': shapes}
-    title, images = 'Corner detection on Synthetic Shapes', f'{count} of each of {len(SHAPES)} shapes, seed {seed}'
-    return report.finish(output, 'shapes', title, f'Synthetic Shapes, {images}', methods, sections, data)
+    what = f'Synthetic Shapes, {count} of each of {len(SHAPES)} shapes, seed {seed}'
+    return report.finish(output, 'shapes', 'Corner detection on Synthetic Shapes', what, methods, sections, data)

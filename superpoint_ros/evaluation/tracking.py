@@ -1,8 +1,8 @@
 """Tracks of our matcher beside OpenCV's pyramidal Lucas–Kanade, on the same keypoints of the same frames.
 
-From every few frames on, the keypoints of that frame are followed by both for some frames. Where the homographies
-between the frames are known, a point that is found is right if it is near to where it should be; where they are not, if
-it agrees with the fundamental matrix that most points of the same method agree on.
+Both track the keypoints of every few frames for some frames. Where the homographies between the frames are known, a
+point is right if it is near its true position; elsewhere, if it agrees with the fundamental matrix that most points of
+the same method agree on.
 """
 
 from __future__ import annotations
@@ -23,30 +23,41 @@ from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.baselines import Extract, Image
 from superpoint_ros.evaluation.datasets import fit
 from superpoint_ros.evaluation.methods import Method
+from superpoint_ros.evaluation.metrics import shared
 from superpoint_ros.evaluation.protocols import PROTOCOLS
+from superpoint_ros.evaluation.report import Panel, Row
 from superpoint_ros.features import Features
-from superpoint_ros.geometry import Transform, transform_points
+from superpoint_ros.geometry import Transform, crop_transform, transform_points
 from superpoint_ros.matching import MatchConfig, verify
 from superpoint_ros.tracking import Tracker, TrackerConfig
 
 EPSILON = 3.0
-"""How far a right point may be from where it should be, in pixels."""
+"""Largest distance of a right point from its true position, in pixels."""
 EPIPOLAR = 2.0
-"""How far a right point may be from its epipolar line, where nothing better is known, in pixels."""
+"""Largest distance of a right point from its epipolar line, where no true position is known, in pixels."""
 HORIZON = 10
-"""For how many frames points are followed."""
+"""Number of frames for which points are tracked."""
 STEP = 5
-"""From every how many frames on points are followed."""
-FORTH_AND_BACK = 1.0
-"""Lucas–Kanade gives up a point that, followed back, ends farther than this from where it was, in pixels."""
+"""The keypoints of every STEP-th frame are tracked."""
+ROUND_TRIP = 1.0
+"""Lucas–Kanade drops a point that, tracked back, ends farther than this from where it started, in pixels."""
 NOISE = 4.0
-"""Standard deviation of the noise in the frames that are made, in gray levels."""
-
+"""Standard deviation of the noise in the rendered frames, in gray levels."""
 SIMILARITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Thresholds at which tracking is measured."""
+"""Values of min_similarity that are measured."""
+
+COLUMNS = {
+    'variant': 'frames',
+    'method': 'keypoints of, tracked by',
+    'points': 'points#',
+    'length': 'track length (frames)',
+    'right': 'right',
+    'right_length': 'right length (frames)',
+    'recall': 'right, of visible',
+}
 
 Found = npt.NDArray[np.float32]
-"""(N, T, 2) float32, where each of N points was found in the T frames after; NaN where it was not."""
+"""(N, T, 2) float32, the positions of N points in the next T frames; NaN where a point was not found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +66,7 @@ class Clip:
 
     Args:
         frames: gray images of one size.
-        homographies: from pixels of any one plane to each frame's pixels; None where they are not known.
+        homographies: from pixels of any one plane to each frame's pixels; None if unknown.
     """
 
     frames: Sequence[Image]
@@ -63,10 +74,10 @@ class Clip:
 
 
 def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate: float, size: tuple[int, int]) -> Clip:
-    """A camera that sways before a photograph: it turns, comes nearer, goes aside and tilts.
+    """Render a camera that moves in front of a photograph: it rolls, approaches, shifts and tilts.
 
-    Rotation goes up to ±10°, scale to ±15 %, shift to ±12 % of width and height, in sines of 2 to 4 s; the exposure
-    sways by ±15 %, and every frame has its own noise. Beyond the photograph the camera sees its mirror image.
+    Rotation goes up to ±10°, scale to ±15 %, shift to ±12 % of width and height, in sines of 2 to 4 s; exposure varies
+    by ±15 %, and every frame has its own noise. Beyond the photograph the camera sees its mirror image.
 
     Args:
         photograph: (H, W) uint8.
@@ -77,6 +88,7 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
     """
     plane, _ = fit(photograph, size)
     width, height = size
+    centered = crop_transform((width - 1) / 2, (height - 1) / 2)
     phases, periods = rng.uniform(0, 2 * np.pi, 7), rate * rng.uniform(2, 4, 7)
     images, homographies = [], []
     for frame in range(frames):
@@ -84,7 +96,6 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
         turn = np.deg2rad(10 * angle)
         scale = 1.15**zoom
         cos, sin = scale * np.cos(turn), scale * np.sin(turn)
-        centered = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
         moved = np.array([[cos, -sin, 0.12 * width * right], [sin, cos, 0.12 * height * down], [0, 0, 1]])
         tilted = np.array([[1, 0, 0], [0, 1, 0], [0.15 * tilt_x / width, 0.15 * tilt_y / height, 1]])
         homography = np.linalg.inv(centered) @ tilted @ moved @ centered
@@ -98,16 +109,16 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
 def track_descriptors(
     features: Sequence[Features], starts: Sequence[int], match_config: MatchConfig, tracker_config: TrackerConfig
 ) -> list[Found]:
-    """Follow the keypoints of some frames with our tracker, which runs over all frames once.
+    """Track the keypoints of some frames with our tracker, which runs over all frames once.
 
     Args:
         features: of each frame.
-        starts: the frames whose keypoints are followed.
-        match_config: what makes two features a match.
-        tracker_config: how points are followed.
+        starts: the frames whose keypoints are tracked.
+        match_config: which features match.
+        tracker_config: how points are tracked.
 
     Returns:
-        For each start, where its keypoints were found in the frames after it.
+        For each start, the positions of its keypoints in the next frames.
     """
     tracker = Tracker(tracker_config, match_config)
     tracks = [tracker.update(frame) for frame in features]
@@ -123,12 +134,12 @@ def track_descriptors(
 
 
 def track_flow(frames: Sequence[Image], features: Sequence[Features], starts: Sequence[int]) -> list[Found]:
-    """Follow the same keypoints with OpenCV's pyramidal Lucas–Kanade, its defaults, checked forth and back.
+    """Track the same keypoints with OpenCV's pyramidal Lucas–Kanade and its defaults, checked by tracking back.
 
     Args:
         frames: gray images.
-        features: of each frame, of which only the keypoints matter.
-        starts: the frames whose keypoints are followed.
+        features: of each frame; only the keypoints are used.
+        starts: the frames whose keypoints are tracked.
     """
     every = []
     for start in starts:
@@ -140,9 +151,8 @@ def track_flow(frames: Sequence[Image], features: Sequence[Features], starts: Se
                 break
             moved, forth = _flow(before, now, points)
             returned, back = _flow(now, before, moved)
-            size = np.array(now.shape[::-1])
-            kept = forth & back & np.all((moved >= 0) & (moved <= size - 1), axis=1)
-            kept &= np.linalg.norm(returned - points, axis=1) <= FORTH_AND_BACK
+            kept = forth & back & shared(moved, np.eye(3), now.shape[::-1])
+            kept &= np.linalg.norm(returned - points, axis=1) <= ROUND_TRIP
             points, alive = moved[kept], alive[kept]
             found[alive, column] = points
         every.append(found)
@@ -155,17 +165,17 @@ def _flow(before: Image, now: Image, points: npt.NDArray[Any]) -> tuple[npt.NDAr
 
 
 def score(clip: Clip, start: int, keypoints: npt.NDArray[np.float32], found: Found) -> dict[str, float]:
-    """Count what was found, and what of it is right.
+    """Count the points that were found, and those that are right.
 
     Args:
         clip: the frames.
-        start: the frame whose keypoints were followed.
-        keypoints: (N, 2), these.
-        found: where they were found in the frames after.
+        start: the frame whose keypoints were tracked.
+        keypoints: (N, 2) of that frame.
+        found: their positions in the next frames.
 
     Returns:
-        points; found and right: in how many frames, summed over the points; visible: in how many they are in the
-        picture, by the true homography (NaN if it is not known).
+        points; found and right: number of frames, summed over the points; visible: the same for those inside the image
+        by the true homography (NaN if it is unknown).
     """
     seen = np.isfinite(found[..., 0])
     right = np.zeros(seen.shape, bool)
@@ -175,8 +185,7 @@ def score(clip: Clip, start: int, keypoints: npt.NDArray[np.float32], found: Fou
         if clip.homographies:
             motion = clip.homographies[start + 1 + column] @ np.linalg.inv(clip.homographies[start])
             truth = transform_points(motion, keypoints.astype(np.float64))
-            size = np.array(clip.frames[start].shape[::-1])
-            visible += float(np.sum(np.all((truth >= 0) & (truth <= size - 1), axis=1)))
+            visible += float(shared(truth, np.eye(3), clip.frames[start].shape[::-1]).sum())
             right[here, column] = np.linalg.norm(found[here, column] - truth[here], axis=1) <= EPSILON
         else:
             right[here, column] = verify(keypoints[here], found[here, column], 'fundamental', EPIPOLAR).inliers
@@ -195,37 +204,37 @@ def compare(
     match_config: MatchConfig,
     tracker_config: TrackerConfig,
 ) -> list[dict[str, float]]:
-    """Follow the keypoints of clips with Lucas–Kanade, and with our tracker at some thresholds.
+    """Track the keypoints of clips with Lucas–Kanade, and with our tracker at some thresholds.
 
     Args:
         clips: of at least two frames each.
         extract: a gray image to its features.
-        similarities: thresholds on the cosine similarity, which take the place of match_config's.
-        match_config: what makes two features a match.
-        tracker_config: how points are followed.
+        similarities: values of min_similarity, in place of match_config's.
+        match_config: which features match.
+        tracker_config: how points are tracked.
 
     Returns:
-        What summarize says of Lucas–Kanade, and then of our tracker at each threshold.
+        The summary of Lucas–Kanade, then of our tracker at each threshold.
     """
     counts: list[list[dict[str, float]]] = [[] for _ in range(1 + len(similarities))]
     for clip in track(clips, 'clips', console=Console(stderr=True)):
         features = [extract(frame) for frame in clip.frames]
         starts = range(0, max(1, len(clip.frames) - HORIZON), STEP)
-        followed = [track_flow(clip.frames, features, starts)]
+        tracked = [track_flow(clip.frames, features, starts)]
         for similarity in similarities:
             config = replace(match_config, min_similarity=similarity)
-            followed.append(track_descriptors(features, starts, config, tracker_config))
-        for each, found in zip(counts, followed, strict=True):
+            tracked.append(track_descriptors(features, starts, config, tracker_config))
+        for each, found in zip(counts, tracked, strict=True):
             each += [score(clip, s, features[s].keypoints, f) for s, f in zip(starts, found, strict=True)]
     return [summarize(each) for each in counts]
 
 
 def summarize(counts: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over all points that were followed.
+    """Means over all tracked points.
 
     Returns:
-        points: of a start; length: in how many of the HORIZON frames after it a point was found, and right_length
-        rightly; right: share of what was found that is right; recall: right ones among what is in the picture.
+        points: of a start; length: number of the HORIZON frames in which a point was found, and right_length in which
+        it is right; right: share of right ones among those found; recall: among those visible.
     """
     total = {name: sum(count[name] for count in counts) for name in counts[0]}
     return {
@@ -252,7 +261,7 @@ def measure(
         clips: by what they are.
         images: what they were made from, for people.
         models: whose keypoints are tracked.
-        match_config: what makes two features a match; SIMILARITIES are measured beside its min_similarity.
+        match_config: which features match; SIMILARITIES are measured besides its min_similarity.
         tracker_config: how points are tracked.
         output: folder for tracking.md, tracking.json and the plot.
         failed: a sentence for each image that could not be read.
@@ -265,31 +274,26 @@ def measure(
     """
     setting = PROTOCOLS['paper'].description
     similarities = sorted({*SIMILARITIES, match_config.min_similarity})
-    rows: list[dict[str, float | str]] = []
-    panels: dict[str, dict[str, report.Curve]] = {name: {} for name in clips}
+    limits = similarities[0], similarities[-1]
+    rows: list[Row] = []
+    curves: dict[str, dict[str, report.Curve]] = {name: {} for name in clips}
     for (name, group), model in itertools.product(clips.items(), models):
         flow, *ours = compare(group, model.at(setting), similarities, match_config, tracker_config)
-        followers = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
-        rows += [{'variant': name, 'method': f, **r} for f, r in zip(followers, (flow, *ours), strict=True)]
-        for key, what in (('right', 'right, of those found'), ('right_length', f'right, of {HORIZON} frames')):
-            share = 1 if key == 'right' else HORIZON
-            panels[name][f'{model.name}: {what}'] = (np.array(similarities), np.array([r[key] / share for r in ours]))
-            panels[name][f'Lucas–Kanade: {what}'] = (np.array(similarities), np.full(len(ours), flow[key] / share))
-    columns = {
-        'variant': 'frames',
-        'method': 'keypoints of, followed by',
-        'points': 'points#',
-        'length': 'track length (frames)',
-        'right': 'right',
-        'right_length': 'right length (frames)',
-        'recall': 'right, of visible',
-    }
+        trackers = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
+        rows += [{'variant': name, 'method': t, **r} for t, r in zip(trackers, (flow, *ours), strict=True)]
+        for key, what, share in (
+            ('right', 'right, of found', 1),
+            ('right_length', f'right, of {HORIZON} frames', HORIZON),
+        ):
+            curves[name][f'{model.name}: {what}'] = np.array(similarities), np.array([r[key] / share for r in ours])
+            curves[name][f'Lucas–Kanade: {what}'] = np.array(similarities), np.full(len(ours), flow[key] / share)
+    panels = [Panel(name, 'min_similarity', limits, drawn) for name, drawn in curves.items()]
+    report.plot(output / 'tracking.png', 'share', panels)
     protocol = (
-        f'Protocol: {setting.points()}; the points of every {STEP}th frame are followed for {HORIZON} frames; right is '
+        f'Protocol: {setting.points()}; the points of every {STEP}th frame are tracked for {HORIZON} frames; right is '
         f'within {EPSILON:g} px of the truth, in real frames within {EPIPOLAR:g} px of the fundamental matrix that '
-        f"most agree on. {match_config}. {tracker_config}. Lucas–Kanade with OpenCV's defaults; what does not come "
-        f'back to within {FORTH_AND_BACK:g} px is lost.'
+        f"most agree on. {match_config}. {tracker_config}. Lucas–Kanade with OpenCV's defaults; a point that, tracked "
+        f'back, ends more than {ROUND_TRIP:g} px from its start is dropped.'
     )
-    report.plot(output / 'tracking.png', panels, 'min_similarity', 'share', (similarities[0], similarities[-1]))
-    sections, data = [report.table(columns, rows), protocol], {'protocol': protocol, 'summary': rows}
+    sections, data = [report.table(COLUMNS, rows), protocol], {'protocol': protocol, 'summary': rows}
     return report.finish(output, 'tracking', 'Tracks', images, models, sections, data, failed)

@@ -39,7 +39,15 @@ def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs,
     by_method = {row['method']: row for row in described}
     assert by_method['SIFT']['accuracy_5'] > 0
     assert by_method['tiny']['keypoints'] > 0
-    for name in ('pairs_accuracy.png', 'pairs_precision_recall.png', 'pairs_matches/a.png', 'pairs_matches/b.png'):
+    assert {row['photograph'] for row in data['views']} == {'a.png', 'b.png'}
+    assert '| method | 0° | 15° |' in markdown
+    for name in (
+        'pairs_views.png',
+        'pairs_accuracy.png',
+        'pairs_precision_recall.png',
+        'pairs_matches/a.png',
+        'pairs_matches/b.png',
+    ):
         assert cv2.imread(str(output / name)) is not None
 
 
@@ -84,6 +92,23 @@ def test_shapes_and_sequence_write_their_reports(tiny_model, photographs, tmp_pa
     assert [row['method'] for row in summary][:3] == ['tiny', 'SIFT', 'RootSIFT']
 
 
+def test_poses_report_models_and_baselines_with_their_ratio_tests(tiny_model, photographs, tmp_path):
+    camera, pose = [300, 0, 160, 0, 300, 120, 0, 0, 1], [1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    numbers = ' '.join(map(str, [*camera, *camera, *pose]))
+    (tmp_path / 'pairs.txt').write_text(f'a.png b.png 0 1 {numbers}\na.png c.png 0 0 {numbers}\n')
+    with pytest.raises(ValueError, match=r'c\.png: no such file'):
+        evaluate.poses(
+            tmp_path / 'pairs.txt', photographs, tmp_path, models=ModelsConfig((str(tiny_model),), 'openvino')
+        )
+    data = json.loads((tmp_path / 'poses.json').read_text())
+    matchers = {'nearest', 'ratio 0.95', 'ratio 0.9', 'ratio 0.85', 'oracle'}
+    assert {(row['method'], row['matcher']) for row in data['summary']} >= {
+        (method, matcher) for method in ('tiny', 'RootSIFT', 'ORB') for matcher in matchers
+    }
+    assert 'c.png' in (tmp_path / 'poses.md').read_text()
+    assert cv2.imread(str(tmp_path / 'poses.png')) is not None
+
+
 def test_count_takes_pairs_evenly():
     loaders = list(range(10))
     assert datasets.spread(loaders, 3) == [0, 4, 9]
@@ -102,7 +127,7 @@ def test_the_command_line_offers_every_step_with_its_options():
         command = [sys.executable, '-m', 'superpoint_ros.cli', 'evaluate', *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert all(step in run('--help').stdout for step in ('homography', 'pairs', 'shapes', 'sequence'))
+    assert all(step in run('--help').stdout for step in ('homography', 'pairs', 'poses', 'shapes', 'sequence'))
     options = run('pairs', '--help').stdout
     assert all(f'--{name}' in options for name in ('preset', 'seed', 'models', 'baselines', 'backend', 'subpixel'))
     assert run('pairs', 'nowhere', '--models').returncode != 0

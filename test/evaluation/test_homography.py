@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from superpoint_ros.evaluation import baselines, homography
+from superpoint_ros.evaluation import baselines, homography, report
 from superpoint_ros.evaluation.datasets import Pair
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.protocols import PROTOCOLS, Protocol, Setting
@@ -41,13 +41,12 @@ class TestDescription:
     def test_perfect_features_are_perfect_in_every_metric(self):
         points0 = grid()
         points0 = points0[homography.metrics.shared(points0, PERSPECTIVE, SIZE)]
-        values, matched = homography.description(
-            pair(), features(points0), features(transform_points(PERSPECTIVE, points0)), SETTING
-        )
+        found = features(points0), features(transform_points(PERSPECTIVE, points0))
+        values, answer = homography.description(pair(), found, SETTING)
         assert values['repeatability'] == values['nn_map'] == values['matching_score'] == 1.0
         assert values['localization_error'] < 1e-3
         assert max(values['corner_error'], values['corner_error_magsac']) < 1e-2
-        assert matched.correct.all()
+        assert answer.correct.all()
 
     def test_known_wrong_matches_give_known_figures(self):
         """Of 40 points with counterparts, 10 have descriptors that lead astray, with less similarity than the rest."""
@@ -61,15 +60,25 @@ class TestDescription:
         descriptors1[shown, np.arange(count)] = similar
         descriptors1[np.arange(count), 100 + np.arange(count)] = np.sqrt(1 - similar[np.argsort(shown)] ** 2)
         shift = crop_transform(-3, -2)
-        values, matched = homography.description(
-            pair(shift), features(points), features(points + np.float32([3, 2]), descriptors1), SETTING
-        )
-        assert matched.correct.sum() == count - wrong
+        found = features(points), features(points + np.float32([3, 2]), descriptors1)
+        values, answer = homography.description(pair(shift), found, SETTING)
+        assert answer.correct.sum() == count - wrong
         assert values['matching_score'] == pytest.approx((count - wrong) / count)
         assert values['nn_map'] == 1.0  # the right ones are more similar than the wrong ones
         assert values['repeatability'] == 1.0
         assert max(values['corner_error'], values['corner_error_magsac']) < 1e-2
         assert values['inliers'] == count - wrong
+
+    def test_matching_score_and_nn_map_are_means_of_the_two_directions(self):
+        """Only the second of two points has a counterpart, whose descriptor is the first one's.
+
+        Forward, one of two nearest neighbors is right, after a more similar wrong one. Backward, the only one is wrong.
+        """
+        points, similar = grid()[[0, 50]], np.float32([[1, 0], [0.8, 0.6]])
+        found = features(points, similar), features(points[1:] + np.float32([3, 2]), similar[:1])
+        values, _ = homography.description(pair(crop_transform(-3, -2)), found, SETTING)
+        assert values['matching_score'] == pytest.approx((1 / 2 + 0) / 2)
+        assert values['nn_map'] == pytest.approx((1 / 2 + 0) / 2)
 
     def test_points_outside_the_shared_region_are_not_held_against_anyone(self):
         """Image 1 is moved by 80 px: the points of the left half of image 0 come to its right half."""
@@ -77,11 +86,10 @@ class TestDescription:
         points0 = grid()
         points1 = points0[points0[:, 0] < 80] + np.float32([80, 0])
         descriptors1 = np.eye(len(points0), 200, dtype=np.float32)[points0[:, 0] < 80]
-        values, matched = homography.description(
-            pair(shift), features(points0), features(points1, descriptors1), SETTING
-        )
+        found = features(points0), features(points1, descriptors1)
+        values, answer = homography.description(pair(shift), found, SETTING)
         assert values['repeatability'] == values['matching_score'] == 1.0
-        assert (values['matches'], matched.correct.sum()) == (len(points0), len(points1))
+        assert (values['matches'], answer.correct.sum()) == (len(points0), len(points1))
 
     def test_mutual_matching_drops_those(self):
         shift = crop_transform(-80, 0)
@@ -89,11 +97,10 @@ class TestDescription:
         points1 = points0[points0[:, 0] < 80] + np.float32([80, 0])
         descriptors1 = np.eye(len(points0), 200, dtype=np.float32)[points0[:, 0] < 80]
         mutual = Setting(size=SIZE, keypoints=100, nms_radius=4, mutual=True)
-        values, matched = homography.description(
-            pair(shift), features(points0), features(points1, descriptors1), mutual
-        )
+        found = features(points0), features(points1, descriptors1)
+        values, answer = homography.description(pair(shift), found, mutual)
         assert values['matches'] == len(points1)
-        assert matched.correct.all()
+        assert answer.correct.all()
 
     def test_magsac_averages_what_inexact_points_are_off(self):
         """With 150 points that are 1 px off in x and in y and 40 wrong ones, the corners are off by less than that."""
@@ -101,13 +108,13 @@ class TestDescription:
         points0 = rng.uniform((8, 8), (152, 112), (190, 2)).astype(np.float32)
         points1 = transform_points(PERSPECTIVE, points0) + rng.normal(0, 1, points0.shape).astype(np.float32)
         points1[150:] = rng.uniform((8, 8), (152, 112), (40, 2))
-        values, _ = homography.description(pair(), features(points0), features(points1), SETTING)
+        values, _ = homography.description(pair(), (features(points0), features(points1)), SETTING)
         assert values['corner_error_magsac'] < 1
 
     @pytest.mark.parametrize('counts', [(0, 0), (0, 5), (5, 0), (3, 3)])
     def test_too_few_points_are_no_homography_and_no_crash(self, counts):
-        found = [features(grid()[:count]) for count in counts]
-        values, _ = homography.description(pair(np.eye(3)), *found, SETTING)
+        found = features(grid()[: counts[0]]), features(grid()[: counts[1]])
+        values, _ = homography.description(pair(np.eye(3)), found, SETTING)
         assert values['corner_error'] == values['corner_error_magsac'] == math.inf
         assert values['nn_map'] == values['matching_score'] == (1.0 if counts == (3, 3) else 0.0)
 
@@ -137,11 +144,11 @@ def test_random_points_repeat_by_chance_as_often_as_the_paper_says():
     rates = []
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        image0, image1 = (extract(rng.integers(0, 255, (240, 320), np.uint8)) for _ in range(2))
+        found = tuple(extract(rng.integers(0, 255, (240, 320), np.uint8)) for _ in range(2))
         moved = Pair(
             'random', '', np.zeros((240, 320), np.uint8), np.zeros((240, 320), np.uint8), crop_transform(90, 0)
         )
-        rates.append(homography.detection(moved, image0, image1, setting)['repeatability'])
+        rates.append(homography.detection(moved, found, setting)['repeatability'])
     assert np.mean(rates) == pytest.approx(1 - math.exp(-300 / (312 * 232) * math.pi * 9), abs=0.02)
 
 
@@ -157,16 +164,17 @@ class TestEvaluate:
             [perfect],
             self.PROTOCOL,
         )
-        assert len(results.measurements) == 4
-        summary = homography.summarize(results.measurements)
-        assert [(row['stage'], row['split'], row['pairs']) for row in summary] == [
+        assert len(results.rows) == 4
+        summary = report.means(homography.by_split(results.rows), ('stage', 'method', 'split'))
+        assert {(row['stage'], row['split'], row['pairs']) for row in summary} == {
             (stage, split, count)
             for stage in ('detection, NMS 4 px', 'description')
             for split, count in (('all', 2), ('illumination', 1), ('viewpoint', 1))
-        ]
+        }
         assert all(row['repeatability'] == 1.0 for row in summary)
-        assert summary[3]['accuracy_1'] == summary[3]['accuracy_5'] == 1.0
-        assert [example.name for example, _ in results.examples] == ['a', 'b']
+        described = [row for row in summary if row['stage'] == 'description']
+        assert all(row['accuracy_1'] == row['accuracy_5'] == 1.0 for row in described)
+        assert list(results.pictures) == ['a', 'b']
 
     def test_goes_on_after_a_pair_that_cannot_be_read(self):
         def broken():
@@ -175,14 +183,7 @@ class TestEvaluate:
         method = known_method(features(grid()), features(grid()))
         results = homography.evaluate([broken, lambda: pair(np.eye(3))], [method], self.PROTOCOL)
         assert results.failed == ['v_x/2.ppm: not an image']
-        assert {m.pair for m in results.measurements} == {'pair'}
-
-    def test_an_error_that_is_not_defined_is_left_out_of_the_mean(self):
-        def measurement(name, error):
-            return homography.Measurement('detection', 'm', name, '', {'localization_error': error})
-
-        (row,) = homography.summarize([measurement('a', 1.0), measurement('b', math.nan)])
-        assert row['localization_error'] == 1.0
+        assert {row['pair'] for row in results.rows} == {'pair'}
 
 
 def test_protocols_say_what_they_do():

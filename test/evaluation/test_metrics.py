@@ -165,15 +165,6 @@ class TestMatching:
         matched = np.array([[10.0, 0.0], [10.0, 3.0], [10.0, 3.1]])
         assert metrics.correct_matches(points, matched, shift(10, 0), 3.0).tolist() == [True, True, False]
 
-    def test_matching_score_averages_both_ways(self):
-        assert metrics.matching_score(3, 4, 1, 2) == pytest.approx((3 / 4 + 1 / 2) / 2)
-        assert metrics.matching_score(0, 0, 0, 0) == 0.0
-
-    def test_nn_map_averages_both_ways(self):
-        right_first, right_last = np.array([True, False]), np.array([False, True])
-        similarities = np.array([0.9, 0.1])
-        assert metrics.nn_map(right_first, similarities, right_last, similarities) == pytest.approx((1 + 0.5) / 2)
-
 
 class TestHomography:
     def test_corner_error_is_the_mean_of_the_four(self):
@@ -193,17 +184,18 @@ class TestHomography:
 
     def test_accuracy_and_auc_worked_out_by_hand(self):
         errors = np.array([0.0, 1.0, 2.0, math.inf])
-        assert metrics.homography_accuracy(errors, 1.0) == 0.5
-        assert metrics.homography_accuracy(errors, 3.0) == 0.75
+        assert metrics.accuracy(errors, 1.0) == 0.5
+        assert metrics.accuracy(errors, 3.0) == 0.75
         # The curve is 1/4 on [0, 1), 1/2 on [1, 2), 3/4 on [2, 4].
-        assert metrics.accuracy_auc(errors, 4.0) == pytest.approx((0.25 + 0.5 + 2 * 0.75) / 4)
-        assert metrics.homography_accuracy(np.empty(0), 1.0) == metrics.accuracy_auc(np.empty(0), 1.0) == 0.0
+        assert metrics.auc(errors, 4.0) == pytest.approx((0.25 + 0.5 + 2 * 0.75) / 4)
+        assert metrics.accuracy(2.0, 2.0) == 1.0
+        assert metrics.auc(1.0, 4.0) == 0.75
 
     @given(hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 10)))
     def test_auc_is_the_area_under_the_accuracy(self, errors):
         steps = np.linspace(0, 5, 5001)
-        area = np.mean([metrics.homography_accuracy(errors, step) for step in steps])
-        assert metrics.accuracy_auc(errors, 5.0) == pytest.approx(area, abs=2e-3)
+        area = np.mean([metrics.accuracy(errors, step) for step in steps])
+        assert metrics.auc(errors, 5.0) == pytest.approx(area, abs=2e-3)
 
 
 def test_metrics_do_not_depend_on_a_resize_of_both_images():

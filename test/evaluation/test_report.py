@@ -3,11 +3,9 @@ import math
 
 import cv2
 import numpy as np
+import pytest
 
-from superpoint_ros import drawing
 from superpoint_ros.evaluation import report
-from superpoint_ros.evaluation.datasets import Pair
-from superpoint_ros.evaluation.homography import Matched
 
 
 def test_table():
@@ -20,34 +18,36 @@ def test_table():
     ]
 
 
+def test_means_are_of_each_group_and_leave_out_what_is_not_defined():
+    rows = [
+        {'method': 'a', 'pair': 'x', 'error': 1.0, 'found': 1, 'errors': [1]},
+        {'method': 'b', 'pair': 'x', 'error': math.nan, 'found': 0},
+        {'method': 'a', 'pair': 'y', 'error': math.nan, 'found': 0, 'gap': 2.0},
+        {'method': 'a', 'pair': 'z', 'error': 2.0, 'found': 1},
+    ]
+    first, second = report.means(rows, ('method',))
+    assert first == {'method': 'a', 'pairs': 3, 'error': 1.5, 'found': pytest.approx(2 / 3), 'gap': 2.0}
+    assert (second['pairs'], second['found']) == (1, 0.0)
+    assert math.isnan(second['error'])
+
+
 def test_json_has_null_for_what_is_not_finite(tmp_path):
-    report.write(tmp_path / 'new', 'x', '# X\n', {'a': [math.inf, np.float32(0.5)], 'b': {'c': math.nan}, 'd': (1,)})
-    assert json.loads((tmp_path / 'new/x.json').read_text()) == {'a': [None, 0.5], 'b': {'c': None}, 'd': [1]}
-    assert (tmp_path / 'new/x.md').read_text() == '# X\n'
+    data = {'a': [math.inf, np.float32(0.5)], 'b': {'c': math.nan}, 'd': (1,)}
+    report.finish(tmp_path / 'new', 'x', 'X', 'images', [], ['text'], data)
+    written = json.loads((tmp_path / 'new/x.json').read_text())
+    assert {key: written[key] for key in data} == {'a': [None, 0.5], 'b': {'c': None}, 'd': [1]}
+    assert (tmp_path / 'new/x.md').read_text() == '# X\n\n- Images: images\n\ntext\n'
+
+
+def test_each_file_that_cannot_be_read_is_named_once_after_the_report_is_written(tmp_path):
+    with pytest.raises(ValueError, match='2 could not be read'):
+        report.finish(tmp_path, 'x', 'X', 'images', [], [], {}, ['a.png: broken', 'b.png: broken', 'a.png: broken'])
+    assert (tmp_path / 'x.md').read_text().count('a.png') == 1
 
 
 def test_plot_draws_every_panel(tmp_path):
     x = np.linspace(0, 1, 5)
-    report.plot(tmp_path / 'plot.png', {'one': {'a': (x, x)}, 'two': {'a': (x, 1 - x)}}, 'x', 'y', (0, 1))
-    one = tmp_path / 'one.png'
-    report.plot(one, {'one': {'a': (x, x)}}, 'x', 'y', (0, 1))
-    assert cv2.imread(str(tmp_path / 'plot.png')).shape[1] > 1.8 * cv2.imread(str(one)).shape[1]
-
-
-def test_matches_are_drawn_at_their_points_in_their_colors(tmp_path):
-    blank = np.zeros((60, 80), np.uint8)
-    matched = Matched(
-        np.array([[10, 20], [30, 40]], np.float32),
-        np.array([[50, 20], [70, 5]], np.float32),
-        np.array([True, False]),
-        np.array([0.9, 0.8], np.float32),
-    )
-    path = tmp_path / 'pair.png'
-    report.draw_matches(path, Pair('p', '', blank, blank, np.eye(3)), {'A': matched, 'B': matched})
-    picture = cv2.imread(str(path))
-    height = 60 + drawing.BAR
-    assert picture.shape == (2 * height, 2 * 80, 3)
-    for top in (0, height):
-        assert tuple(picture[top + 20, 10]) == drawing.RIGHT
-        assert tuple(picture[top + 20, 80 + 50]) == drawing.RIGHT
-        assert tuple(picture[top + 40, 30]) == drawing.WRONG
+    panels = [report.Panel('one', 'x', (0, 1), {'a': (x, x)}), report.Panel('two', 'x', (1, 0), {'a': (x, 1 - x)})]
+    report.plot(tmp_path / 'two.png', 'y', panels)
+    report.plot(tmp_path / 'one.png', 'y', panels[:1], marker='o')
+    assert cv2.imread(str(tmp_path / 'two.png')).shape[1] > 1.8 * cv2.imread(str(tmp_path / 'one.png')).shape[1]

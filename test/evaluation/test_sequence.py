@@ -46,9 +46,9 @@ def test_frames_are_matched_with_the_next_and_a_broken_one_is_listed(tmp_path, b
         cv2.imwrite(str(tmp_path / f'{i}.png'), scene[i : 240 + i, 5 * i : 320 + 5 * i])
     if broken:
         (tmp_path / '1.png').write_bytes(b'broken')
-    results = sequence.evaluate(sorted(tmp_path.iterdir()), methods(ModelsConfig(())), SETTING)
-    assert len(results.failed) == broken
-    rows = sequence.summarize(results)
+    rows, failed = sequence.evaluate(sorted(tmp_path.iterdir()), methods(ModelsConfig(())), SETTING)
+    assert len(failed) == broken
+    rows = sequence.summarize(rows)
     assert {'SIFT', 'ORB'} <= {row['method'] for row in rows}
     for row in rows:
         assert row['pairs'] == (1 if broken else 3)

@@ -1,0 +1,106 @@
+"""The report of relative camera poses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from superpoint_ros.evaluation import metrics, poses, report
+from superpoint_ros.evaluation.methods import NEAREST, Method
+from superpoint_ros.evaluation.pose_pairs import PosePair
+from superpoint_ros.evaluation.report import Panel, Row
+from superpoint_ros.matching import MatchConfig, Matcher, match
+
+RATIOS = (0.95, 0.9, 0.85)
+"""Ratio tests of nearest neighbors; of these and none, each method's best is reported."""
+MOST_GAPS = 5
+"""The share of right matches is also reported by gap if there are no more different gaps."""
+
+
+def ratio_tests() -> dict[str, Matcher]:
+    """Mutual nearest neighbors without and with each ratio test."""
+    tests = {f'ratio {r:g}': partial(match, config=MatchConfig(min_similarity=-1.0, max_ratio=r)) for r in RATIOS}
+    return {'nearest': NEAREST, **tests}
+
+
+def measure(
+    pairs: Sequence[PosePair],
+    folder: Path,
+    images: str,
+    methods: Sequence[Method],
+    matchers: Mapping[str, Matcher],
+    output: Path,
+    estimator: poses.Estimator = 'magsac',
+    side: int = 640,
+) -> str:
+    """Estimate the pose of every pair, and write the report.
+
+    Args:
+        pairs: the pairs.
+        folder: of their images.
+        images: what the pairs are, for people.
+        methods: what is compared.
+        matchers: by name; 'nearest' stands for all ratio_tests.
+        output: folder for poses.md, poses.json and the plot.
+        estimator: see poses.estimate.
+        side: see poses.evaluate.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ValueError: an image could not be read; the report of the others has been written.
+    """
+    tests = ratio_tests() if 'nearest' in matchers else {}
+    every = {**tests, **{name: matcher for name, matcher in matchers.items() if name != 'nearest'}}
+    results = poses.evaluate(pairs, folder, methods, every, estimator, side)
+    summary = report.means(results.rows, ('method', 'matcher'))
+    best = at_best_ratio(summary, tests)
+    gaps = sorted({gap for pair in pairs if (gap := pair.gap) is not None})
+    columns = {
+        'method': 'method',
+        'matcher': 'matcher',
+        'pairs': 'pairs#',
+        **{f'auc_{t:g}': f'AUC {t:g}°' for t in poses.THRESHOLDS},
+        'right': 'right',
+        **({f'right_{gap}': f'right, gap {gap}' for gap in gaps} if len(gaps) <= MOST_GAPS else {}),
+        'matches': 'matches#',
+    }
+    protocol = (
+        f'Protocol: images of at most {side} px; {poses.SETTING.points()}; essential matrix by {estimator}, '
+        f'{poses.RANSAC_THRESHOLD:g} px. AUC of the larger of rotation and translation angle, mean over {poses.ORDERS} '
+        f'orders of the matches; right: share of matches within {poses.RIGHT:g} px of the true epipolar line; oracle: '
+        f'only the matches of the first matcher that are within {poses.KEPT:g} px of it.'
+    )
+    sections = ['## Each method at its best ratio test', report.table(columns, best), protocol]
+    sections += ['## All', report.table(columns, summary), *results.refused]
+    _plot(output / 'poses.png', results.rows, best)
+    data = {'protocol': protocol, 'summary': summary, 'pairs': results.rows}
+    return report.finish(
+        output, 'poses', 'Relative camera poses', images, methods, sections, data, list(results.failed)
+    )
+
+
+def at_best_ratio(summary: Sequence[Row], tests: Mapping[str, Matcher]) -> list[Row]:
+    """The rows of the summary, but of those with a ratio test or none only the one with the best AUC at 10°."""
+    best: dict[str, Row] = {}
+    for row in summary:
+        if row['matcher'] in tests:
+            best[row['method']] = max(row, best.get(row['method'], row), key=lambda row: row['auc_10'])
+    return [row for row in summary if row['matcher'] not in tests or row is best[row['method']]]
+
+
+def _plot(path: Path, rows: Sequence[Row], best: Sequence[Row]) -> None:
+    thresholds = np.linspace(0, 20, 201)
+    curves: dict[str, dict[str, report.Curve]] = {}
+    for method, matcher in ((row['method'], row['matcher']) for row in best):
+        errors = np.array([row['errors'] for row in rows if (row['method'], row['matcher']) == (method, matcher)])
+        title = 'nearest neighbors, best ratio' if matcher == 'nearest' or matcher.startswith('ratio') else matcher
+        curve = thresholds, np.array([metrics.accuracy(errors, threshold) for threshold in thresholds])
+        curves.setdefault(title, {})[method] = curve
+    panels = [Panel(title, 'pose error allowed (degrees)', (0, 20), drawn) for title, drawn in curves.items()]
+    if panels:
+        report.plot(path, 'share of pairs', panels)

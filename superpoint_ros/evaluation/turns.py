@@ -1,0 +1,132 @@
+"""Matches between a photograph and turned or shrunk views of it: where a method stops working."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from superpoint_ros import image_files
+from superpoint_ros.evaluation import report
+from superpoint_ros.evaluation.baselines import Image
+from superpoint_ros.evaluation.methods import NEAREST, Method
+from superpoint_ros.evaluation.metrics import correct_matches
+from superpoint_ros.evaluation.protocols import Setting
+from superpoint_ros.evaluation.report import Panel, Row
+from superpoint_ros.features import Features
+from superpoint_ros.geometry import Transform, crop_transform, resize_transform
+
+TURNS = (0, 15, 30, 45, 60, 90, 135, 180)
+"""Counterclockwise, in degrees."""
+SCALES = (0.75, 0.6, 0.5, 0.4)
+COUNT = 16
+"""Number of photographs that give steady figures."""
+
+
+def evaluate(paths: Sequence[Path], methods: Sequence[Method], setting: Setting) -> tuple[list[Row], list[str]]:
+    """Match photographs with their views.
+
+    Args:
+        paths: image files, measured at their own size.
+        methods: those with descriptors are compared.
+        setting: how many points, and how far a right match may be off.
+
+    Returns:
+        One row for each method and photograph, with the share of right matches in each view (see `views`), and a
+        sentence for each file that cannot be read.
+    """
+    rows, failed = [], []
+    extractors = {method.name: method.at(setting) for method in methods if method.describes}
+    for path in track(paths, 'views', console=Console(stderr=True)):
+        try:
+            image = image_files.read(path)
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+            continue
+        seen = list(views(image))
+        for name, extract in extractors.items():
+            features = extract(image)[: setting.keypoints]
+            shares = {
+                label: right_share(features, extract(view)[: setting.keypoints], transform, setting.epsilon)
+                for label, view, transform in seen
+            }
+            rows.append({'method': name, 'photograph': path.name, **shares})
+    return rows, failed
+
+
+def right_share(features0: Features, features1: Features, transform: Transform, epsilon: float) -> float:
+    """Right mutual nearest neighbors as a share of the points of the image that has fewer.
+
+    Args:
+        features0: of the photograph.
+        features1: of the view.
+        transform: (3, 3), from the photograph to the view.
+        epsilon: largest distance of a right match from where the transform puts it, in pixels of the view.
+    """
+    rows = NEAREST(features0, features1).indices
+    right = correct_matches(features0.keypoints[rows[:, 0]], features1.keypoints[rows[:, 1]], transform, epsilon)
+    return float(right.sum()) / max(min(len(features0), len(features1)), 1)
+
+
+def views(image: Image) -> Iterator[tuple[str, Image, Transform]]:
+    """The turned and the shrunk views of a photograph: label, image, and transform from photograph to view."""
+    for angle in TURNS:
+        yield f'{angle}°', *turn(image, angle)
+    height, width = image.shape
+    for scale in SCALES:
+        size = round(width * scale), round(height * scale)
+        shrunk = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        yield f'×{scale:g}', shrunk, resize_transform(size[0] / width, size[1] / height)
+
+
+def turn(image: Image, angle: float) -> tuple[Image, Transform]:
+    """Turn an image about its center; the view holds all of the image, and its mirror image beyond the edges.
+
+    Args:
+        image: (H, W).
+        angle: counterclockwise, in degrees.
+
+    Returns:
+        The view, and the (3, 3) transform of points from the image to it.
+    """
+    height, width = image.shape
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    # Rounded first: cos 90° is not exactly 0.
+    extent = np.round([width * abs(cos) + height * abs(sin), width * abs(sin) + height * abs(cos)], 6)
+    size = int(np.ceil(extent[0])), int(np.ceil(extent[1]))
+    rotation = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    to_origin = crop_transform((width - 1) / 2, (height - 1) / 2)
+    transform = crop_transform((1 - size[0]) / 2, (1 - size[1]) / 2) @ rotation @ to_origin
+    view = cv2.warpPerspective(image, transform, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(view, np.uint8), transform
+
+
+def sections(means: Sequence[Row], setting: Setting) -> list[str]:
+    """The report's sections: a table of the mean shares, and how they were measured."""
+    labels = [label for label in means[0] if label[0] in '0123456789×']
+    count = means[0]['photographs']
+    protocol = (
+        f'Share of the points that are matched right, within {setting.epsilon:g} px, between a photograph and the same '
+        f'one turned or shrunk; {count} photographs at their own size; {setting.points()}; mutual nearest neighbors. '
+        'A turned view holds the whole photograph and its mirror image beyond the edges, which takes up to half of the '
+        'points at 45° and 135°.'
+    )
+    return ['## Turns and scales', report.table({'method': 'method', **{x: x for x in labels}}, means), protocol]
+
+
+def plot(path: Path, means: Sequence[Row]) -> None:
+    """Draw the share of right matches over the turn and over the scale."""
+
+    def curves(labels: Mapping[float, str]) -> dict[str, report.Curve]:
+        return {row['method']: (np.array(list(labels)), np.array([row[x] for x in labels.values()])) for row in means}
+
+    scales = {1.0: '0°', **{scale: f'×{scale:g}' for scale in SCALES}}
+    panels = [
+        Panel('Turned photographs', 'turn (degrees)', (0, 180), curves({angle: f'{angle}°' for angle in TURNS})),
+        Panel('Shrunk photographs', 'scale', (1, SCALES[-1]), curves(scales)),
+    ]
+    report.plot(path, 'share of points matched right', panels, marker='o')

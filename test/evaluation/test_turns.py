@@ -1,0 +1,78 @@
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros.evaluation import report, turns
+from superpoint_ros.evaluation.methods import Method
+from superpoint_ros.evaluation.protocols import VIEWS
+from superpoint_ros.features import Features
+from superpoint_ros.geometry import transform_points
+
+
+def features(keypoints, descriptors):
+    return Features(np.float32(keypoints), np.ones(len(keypoints), np.float32), np.float32(descriptors), (160, 120))
+
+
+@pytest.mark.parametrize('angle', [15, 90, 135, 180, -90])
+def test_a_point_of_a_turned_image_is_where_the_transform_says(angle):
+    center = np.array([37.0, 88.0])
+    x, y = np.meshgrid(np.arange(160), np.arange(120))
+    blob = np.rint(200 * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / 18)).astype(np.uint8)
+    view, transform = turns.turn(blob, angle)
+    expected = transform_points(transform, center)
+    left, top = (round(float(v)) - 10 for v in expected)
+    window = view[top : top + 21, left : left + 21].astype(float)
+    rows, columns = np.mgrid[top : top + 21, left : left + 21]
+    found = np.array([(columns * window).sum(), (rows * window).sum()]) / window.sum()
+    np.testing.assert_allclose(found, expected, atol=0.1)
+
+
+def test_a_quarter_turn_is_counterclockwise_and_exact():
+    image = np.random.default_rng(0).integers(0, 255, (24, 37), np.uint8)
+    view, _ = turns.turn(image, 90)
+    np.testing.assert_array_equal(view, np.rot90(image))
+
+
+def test_a_turned_view_holds_all_of_the_image():
+    view, transform = turns.turn(np.zeros((120, 160), np.uint8), 45)
+    corners = transform_points(transform, np.array([[0.0, 0], [159, 0], [159, 119], [0, 119]]))
+    assert (corners >= -0.5).all()
+    assert (corners <= np.array(view.shape[::-1]) - 0.5).all()
+    assert view.shape == (198, 198)  # (160 + 120) / √2
+
+
+def test_the_share_of_right_matches_worked_out_by_hand():
+    """Of four points three are in the view; of these one is 3 px off, one 4 px; the fourth has no counterpart."""
+    shift = np.array([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]])
+    points = np.array([[10, 10], [50, 10], [10, 50], [50, 50]])
+    seen = [[20, 10], [63, 10], [20, 54]]
+    assert turns.right_share(features(points, np.eye(4)), features(seen, np.eye(4)[:3]), shift, 3) == 2 / 3
+    nothing = features(np.empty((0, 2)), np.empty((0, 4)))
+    assert turns.right_share(nothing, features(seen, np.eye(4)[:3]), shift, 3) == 0
+
+
+def test_a_method_for_upright_images_fails_where_they_are_turned(tmp_path):
+    """Descriptors that are patches hold at 0° and a little beyond, and not upside down; a broken file is listed."""
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160), np.uint8)
+    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    cv2.imwrite(str(tmp_path / 'a.png'), texture)
+    (tmp_path / 'b.png').write_bytes(b'broken')
+
+    def patches(image):
+        corners = cv2.goodFeaturesToTrack(image, 50, 0.01, 5)[:, 0]
+        rows = [cv2.getRectSubPix(image, (15, 15), point.tolist()).ravel().astype(float) for point in corners]
+        rows = np.array([row - row.mean() for row in rows])
+        return features(corners, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+    method = Method('patches', 'by hand', lambda _: patches, False, True)
+    rows, failed = turns.evaluate([tmp_path / 'a.png', tmp_path / 'b.png'], [method], VIEWS)
+    assert len(failed) == 1
+    (row,) = rows
+    assert row['0°'] == 1
+    assert row['15°'] > 0.4
+    assert row['180°'] < 0.1
+    assert row['×0.75'] > row['×0.4']
+    means = report.means(rows, ('method',), 'photographs')
+    assert '| patches | 1.000 |' in turns.sections(means, VIEWS)[1]
+    turns.plot(tmp_path / 'views.png', means)
+    assert cv2.imread(str(tmp_path / 'views.png')) is not None
