@@ -1,4 +1,4 @@
-"""The code for subscribers in README and docs reads our messages, whatever the size and type of their descriptors."""
+"""The code for subscribers in README and docs reads our messages, with descriptors of each size and type."""
 
 import re
 import shutil

@@ -13,7 +13,7 @@ from superpoint_ros.runtimes import RuntimeConfig
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Parameters of the detector node beside those of the extractor."""
+    """Parameters of the detector node in addition to those of the extractor."""
 
     model: str = option(models.DEFAULT, 'Name of a shipped model, or path of a .safetensors or .onnx file.')
     cameras: tuple[str, ...] = option(

@@ -44,7 +44,7 @@ class Arrival:
         """The frame in the message.
 
         Raises:
-            ValueError: one sentence on what is wrong with the message.
+            ValueError: the message is not valid; one sentence says why.
         """
         features = features_from_message(self.message, self.info)
         if not (np.isfinite(features.keypoints).all() and np.isfinite(features.descriptors).all()):
@@ -82,7 +82,8 @@ class FeatureStream:
         info = self._node.create_subscription(String, f'{self.prefix}features/info', self._take_info, latched)
         self._others = [info]
         if self._config.geometry == 'essential':
-            qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears reliable publishers too
+            # Best effort also receives from reliable publishers.
+            qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
             topic = f'{self.prefix}camera_info'
             self._others.append(self._node.create_subscription(CameraInfo, topic, self._take_camera_info, qos))
 

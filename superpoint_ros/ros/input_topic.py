@@ -17,7 +17,7 @@ from superpoint_ros.ros.subscription import MatchedSubscription
 
 
 class InputTopic:
-    """Receives the messages of a topic, counts them, and reports what is wrong with them.
+    """Receives the messages of a topic, counts them, and reports errors.
 
     Args:
         node: the subscriber.
@@ -63,7 +63,7 @@ class InputTopic:
             self._node.get_logger().error(f'{self.topic}: {self.statistics.last_error}{trace}', throttle_duration_sec=2)
 
     def health(self, publishing: bool) -> tuple[bytes, str]:
-        """Level of a DiagnosticStatus and one sentence on what is wrong; OK and '' if nothing is.
+        """Level of a DiagnosticStatus and one sentence about the problem; OK and an empty string if there is none.
 
         Args:
             publishing: whether the node currently publishes results.
@@ -98,6 +98,6 @@ def gray_image(message: Image | CompressedImage) -> images.Gray:
     """The gray image in a message, (H, W).
 
     Raises:
-        ValueError: one sentence on what is wrong with the message.
+        ValueError: the message is not valid; one sentence says why.
     """
     return images.decompress(message) if isinstance(message, CompressedImage) else images.to_gray(message)

@@ -11,7 +11,7 @@ from superpoint_ros.tracking import TrackerConfig
 
 @dataclass(frozen=True)
 class MatcherConfig:
-    """Parameters of the matcher node beside those of matching and tracking."""
+    """Parameters of the matcher node in addition to those of matching and tracking."""
 
     cameras: tuple[str, ...] = option(
         (),

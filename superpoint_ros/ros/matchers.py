@@ -1,4 +1,4 @@
-"""What the matcher node does with the frames of one camera, and with those of two."""
+"""The matchers of the matcher node: one camera over time, and pairs of cameras."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class CameraMatcher:
         """Process the next frame.
 
         Raises:
-            ValueError: one sentence on what is missing.
+            ValueError: a calibration is missing.
         """
         step = self._tracker.update(frame)
         if step is None:
@@ -150,7 +150,7 @@ class PairMatcher:
         """Process the next frame of one of the two cameras.
 
         Raises:
-            ValueError: the two cameras use different models, or one sentence on what is missing.
+            ValueError: the cameras use different models, or a calibration is missing.
         """
         side = self.streams.index(stream)
         restart = self._orders[side].add(frame)

@@ -40,7 +40,7 @@ def features_from_message(message: PointCloud2, info: str = '') -> Features:
         info: JSON of features/info, for checksum and image size; empty if unknown.
 
     Raises:
-        ValueError: one sentence on what is wrong with the message.
+        ValueError: the message is not valid; one sentence says why.
     """
     if message.is_bigendian:
         raise ValueError('features: the cloud is big-endian; send it little-endian')

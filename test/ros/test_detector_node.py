@@ -163,8 +163,8 @@ class Bench:
 
         def found():
             statuses = (s for m in self.received['/diagnostics'] for s in m.status if s.name == name)
-            told = ({**{v.key: v.value for v in s.values}, 'level': s.level, 'message': s.message} for s in statuses)
-            return next(filter(condition, told), None)
+            results = ({**{v.key: v.value for v in s.values}, 'level': s.level, 'message': s.message} for s in statuses)
+            return next(filter(condition, results), None)
 
         result = self.wait(found)
         assert result, f'not on /diagnostics: {self.received["/diagnostics"][-1:]}'
@@ -285,7 +285,7 @@ class TestOneCamera:
             'empty': encoded(photo, 'mono8', height=0),
             'step is 319 bytes': encoded(photo, 'mono8', step=319),
             'data has 76799 bytes': encoded(photo, 'mono8', data=good.data[:-1]),
-            "encoding 'mono7' is not known": encoded(photo, 'mono7'),
+            "encoding 'mono7' is unknown": encoded(photo, 'mono7'),
             'no pixel is a finite number': encoded(np.full(photo.shape, np.nan, '<f4'), '32FC1'),
             'too many': encoded(photo, 'mono8', height=2**31, width=2**31, step=2**31),
             'expected each side 16 to 8192': encoded(photo[:8, :8], 'mono8'),

@@ -86,17 +86,17 @@ def test_the_build_of_an_engine_is_reported_and_can_be_interrupted(context, tiny
     node = rclpy.create_node('listener', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    said = []
-    node.create_subscription(DiagnosticArray, '/diagnostics', lambda message: said.extend(message.status), 10)
+    statuses = []
+    node.create_subscription(DiagnosticArray, '/diagnostics', lambda message: statuses.extend(message.status), 10)
     publisher = node.create_publisher(Image, 'image', 1)
     pixels = np.ascontiguousarray(photo).view(np.uint8)
     try:
         end = time.monotonic() + 60
-        while not any('building' in status.message for status in said) and time.monotonic() < end:
+        while not any('building' in status.message for status in statuses) and time.monotonic() < end:
             assert process.poll() is None, process.stdout.read()
             publisher.publish(image_message(pixels, Header(frame_id='camera')))
             executor.spin_once(timeout_sec=0.2)
-        status = next(status for status in said if 'building' in status.message)
+        status = next(status for status in statuses if 'building' in status.message)
         assert status.message == 'building a TensorRT engine for 320×240: 43%'
         assert status.level == DiagnosticStatus.WARN
         process.send_signal(ending)
