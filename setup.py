@@ -23,7 +23,7 @@ ROS = [
     'ros-std-msgs',
     'ros-std-srvs',
 ]
-CPU = ['onnx>=1.16', 'openvino>=2025.4', 'protobuf']
+CPU = ['openvino>=2025.4']
 CUDA = 'cuda-python>=12.6; platform_system == "Linux"'
 DEMO = ['scikit-image>=0.24']
 TRAIN = [
@@ -31,6 +31,7 @@ TRAIN = [
     'lightning>=2.5',
     'matplotlib>=3.8',
     'nncf>=3.0',
+    'onnx>=1.16',
     'onnxruntime>=1.20',  # NNCF runs the graph with it
     'tensorboard>=2.16',
     'torch>=2.6',

@@ -87,7 +87,9 @@ def test_the_core_imports_the_core_alone(module):
     assert not {name.split('.')[0] for name in imports(path)} & set(HEAVY)
 
 
-@pytest.mark.parametrize('name', ['openvino', 'tensorrt', 'cuda', 'engine_build', 'engine_check', 'onnx_graph'])
+@pytest.mark.parametrize(
+    'name', ['openvino', 'tensorrt', 'cuda', 'engine_build', 'engine_check', 'graph_info', 'onnx_graph']
+)
 def test_robots_do_not_need_torch(name):
     """Of the networks only their configurations are imported, which need no torch."""
     found = set(imports(PACKAGE / 'runtimes' / f'{name}.py'))
@@ -96,6 +98,12 @@ def test_robots_do_not_need_torch(name):
         'superpoint_ros.networks.lightglue_config',
         'superpoint_ros.networks.lightglue_config.LightGlueConfig',
     }
+
+
+def test_openvino_runs_without_the_onnx_package():
+    """The newest onnx brings NumPy 2, which OpenCV and cv_bridge of Ubuntu 22.04 and 24.04 cannot use."""
+    for name in ('openvino', 'graph_info'):
+        assert 'onnx' not in {module.split('.')[0] for module in imports(PACKAGE / 'runtimes' / f'{name}.py')}
 
 
 def test_every_module_is_listed():

@@ -45,7 +45,7 @@ class Backend(NamedTuple):
 
 
 TABLE = {
-    'openvino': Backend('superpoint_ros.runtimes.openvino', ('openvino', 'onnx'), 'cpu'),
+    'openvino': Backend('superpoint_ros.runtimes.openvino', ('openvino',), 'cpu'),
     'torch': Backend('superpoint_ros.runtimes.pytorch', ('torch',), 'train'),
     'tensorrt': Backend('superpoint_ros.runtimes.tensorrt', ('tensorrt', 'cuda.bindings', 'onnx'), 'gpu', ON_JETSON),
 }

@@ -1,4 +1,4 @@
-"""From weights to the .onnx graph that OpenVINO and TensorRT read."""
+"""Exports weights to the .onnx graph that OpenVINO and TensorRT read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
 OPSET = 17
-"""Old enough for every TensorRT from 10.0 on, and below 20, from where TensorRT misreads some operators."""
+"""Supported by every TensorRT from 10.0 on; from 20 on TensorRT misreads some operators."""
 
 TOLERANCE = 1e-3
 """Largest difference allowed between graph and network, relative to the largest output."""
@@ -58,7 +58,7 @@ def export(weights: Path | str, output: Path | str) -> None:
         names = list(network(**small))
     with written_whole(output) as partial:
         with warnings.catch_warnings():
-            # The exporter that needs no further package; its graphs are the plainer ones, too.
+            # The older exporter needs no further package and writes simpler graphs.
             warnings.simplefilter('ignore', DeprecationWarning)
             torch.onnx.export(
                 _Outputs(network).eval(),  # the exporter restores the mode of what it is given

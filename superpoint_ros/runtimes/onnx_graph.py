@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,89 +10,18 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, helper, numpy_helper, parser
 
 from superpoint_ros.files import written_whole
-from superpoint_ros.networks.lightglue_config import LightGlueConfig
-
-INPUT = 'image'
-
-OUTPUTS: tuple[dict[str, int | None], ...] = (
-    {'logits': 65},
-    {'logits': 65, 'descriptors': None},
-    {'scores': 1, 'positions': 2, 'descriptors': None},
-)
-"""Outputs of MagicPoint, SuperPoint and UnSuperPoint, and their channels; None for any number."""
+from superpoint_ros.runtimes.graph_info import GraphInfo, Shape
 
 Graph = onnx.ModelProto
 
 
-def read(path: Path) -> Graph:
-    """Read a graph, including weights in separate files, and check that it is an image network that we can decode.
+def read(path: Path) -> tuple[Graph, GraphInfo]:
+    """Read a graph, including weights in separate files.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is broken, or the graph has other inputs or outputs.
+        ValueError: the file is broken.
     """
-    graph = _read(path)
-    inputs = {value.name: _shape(value) for value in graph.graph.input}
-    if inputs != {INPUT: (None, 1, None, None)}:
-        raise ValueError(
-            f'{path}: expected one input, {INPUT} of float32 (batch, 1, height, width) with batch, height and width '
-            f'free, found {inputs}'
-        )
-    outputs = {value.name: _shape(value) for value in graph.graph.output}
-    expected = next((known for known in OUTPUTS if known.keys() == outputs.keys()), None)
-    if expected is None:
-        known = ' or '.join('+'.join(names) for names in OUTPUTS)
-        raise ValueError(f'{path}: expected the outputs {known}, found {"+".join(outputs)}')
-    for name, shape in outputs.items():
-        channels = shape[1] if len(shape) == 4 else None
-        if not isinstance(channels, int) or channels != (expected[name] or channels):
-            wanted = expected[name] or 'channels'
-            raise ValueError(f'{path}: output {name}: expected float32 (batch, {wanted}, rows, columns), found {shape}')
-    _check_cells(path, graph)
-    return graph
-
-
-def read_matcher(path: Path) -> tuple[Graph, LightGlueConfig]:
-    """Read the graph of a matcher, and the configuration in its metadata.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is broken, or the graph has other inputs or outputs.
-    """
-    graph = _read(path)
-    try:
-        config = LightGlueConfig(**json.loads(metadata(graph).get('config', '')))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: not the graph of a matcher: no such configuration in its metadata') from error
-    pair = (None, 2, None)
-    expected = {'keypoints': (*pair, 2), 'descriptors': (*pair, config.descriptor_size), 'valid': pair}
-    expected |= {'scores': pair} if config.use_scores else {}
-    outputs = {'log_assignment': (None, None, None)}
-    for kind, wanted, values in (('inputs', expected, graph.graph.input), ('outputs', outputs, graph.graph.output)):
-        found = {value.name: _shape(value) for value in values}
-        if found != wanted:
-            raise ValueError(f'{path}: expected the {kind} {wanted} of float32, found {found}')
-    return graph, config
-
-
-def _check_cells(path: Path, graph: Graph) -> None:
-    """Check that the outputs have one cell for each 8×8 pixels, where the shapes tell."""
-    fixed = Graph()
-    fixed.CopyFrom(graph)
-    del fixed.graph.value_info[:]
-    dims = [*fixed.graph.input[0].type.tensor_type.shape.dim]
-    for dim, value in zip(dims, (1, 1, 8 * 6, 8 * 10), strict=True):
-        dim.dim_value = value
-    for output in fixed.graph.output:
-        output.type.tensor_type.ClearField('shape')
-    for output in onnx.shape_inference.infer_shapes(fixed).graph.output:
-        rows, columns = [*_shape(output), None, None, None, None][2:4]
-        if (rows, columns) not in ((6, 10), (None, None)):
-            found = f'{rows}×{columns} for 48×80 pixels'
-            raise ValueError(f'{path}: output {output.name}: expected a cell for each 8×8 pixels, found {found}')
-
-
-def _read(path: Path) -> Graph:
     try:
         graph = onnx.load(path)
         custom = sorted({f'{n.domain}.{n.op_type}' for n in graph.graph.node if n.domain not in ('', 'ai.onnx')})
@@ -109,7 +37,34 @@ def _read(path: Path) -> Graph:
         values = numpy_helper.to_array(weights)
         if values.dtype.kind == 'f' and not np.isfinite(values).all():
             raise ValueError(f'{path}: tensor {weights.name} has values that are NaN or infinite')
-    return graph
+    inputs, outputs = (
+        {value.name: _shape(value) for value in ends} for ends in (graph.graph.input, graph.graph.output)
+    )
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    return graph, GraphInfo(path, inputs, outputs, metadata)
+
+
+def read_image_network(path: Path) -> tuple[Graph, GraphInfo]:
+    """Read the graph of an image network.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken, or the graph has other inputs or outputs.
+    """
+    graph, info = read(path)
+
+    def shapes_for(height: int, width: int) -> dict[str, Shape]:
+        fixed = Graph()
+        fixed.CopyFrom(graph)
+        del fixed.graph.value_info[:]
+        for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 1, height, width), strict=True):
+            dim.dim_value = value
+        for output in fixed.graph.output:
+            output.type.tensor_type.ClearField('shape')
+        return {output.name: _shape(output) for output in onnx.shape_inference.infer_shapes(fixed).graph.output}
+
+    info.check_image_network(shapes_for)
+    return graph, info
 
 
 def opset(graph: Graph) -> int:
@@ -123,22 +78,6 @@ def precision_of(graph: Graph) -> str:
         return 'int8'
     types = {weights.data_type for weights in graph.graph.initializer}
     return 'fp16' if TensorProto.FLOAT16 in types else 'bf16' if TensorProto.BFLOAT16 in types else 'fp32'
-
-
-def descriptor_size(graph: Graph) -> int:
-    """Length of the descriptors; 0 if the network has none."""
-    sizes = [v.type.tensor_type.shape.dim[1].dim_value for v in graph.graph.output if v.name == 'descriptors']
-    return sum(sizes)
-
-
-def checksum_of_weights(graph: Graph) -> str:
-    """The checksum of the weights that `superpoint export` wrote to the metadata; '' for graphs of other tools."""
-    return metadata(graph).get('checksum', '')
-
-
-def metadata(graph: Graph) -> dict[str, str]:
-    """What `superpoint export` wrote about the model."""
-    return {entry.key: entry.value for entry in graph.metadata_props}
 
 
 def with_precision(graph: Graph, precision: str) -> Graph:
@@ -161,7 +100,7 @@ def export_half(graph: Path, output: Path) -> None:
     Raises:
         ValueError: the file is broken, or its graph is not in float32.
     """
-    half = with_precision(read(graph), 'fp16')
+    half = with_precision(read_image_network(graph)[0], 'fp16')
     with written_whole(output) as partial:
         onnx.save(half, partial)
 
@@ -238,7 +177,7 @@ def with_heads(graph: Graph, half_descriptors: bool = False) -> Graph:
     header = f'<ir_version: {graph.ir_version}, opset_import: ["" : {opset(graph)}]>'
     result = compose.add_prefix(graph, 'network/')
     result = compose.merge_models(
-        parser.parse_model(f'{header} preprocess {TO_GRAY}'), result, [('gray', f'network/{INPUT}')]
+        parser.parse_model(f'{header} preprocess {TO_GRAY}'), result, [('gray', 'network/image')]
     )
     for output in graph.graph.output:
         text = TO_HEADS[output.name].replace('TYPE', kind).replace('NUMBER', str(number))
@@ -249,8 +188,7 @@ def with_heads(graph: Graph, half_descriptors: bool = False) -> Graph:
     return result
 
 
-def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | str:
-    """The shape of a float32 tensor, None where it is free; for other tensors the name of the type."""
+def _shape(value: onnx.ValueInfoProto) -> Shape:
     kind = value.type.tensor_type
     if kind.elem_type != TensorProto.FLOAT:
         return TensorProto.DataType.Name(kind.elem_type).lower()

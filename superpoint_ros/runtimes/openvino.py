@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from openvino import opset13 as ops
 from openvino import properties
+from openvino.preprocess import PrePostProcessor
 
-from superpoint_ros.models import QUANTIZED, Model, checksum
-from superpoint_ros.runtimes import Arrays, MatcherRuntime, Runtime, RuntimeConfig, Watch, onnx_graph
+from superpoint_ros.decode import CELL
+from superpoint_ros.models import QUANTIZED, Model
+from superpoint_ros.runtimes import Arrays, MatcherRuntime, Runtime, RuntimeConfig, Watch
+from superpoint_ros.runtimes.graph_info import GraphInfo, Shape
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +35,21 @@ SHAPES_KEPT = 8
 
 def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa: ARG001
     """Load an image network from its graph; see superpoint_ros.runtimes.load."""
-    path, graph = _choose_graph(model, config.precision)
-    network = OpenVINONetwork(onnx_graph.with_heads(graph), config)
-    weights = onnx_graph.checksum_of_weights(graph) or checksum(path)
-    return Runtime('openvino', network, onnx_graph.descriptor_size(graph), weights)
+    graph, info = _choose_graph(model, config.precision)
+
+    def shapes_for(height: int, width: int) -> dict[str, Shape]:
+        fixed = graph.clone()
+        fixed.reshape([1, 1, height, width])
+        return {port.any_name: _shape(port) for port in fixed.outputs}
+
+    info.check_image_network(shapes_for)
+    return Runtime('openvino', OpenVINONetwork(_with_heads(graph), config), info.descriptor_size, info.checksum)
 
 
 def load_matcher(model: Model, config: RuntimeConfig, watch: Watch) -> MatcherRuntime:  # noqa: ARG001
     """Load a matcher from its graph; see superpoint_ros.runtimes.load_matcher."""
-    graph, network_config = onnx_graph.read_matcher(model.file('graph'))
-    return MatcherRuntime('openvino', OpenVINONetwork(graph, config), network_config)
+    graph, info = _read(model.file('graph'))
+    return MatcherRuntime('openvino', OpenVINONetwork(graph, config), info.matcher_config())
 
 
 class OpenVINONetwork:
@@ -50,9 +60,9 @@ class OpenVINONetwork:
     less memory, and a changing number of items needs no new compilation.
     """
 
-    def __init__(self, graph: onnx_graph.Graph, config: RuntimeConfig) -> None:
+    def __init__(self, graph: ov.Model, config: RuntimeConfig) -> None:
         self._core = _core()
-        self._graph = self._core.read_model(graph.SerializeToString())
+        self._graph = graph
         self._outputs = [output.any_name for output in self._graph.outputs]
         self._device = config.device or 'CPU'
         try:
@@ -61,9 +71,8 @@ class OpenVINONetwork:
             available = ', '.join(self._core.available_devices)
             raise ValueError(f'device {self._device!r}: unknown to OpenVINO; available: {available}') from error
         # The rest of a quantized graph runs in float32: bf16 is not faster there.
-        self.precision = onnx_graph.precision_of(graph)
-        if self.precision != 'int8':
-            self.precision = self._choose_precision(config.precision)
+        quantized = any(node.get_type_name() == 'FakeQuantize' for node in graph.get_ops())
+        self.precision = 'int8' if quantized else self._choose_precision(config.precision)
         self._settings: dict[Any, Any] = {
             properties.hint.performance_mode: MODES[config.performance],
             properties.hint.inference_precision: TYPES.get(self.precision, ov.Type.f32),
@@ -117,7 +126,7 @@ class OpenVINONetwork:
         return asked
 
 
-def _choose_graph(model: Model, asked: str) -> tuple[Path, onnx_graph.Graph]:
+def _choose_graph(model: Model, asked: str) -> tuple[ov.Model, GraphInfo]:
     """The graph to run: for int8 or auto the quantized one, if there is one that was made from the same weights."""
     if asked == 'int8' and model.quantized is None and model.graph is not None:
         raise FileNotFoundError(
@@ -125,21 +134,70 @@ def _choose_graph(model: Model, asked: str) -> tuple[Path, onnx_graph.Graph]:
             f'superpoint quantize {model.graph}'
         )
     if asked not in ('int8', 'auto') or model.quantized is None:
-        path = model.file('graph')
-        return path, onnx_graph.read(path)
-    quantized = onnx_graph.read(model.quantized)
+        return _read(model.file('graph'))
+    quantized = _read(model.quantized)
     if model.graph is None or model.graph == model.quantized:
-        return model.quantized, quantized
-    graph = onnx_graph.read(model.graph)
-    if onnx_graph.checksum_of_weights(graph) == onnx_graph.checksum_of_weights(quantized):
+        return quantized
+    graph = _read(model.graph)
+    if graph[1].checksum_of_weights == quantized[1].checksum_of_weights:
         if asked == 'auto':
             logger.info('precision: int8 (from %s)', model.quantized.name)
-        return model.quantized, quantized
+        return quantized
     reason = f'{model.quantized}: made from other weights than {model.graph.name}; quantize the graph again'
     if asked == 'int8':
         raise ValueError(reason)
     logger.warning('%s; continuing without int8', reason)
-    return model.graph, graph
+    return graph
+
+
+def _read(path: Path) -> tuple[ov.Model, GraphInfo]:
+    """Read a graph.
+
+    Raises:
+        ValueError: the file is broken, or has operators or weights that cannot be computed.
+    """
+    try:
+        graph = _core().read_model(path)
+    except RuntimeError as error:
+        custom = re.search(r'No conversion rule found for operations: (.+)', str(error))
+        reason = 'not a complete .onnx file'
+        if custom:
+            reason = f'expected standard ONNX operators only, found {custom[1]}'
+        raise ValueError(f'{path}: {reason}') from error
+    for node in graph.get_ops():
+        if node.get_type_name() == 'Constant' and node.data.dtype.kind == 'f' and not np.isfinite(node.data).all():
+            raise ValueError(f'{path}: tensor {node.friendly_name} has values that are NaN or infinite')
+    inputs, outputs = ({port.any_name: _shape(port) for port in ports} for ports in (graph.inputs, graph.outputs))
+    metadata = graph.get_rt_info(['framework']).value if graph.has_rt_info(['framework']) else {}
+    return graph, GraphInfo(path, inputs, outputs, metadata)
+
+
+def _shape(port: Any) -> Shape:
+    if port.element_type != ov.Type.f32:
+        return str(port.element_type.get_type_name())
+    return tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
+
+
+def _with_heads(graph: ov.Model) -> ov.Model:
+    """Extend a graph to the contract of superpoint_ros.runtimes.Runtime, as onnx_graph.with_heads does."""
+    steps = PrePostProcessor(graph)
+    steps.input().tensor().set_element_type(ov.Type.u8)
+    steps.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
+    graph = steps.build()
+    for output in graph.outputs:
+        name, result = output.any_name, output.node
+        if name == 'logits':
+            probabilities = ops.softmax(result.input_value(0), 1)
+            cells = ops.slice(probabilities, [0], [CELL * CELL], [1], [1])  # without the dustbin
+            head = ops.squeeze(ops.depth_to_space(cells, 'blocks_first', CELL), [1])
+        elif name == 'descriptors':
+            head = ops.transpose(result.input_value(0), [0, 2, 3, 1])
+        else:
+            continue
+        result.input(0).replace_source_output(head.output(0))
+        output.set_names({'score_map' if name == 'logits' else name})
+    graph.validate_nodes_and_infer_types()
+    return graph
 
 
 @cache

@@ -1,4 +1,4 @@
-"""From an .onnx graph to one whose convolutions compute in 8 bits: NNCF's post-training quantization."""
+"""Post-training quantization of an .onnx graph to 8-bit convolutions, with NNCF."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from superpoint_ros.files import written_whole
 from superpoint_ros.runtimes.onnx_graph import precision_of
 
 LONGEST = 320
-"""Longest side in pixels of the photographs that are run to see the range of each activation."""
+"""Longest side in pixels of the photographs that calibrate the range of each activation."""
 
 
 def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Sequence[str] = ()) -> None:
-    """Write a graph with 8-bit convolutions: QuantizeLinear and DequantizeLinear around them, as any back end reads.
+    """Write a graph with QuantizeLinear and DequantizeLinear around its convolutions.
 
-    Inputs, outputs and metadata (the checksum of the weights, too) are those of the graph.
+    Inputs, outputs and metadata, with the checksum of the weights, stay. The graph is for OpenVINO: TensorRT takes
+    neither its uint8 activations nor its zero points.
 
     Args:
         graph: .onnx file of `superpoint export`.
         output: .onnx file to write.
-        photographs: image files; a hundred or so, like those that the network will see.
-        keep: names of convolutions that stay as they are.
+        photographs: about a hundred image files, similar to those that the network will see.
+        keep: names of convolutions that are not quantized.
 
     Raises:
-        ImportError: NNCF or ONNX Runtime, which it runs the graph with, is not installed.
-        ValueError: the graph is quantized already, has no such convolution, or a photograph cannot be read.
+        ImportError: NNCF, or ONNX Runtime that it needs, is not installed.
+        ValueError: the graph is already quantized or has no such convolution, or a photograph cannot be read.
     """
     try:
         import nncf
@@ -40,7 +41,7 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
         raise ImportError(f'quantization needs nncf ({error}); pip install superpoint_ros[train]') from error
     model = onnx.load(graph)
     if precision_of(model) == 'int8':
-        raise ValueError(f'{graph}: quantized already')
+        raise ValueError(f'{graph}: already quantized')
     if wrong := sorted(set(keep) - set(convolutions(model))):
         raise ValueError(f'{graph}: no convolution {", ".join(wrong)}; it has {", ".join(convolutions(model))}')
     images = list(_images(photographs))
@@ -49,7 +50,7 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
     result: Any = nncf.quantize(
         model,
         dataset,
-        # Activations with a zero point of their own where they can be negative, as behind UnSuperPoint's leaky ReLUs.
+        # Zero points for activations that can be negative, as after UnSuperPoint's leaky ReLUs.
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(names=list(keep)) if keep else None,
@@ -66,6 +67,6 @@ def convolutions(model: onnx.ModelProto) -> list[str]:
 
 def _images(paths: Sequence[Path]) -> Iterator[Floats]:
     if not paths:
-        raise ValueError('quantization needs photographs to see what the network sees, and there are none')
+        raise ValueError('quantization needs photographs for calibration, got none')
     for path in paths:
         yield prepare(image_files.read(path), LONGEST).pixels[None, None].astype(np.float32) / np.float32(255)

@@ -19,7 +19,7 @@ import tensorrt as trt
 
 from superpoint_ros.decode import CELL
 from superpoint_ros.files import written_whole
-from superpoint_ros.models import Model, checksum
+from superpoint_ros.models import Model
 from superpoint_ros.runtimes import (
     Arrays,
     MatcherRuntime,
@@ -48,7 +48,7 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
         EngineError: an engine cannot be built, or computes something else than its graph.
     """
     path = model.file('graph')
-    graph = onnx_graph.read(path)
+    graph, info = onnx_graph.read_image_network(path)
     precision = _choose_precision(path, onnx_graph.precision_of(graph), config.precision)
     typed = onnx_graph.with_precision(graph, 'fp32' if precision == 'tf32' else precision)
 
@@ -58,13 +58,13 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
     sizes = tuple(_multiples_of_cells(size) for size in config.engine_sizes)
     for width, height in sizes:
         network.prepare({'image': (1, height, width)})
-    weights = onnx_graph.checksum_of_weights(graph) or checksum(path)
-    return Runtime('tensorrt', network, onnx_graph.descriptor_size(graph), weights, sizes)
+    return Runtime('tensorrt', network, info.descriptor_size, info.checksum, sizes)
 
 
 def load_matcher(model: Model, config: RuntimeConfig, watch: Watch) -> MatcherRuntime:
     """Load a matcher from its graph; see superpoint_ros.runtimes.load_matcher."""
-    graph, network_config = onnx_graph.read_matcher(model.file('graph'))
+    graph, info = onnx_graph.read(model.file('graph'))
+    network_config = info.matcher_config()
     precision = 'fp32' if config.precision == 'auto' else config.precision
     if precision not in ('fp32', 'tf32'):
         raise ValueError(

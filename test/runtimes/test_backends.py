@@ -8,6 +8,7 @@ import sys
 import cv2
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -118,7 +119,8 @@ class Matcher(torch.nn.Module):
 def test_a_network_with_several_inputs_runs_on_every_back_end(backend, gpu):
     config = RuntimeConfig(precision='fp32', device='cpu' if backend == 'torch' else '', engine_batch=2)
     if backend == 'openvino':
-        network = importlib.import_module('superpoint_ros.runtimes.openvino').OpenVINONetwork(matcher(), config)
+        graph = openvino.Core().read_model(matcher().SerializeToString())
+        network = importlib.import_module('superpoint_ros.runtimes.openvino').OpenVINONetwork(graph, config)
     elif backend == 'torch':
         network = importlib.import_module('superpoint_ros.runtimes.pytorch').TorchNetwork(Matcher(), config)
     else:

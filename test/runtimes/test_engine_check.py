@@ -11,7 +11,7 @@ from superpoint_ros.runtimes.engine_check import check_image_network, picture
 
 @pytest.fixture(scope='module')
 def graph(model):
-    return onnx_graph.read(model.graph)
+    return onnx_graph.read(model.graph)[0]
 
 
 @pytest.fixture(scope='module')

@@ -37,9 +37,10 @@ def test_back_ends_give_what_the_network_gives(backend, precision, use_scores, m
 
 def test_the_graph_names_its_weights_and_its_extractor(make_matcher):
     path = make_matcher(extractor='superpoint', extractor_checksum='0a1b')
-    graph, config = onnx_graph.read_matcher(path.with_suffix('.onnx'))
+    graph, info = onnx_graph.read(path.with_suffix('.onnx'))
+    config = info.matcher_config()
     assert (config.extractor, config.extractor_checksum) == ('superpoint', '0a1b')
-    assert onnx_graph.checksum_of_weights(graph) == checksum(path)
+    assert info.checksum_of_weights == checksum(path)
     assert onnx_graph.opset(graph) == 17
 
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from superpoint_ros import runtimes
 from superpoint_ros.commands.export import export as export_command
 from superpoint_ros.decode import score_map
+from superpoint_ros.models import Model
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.runtimes import export, onnx_graph
+from superpoint_ros.runtimes import RuntimeConfig, export, onnx_graph
 
 from .conftest import lively
 
@@ -31,7 +33,7 @@ def network(model):
 
 @pytest.fixture(scope='module')
 def graphs(model):
-    graph = onnx_graph.read(model.graph)
+    graph, _ = onnx_graph.read_image_network(model.graph)
     return {'fp32': graph, 'fp16': onnx_graph.with_precision(graph, 'fp16')}
 
 
@@ -119,8 +121,7 @@ def test_in_the_halved_graph_only_the_ends_are_float32(graphs, model):
         assert {value.type.tensor_type.elem_type for value in ends} == {TensorProto.FLOAT}
     assert onnx_graph.precision_of(graph) == 'fp16'
     assert onnx_graph.with_precision(graph, 'fp16') is graph
-    assert onnx_graph.descriptor_size(graph) == 32
-    assert onnx_graph.checksum_of_weights(graph) == onnx_graph.checksum_of_weights(onnx_graph.read(model.graph)) != ''
+    assert graph.metadata_props == onnx.load(model.graph).metadata_props
 
 
 def test_an_output_that_is_used_inside_too_stays_whole():
@@ -167,7 +168,7 @@ def test_a_quantized_graph_stays_as_it_is(graphs):
 
 def test_a_graph_is_exported_in_half_precision(model, graphs, tmp_path):
     assert export_command(str(model.graph), tmp_path / 'half.onnx', 'onnx-fp16') == str(tmp_path / 'half.onnx')
-    assert onnx_graph.read(tmp_path / 'half.onnx').graph == graphs['fp16'].graph
+    assert onnx_graph.read(tmp_path / 'half.onnx')[0].graph == graphs['fp16'].graph
 
 
 def test_old_graphs_are_refused(graphs, tmp_path):
@@ -190,7 +191,7 @@ def test_weights_in_a_file_of_their_own_are_read(graphs, tmp_path, images):
     graph = copied(graphs['fp32'])
     onnx.save(graph, tmp_path / 'split.onnx', save_as_external_data=True, location='weights', size_threshold=0)
     assert (tmp_path / 'weights').stat().st_size > 1000
-    found = onnx_graph.read(tmp_path / 'split.onnx')
+    found, _ = onnx_graph.read(tmp_path / 'split.onnx')
     for one, other in zip(evaluator(found, images), evaluator(graphs['fp32'], images), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -198,12 +199,12 @@ def test_weights_in_a_file_of_their_own_are_read(graphs, tmp_path, images):
 def exported(network, folder):
     checkpoint.save(folder / 'm.safetensors', network)
     export.export(folder / 'm.safetensors', folder / 'm.onnx')
-    return onnx_graph.read(folder / 'm.onnx')
+    return onnx_graph.read(folder / 'm.onnx')[0]
 
 
 def test_magicpoint_has_no_descriptors(tmp_path):
     graph = exported(SuperPoint(SuperPointConfig((4, 4, 4, 4), 8, 0)), tmp_path)
-    assert onnx_graph.descriptor_size(graph) == 0
+    assert onnx_graph.read_image_network(tmp_path / 'm.onnx')[1].descriptor_size == 0
     assert [value.name for value in onnx_graph.halved(graph).graph.output] == ['logits']
 
 
@@ -217,15 +218,19 @@ def test_batch_norm_after_the_relu_is_halved_too(tmp_path, images):
         np.testing.assert_allclose(found, reference, atol=1e-2 * np.abs(reference).max())
 
 
-def test_what_is_not_a_graph_of_ours_is_refused(graphs, model, tmp_path):
+@pytest.mark.parametrize('backend', ['onnx', 'openvino'])
+def test_graphs_that_are_not_image_networks_are_refused(graphs, model, tmp_path, backend):
+    def read(path):
+        if backend == 'onnx':
+            return onnx_graph.read_image_network(path)
+        return runtimes.load(Model('x', None, path), RuntimeConfig(backend='openvino'))
+
     path = tmp_path / 'x.onnx'
     whole = model.graph.read_bytes()
     for content in (b'', b'not a graph', whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r'not a complete \.onnx file'):
-            onnx_graph.read(path)
-    with pytest.raises(FileNotFoundError):
-        onnx_graph.read(tmp_path / 'missing.onnx')
+            read(path)
 
     def changed(change):
         graph = copied(graphs['fp32'])
@@ -237,13 +242,13 @@ def test_what_is_not_a_graph_of_ours_is_refused(graphs, model, tmp_path):
         graph.input[0].type.tensor_type.shape.dim[2].dim_value = 480
 
     with pytest.raises(ValueError, match=r"height and width free, found \{'image': \(None, 1, 480, None\)\}"):
-        onnx_graph.read(changed(still))
+        read(changed(still))
 
     def custom(graph):
         graph.node[0].domain = 'com.example'
 
     with pytest.raises(ValueError, match=r'x\.onnx: expected standard ONNX operators only, found com\.example\.'):
-        onnx_graph.read(changed(custom))
+        read(changed(custom))
 
     def not_a_number(graph):
         weights = numpy_helper.to_array(graph.initializer[0]).copy()
@@ -251,14 +256,14 @@ def test_what_is_not_a_graph_of_ours_is_refused(graphs, model, tmp_path):
         graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, graph.initializer[0].name))
 
     with pytest.raises(ValueError, match=r'x\.onnx: tensor .* has values that are NaN or infinite'):
-        onnx_graph.read(changed(not_a_number))
+        read(changed(not_a_number))
 
     def finer(graph):
         pooling = next(node for node in graph.node if node.op_type == 'MaxPool')
         next(a for a in pooling.attribute if a.name == 'strides').ints[:] = [1, 1]
 
     with pytest.raises(ValueError, match=r'output logits: expected a cell for each 8×8 pixels, found \d+×'):
-        onnx_graph.read(changed(finer))
+        read(changed(finer))
 
     def renamed(graph):
         graph.output[0].name = 'heatmap'
@@ -266,4 +271,4 @@ def test_what_is_not_a_graph_of_ours_is_refused(graphs, model, tmp_path):
         last.output[0] = 'heatmap'
 
     with pytest.raises(ValueError, match=r'expected the outputs .*, found heatmap.descriptors'):
-        onnx_graph.read(changed(renamed))
+        read(changed(renamed))

@@ -96,9 +96,9 @@ def test_torch_has_no_int8(model):
         load(model, RuntimeConfig(backend='torch', device='cpu', precision='int8'))
 
 
-def test_what_cannot_be_quantized_is_said(graph, photographs, tmp_path):
+def test_graphs_that_cannot_be_quantized_are_refused(graph, photographs, tmp_path):
     images = sorted(photographs.iterdir())
-    with pytest.raises(ValueError, match='quantized already'):
+    with pytest.raises(ValueError, match='already quantized'):
         quantize(graph.with_name('small_int8.onnx'), tmp_path / 'x.onnx', images)
     with pytest.raises(ValueError, match='no convolution nonsense'):
         quantize(graph, tmp_path / 'x.onnx', images, ['nonsense'])

@@ -68,7 +68,7 @@ def test_the_same_keypoints_on_all_back_ends(model, picture, backend, radius, gp
 
 def test_half_precision_and_8_bits_find_nearly_the_same(model, picture, tmp_path):
     expected = features(model, picture, backend='openvino')
-    onnx.save(onnx_graph.halved(onnx_graph.read(model.graph)), tmp_path / 'half.onnx')
+    onnx.save(onnx_graph.halved(onnx_graph.read(model.graph)[0]), tmp_path / 'half.onnx')
     half = Extractor(str(tmp_path / 'half.onnx'), backend='openvino', precision='fp32')(picture)
     assert shared(expected, half, 0.1) > 0.95
     pytest.importorskip('nncf', reason='needs nncf to quantize')
@@ -89,7 +89,7 @@ def test_a_graph_with_the_wrong_number_of_channels_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match=r'wrong\.onnx: output (scores|positions): expected'):
         features(resolve(str(tmp_path / 'wrong.onnx')), np.zeros((64, 64), np.uint8), backend='openvino')
     with pytest.raises(ValueError, match=r'wrong\.onnx: output (scores|positions): expected'):
-        onnx_graph.read(tmp_path / 'wrong.onnx')
+        onnx_graph.read_image_network(tmp_path / 'wrong.onnx')
 
 
 def test_the_last_convolution_of_each_head_is_found_before_its_activation(model):
