@@ -175,7 +175,7 @@ def test_bad_images_are_reported_and_do_not_affect_others(batch, record, run, ex
     check_features(tmp_path / 'out/drive', extractor, [number for number in range(14) if number % 3])
     told = capfd.readouterr().err
     assert 'features of 9 images' in told
-    assert "encoding 'no such encoding' is not known" in told
+    assert "encoding 'no such encoding' is unknown" in told
     assert told.count('/camera/image at 17000000') == 5
 
 
