@@ -160,7 +160,7 @@ def paint(view: View, scene: Scene, photograph: Image, backdrop: Image) -> Image
     homographies = scene.texture @ view.inverse
     texture = np.einsum('hwij,hwj->hwi', homographies[view.triangles], pixels)
     position = (texture[..., :2] / texture[..., 2:]).clip(-1e4, 1e4).astype(np.float32)
-    step = float(np.median(np.abs(np.diff(position, axis=1)).max(axis=-1)))  # pixels of the photograph
+    step = float(np.median(np.abs(np.diff(position[::8], axis=1)).max(axis=-1)))  # pixels of the photograph
     images = []
     for source in (photograph, backdrop):
         if step > 1:  # against aliasing

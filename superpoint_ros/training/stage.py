@@ -14,6 +14,7 @@ from torch import Tensor
 
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.checkpoint import Network
+from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
 
 Batch = dict[str, Tensor]
@@ -42,7 +43,7 @@ class Stage(lightning.LightningModule):
 
     def __init__(
         self,
-        network: Network,
+        network: Network | LightGlue,
         photometric: PhotometricConfig,
         lr: float = 1e-3,
         warmup: int = 100,
@@ -113,7 +114,7 @@ class Stage(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
         _, figures = self.loss(batch)
         figures = {f'validation/{name}': value for name, value in figures.items()}
-        self.log_dict(figures, batch_size=len(batch['image']), sync_dist=True)
+        self.log_dict(figures, batch_size=len(batch['index']), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=self.weight_decay)
@@ -132,14 +133,15 @@ def as_gray(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def start_from(network: Network, path: Path) -> None:
+def start_from(network: Network | LightGlue, path: Path) -> None:
     """Copy the weights of a file into the layers of a network that have the same names.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file has layers that the network lacks, or layers of other shapes.
     """
-    state, own = checkpoint.load(path).state_dict(), network.state_dict()
+    load = checkpoint.load_matcher if isinstance(network, LightGlue) else checkpoint.load
+    state, own = load(path).state_dict(), network.state_dict()
     unfit = [name for name, tensor in state.items() if name not in own or own[name].shape != tensor.shape]
     if unfit:
         raise ValueError(

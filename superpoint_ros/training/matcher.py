@@ -1,0 +1,87 @@
+"""Training of a learned matcher (LightGlue, arXiv 2306.13643, section 3.4) on pairs whose matches are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from superpoint_ros.networks.lightglue import LightGlue
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
+from superpoint_ros.training.matcher_data import MatcherData
+from superpoint_ros.training.photometric import PhotometricConfig
+from superpoint_ros.training.scene_features import NONE
+from superpoint_ros.training.stage import Batch, Stage
+from superpoint_ros.training.unsuperpoint import mean_of
+
+MIN_PROBABILITY = 0.3
+"""Of the matches that recall and precision are of."""
+
+
+class MatcherTraining(Stage):
+    """A matcher, on the features of an extractor that stays as it is (MatcherData).
+
+    Args:
+        network: its shape; whose features it is for follows from the data.
+        optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
+    """
+
+    def __init__(self, network: LightGlueConfig, **optimizer: Any) -> None:
+        super().__init__(LightGlue(network), PhotometricConfig(), **optimizer)
+
+    def setup(self, stage: str) -> None:
+        """Note in the network whose features it is trained for."""
+        super().setup(stage)
+        data: MatcherData = self.trainer.datamodule  # type: ignore[attr-defined]
+        for network in self.children():
+            if isinstance(network, LightGlue):
+                network.config = dataclasses.replace(
+                    network.config, extractor=data.model.name, extractor_checksum=data.checksum
+                )
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(self.network, LightGlue)
+        partners, valid = batch['partners'], batch['valid']
+        states = self.network.states(batch['keypoints'], batch['descriptors'], valid, batch['scores'])
+        layers = []
+        for state, assignment in zip(states, self.network.assignment, strict=True):
+            log_assignment, logits = assignment(state, valid)
+            layers.append(matching_loss(log_assignment, logits, partners, valid))
+        recall, precision = recall_and_precision(log_assignment.detach(), partners, valid)
+        return torch.stack(layers).mean(), {'loss/last': layers[-1].detach(), 'recall': recall, 'precision': precision}
+
+
+def matching_loss(log_assignment: Tensor, logits: Tensor, partners: Tensor, valid: Tensor) -> Tensor:
+    """The negative log-likelihood of the known matches, and of keypoints without a partner (equation 12).
+
+    Args:
+        log_assignment: (B, N, N).
+        logits: (B, 2, N), of having a match.
+        partners: (B, 2, N): of each keypoint its partner's number, or NONE, or UNSURE; such keypoints do not count.
+        valid: (B, 2, N), 0 for padding.
+
+    Returns:
+        The mean over the matches plus the mean over the keypoints without one.
+    """
+    first = partners[:, 0]
+    matched = log_assignment.gather(2, first.clamp(min=0)[..., None]).squeeze(-1)
+    alone = (partners == NONE) & (valid > 0)
+    return mean_of(-matched, first >= 0) + mean_of(-F.logsigmoid(-logits), alone)
+
+
+@torch.no_grad()
+def recall_and_precision(log_assignment: Tensor, partners: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Which part of the known matches is found, and which part of what is found is right; UNSURE keypoints aside."""
+    count = log_assignment.shape[1]
+    both = valid[:, 0, :, None] * valid[:, 1, None]
+    scores = log_assignment.masked_fill(both == 0, -torch.inf)
+    best, column = scores.max(dim=2)
+    mutual = scores.argmax(dim=1).gather(1, column) == torch.arange(count, device=scores.device)
+    found = mutual & (best.exp() >= MIN_PROBABILITY)
+    first = partners[:, 0]
+    right = found & (column == first)
+    sure = (first >= NONE) & (partners[:, 1].gather(1, column) >= NONE)
+    return mean_of(right.float(), first >= 0), mean_of(right.float(), found & sure)

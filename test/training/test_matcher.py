@@ -1,0 +1,140 @@
+"""The matcher's loss against answers worked out by hand, and a short training that must learn."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from superpoint_ros.learned_matching import LearnedMatcher
+from superpoint_ros.models import checksum, resolve
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.training import scene_features, train
+from superpoint_ros.training.matcher import matching_loss, recall_and_precision
+from superpoint_ros.training.matcher_data import PairsDataset
+from superpoint_ros.training.scene_features import NONE, UNSURE, ScenesConfig
+
+from .runs import CONFIG, losses
+
+PROBABILITIES = torch.tensor([[[0.5, 0.1, 0.1], [0.2, 0.25, 0.3], [0.1, 0.4, 0.05]]])
+PARTNERS = torch.tensor([[[0, 1, NONE], [0, 1, UNSURE]]])
+VALID = torch.ones(1, 2, 3)
+
+
+def test_the_loss_is_that_of_equation_12():
+    logits = torch.zeros(1, 2, 3)
+    logits[0, 0, 2] = np.log(3)
+    # Matches 0–0 and 1–1 have probabilities 1/2 and 1/4; the keypoint without a partner is matchable with 3/4.
+    expected = (np.log(2) + np.log(4)) / 2 + np.log(4)
+    assert matching_loss(PROBABILITIES.log(), logits, PARTNERS, VALID).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_padding_and_pairs_without_matches_have_a_finite_loss():
+    nothing = torch.full((1, 2, 3), NONE)
+    log_assignment = PROBABILITIES.log().requires_grad_()
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    assert matching_loss(log_assignment, logits, nothing, 0 * VALID).item() == 0
+    loss = matching_loss(log_assignment, logits, nothing, VALID)
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(2))
+    assert logits.grad.isfinite().all()
+
+
+def test_recall_and_precision_are_of_likely_mutual_matches():
+    # Mutual: 0–0 and 2–1 (0.4). Of the known matches 0–0 is found, 1–1 is not; 2–1 is wrong.
+    recall, precision = recall_and_precision(PROBABILITIES.log(), PARTNERS, VALID)
+    assert (recall.item(), precision.item()) == (0.5, 0.5)
+    # Without the padded keypoint 2 of the first image nothing is wrong, and 1–1 is still too unlikely.
+    valid = VALID.clone()
+    valid[0, 0, 2] = 0
+    recall, precision = recall_and_precision(PROBABILITIES.log(), PARTNERS, valid)
+    assert (recall.item(), precision.item()) == (0.5, 1)
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photographs')
+    for number in range(4):
+        image = np.random.default_rng(number).integers(0, 256, (12, 16)).astype(np.uint8)
+        cv2.imwrite(str(folder / f'{number}.png'), cv2.resize(image, (160, 120), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def scenes(photographs, tiny_model, tmp_path_factory):
+    config = ScenesConfig(count=3, views=3, keypoints=60)
+    return scene_features.obtain(
+        sorted(photographs.iterdir()), str(tiny_model), config, tmp_path_factory.mktemp('scenes'), workers=0
+    )
+
+
+def test_pairs_name_each_others_rows(scenes):
+    dataset = PairsDataset(scenes, keypoints=60, unrelated=0.0, seed=0, stream=0)
+    matched = 0
+    for index in range(6):
+        sample = dataset[index]
+        first, second = sample['partners']
+        rows = np.flatnonzero(first >= 0)
+        assert np.array_equal(second[first[rows]], rows)
+        assert (sample['valid'][:, : len(rows)] == 1).all()
+        matched += len(rows)
+    assert matched > 10
+
+
+def test_keypoints_whose_partner_is_left_out_have_none(scenes):
+    few = PairsDataset(scenes, keypoints=20, unrelated=0.0, seed=0, stream=0)[1]
+    every = PairsDataset(scenes, keypoints=60, unrelated=0.0, seed=0, stream=0)[1]
+    known = every['partners'][:, :20]
+    assert np.array_equal(few['partners'], np.where(known >= 20, NONE, known))
+    assert (known >= 20).any()
+    assert np.array_equal(few['keypoints'], every['keypoints'][:, :20])
+
+
+def test_views_of_two_scenes_have_no_partners(scenes):
+    dataset = PairsDataset(scenes, keypoints=60, unrelated=1.0, seed=0, stream=0)
+    none = [bool((dataset[index]['partners'] == NONE).all()) for index in range(12)]
+    assert sum(none) >= 4, 'but where the same scene was drawn twice'
+
+
+def test_a_sample_is_a_function_of_its_number(scenes):
+    one, again, other = (PairsDataset(scenes, 60, 0.1, seed=0, stream=stream)[5] for stream in (0, 0, 1))
+    assert all(np.array_equal(one[name], again[name]) for name in one)
+    assert not np.array_equal(one['keypoints'], other['keypoints'])
+
+
+def test_training_learns_and_its_matcher_serves_its_extractor(photographs, random_features, tmp_path):
+    run = tmp_path / 'run'
+    arguments = [
+        f'--config={CONFIG / "matcher"}.yaml',
+        f'--run={run}',
+        '--trainer.max_steps=60',
+        '--model.network.width=64',
+        '--model.network.layers=2',
+        '--model.warmup=5',
+        f'--data.images=[{photographs}]',
+        f'--data.cache={tmp_path / "cache"}',
+        '--data.scenes.count=4',
+        '--data.scenes.views=3',
+        '--data.scenes.keypoints=100',
+        '--data.keypoints=100',
+        '--data.batch_size=8',
+        '--data.validation_pairs=4',
+        '--data.workers=0',
+        '--trainer.val_check_interval=30',
+        '--trainer.log_every_n_steps=1',
+        '--trainer.logger=CSVLogger',
+        f'--trainer.logger.save_dir={run}',
+        '--trainer.num_sanity_val_steps=0',
+        '--trainer.enable_progress_bar=false',
+        '--trainer.accelerator=cpu',
+        '--trainer.precision=32',
+    ]
+    train.main(arguments)
+    curve = losses(run)
+    assert np.mean(curve[-10:]) < 0.8 * np.mean(curve[:5])
+    assert len(losses(run, 'validation/recall')) == 2
+    config = checkpoint.load_matcher(run / 'weights.safetensors').config
+    extractor = resolve('unsuperpoint_lite').file('weights')
+    assert (config.extractor, config.extractor_checksum) == ('unsuperpoint_lite', checksum(extractor))
+    matcher = LearnedMatcher(str(run / 'weights.safetensors'), backend='torch')
+    with pytest.raises(ValueError, match='was trained for features of unsuperpoint_lite'):
+        matcher(random_features(3, checksum='0123'), random_features(3))
