@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from superpoint_ros import models, runtimes
 from superpoint_ros.features import Features, Floats, Matches
-from superpoint_ros.matching import check_comparable
+from superpoint_ros.matching import MatchConfig, Matcher, check_comparable, match
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 Indices = npt.NDArray[np.intp]
@@ -17,8 +18,29 @@ Indices = npt.NDArray[np.intp]
 STEPS = (256, 512, 1024, 2048)
 """The network is compiled for so many keypoints in each image; fewer are padded."""
 
+NEAREST, LEARNED = 'nearest', 'learned'
+"""Names of matchers: nearest neighbors, and the shipped learned matcher of the default model. Others are paths."""
+
 FARTHEST = 100.0
 """Keypoints farther than this from the image's center, in half its longest side, are moved to this distance."""
+
+
+def make_matcher(name: str, config: MatchConfig, runtime: RuntimeConfig, watch: Watch | None = None) -> Matcher:
+    """The matcher of this name.
+
+    Args:
+        name: NEAREST, or what LearnedMatcher takes.
+        config: of nearest neighbors; of learned matchers, min_similarity is the smallest probability.
+        runtime: of learned matchers. An extractor's precision int8 is not for them: they then choose their own.
+        watch: as in LearnedMatcher.
+
+    Raises:
+        What LearnedMatcher raises.
+    """
+    if name == NEAREST:
+        return partial(match, config=config)
+    precision = 'auto' if runtime.precision == 'int8' else runtime.precision
+    return LearnedMatcher(name, config.min_similarity, watch, **vars(runtime) | {'precision': precision})
 
 
 class LearnedMatcher:
@@ -28,7 +50,7 @@ class LearnedMatcher:
     not. Matches are mutual: each keypoint is the other's likeliest match.
 
     Args:
-        model: a shipped matcher's name, or the path of a .safetensors or .onnx file.
+        model: LEARNED, name of a shipped matcher, or path of a .safetensors or .onnx file.
         min_similarity: smallest probability of a match; may be changed between calls.
         watch: reports the building of a TensorRT engine, and can cancel it.
         options: any field of runtimes.RuntimeConfig.
@@ -46,7 +68,7 @@ class LearnedMatcher:
 
     def __init__(self, model: str, min_similarity: float = 0.3, watch: Watch | None = None, **options: Any) -> None:
         self.min_similarity = min_similarity
-        self.model = models.resolve(model)
+        self.model = _resolve(model)
         self.runtime = runtimes.load_matcher(self.model, RuntimeConfig(**options), watch)
 
     def __call__(self, features0: Features, features1: Features, /) -> Matches:
@@ -82,18 +104,33 @@ class LearnedMatcher:
         Raises:
             ValueError: one sentence that says why it was not.
         """
-        config, size = self.runtime.config, features.descriptors.shape[1]
-        if features.checksum and config.extractor_checksum and features.checksum != config.extractor_checksum:
-            raise ValueError(
-                f'matcher {self.model.name} was trained for features of {config.extractor} (checksum '
-                f'{config.extractor_checksum[:12]}), not for those of checksum {features.checksum[:12]}'
-            )
-        if size != config.descriptor_size:
-            raise ValueError(
-                f'matcher {self.model.name} was trained for descriptors of size {config.descriptor_size}, got {size}'
-            )
+        self.check_model(features.checksum)
+        expected, size = self.runtime.config.descriptor_size, features.descriptors.shape[1]
+        if size != expected:
+            raise ValueError(f'matcher {self.model.name} was trained for descriptors of size {expected}, got {size}')
         if min(features.image_size) < 1:
             raise ValueError(f'matcher {self.model.name} needs the size of the image, which is unknown')
+
+    def check_model(self, checksum: str) -> None:
+        """Check that the matcher was trained for features of the model with this checksum, as far as both are known.
+
+        Raises:
+            ValueError: it was trained for those of another one.
+        """
+        config = self.runtime.config
+        if checksum and config.extractor_checksum and checksum != config.extractor_checksum:
+            raise ValueError(
+                f'matcher {self.model.name} was trained for features of {config.extractor} (checksum '
+                f'{config.extractor_checksum[:12]}), not for those of checksum {checksum[:12]}'
+            )
+
+
+def _resolve(model: str) -> models.Model:
+    if model == LEARNED:
+        if not models.MATCHERS:
+            raise ValueError('matcher learned: none is shipped; train one with superpoint train and give its path')
+        model = models.MATCHERS[0]
+    return models.resolve(model, models.MATCHERS)
 
 
 def usable(features: Features, most: int) -> Indices:

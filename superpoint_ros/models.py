@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from superpoint_ros import resources
 
 SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'magicpoint')
 """Names of the models in models/, each a .safetensors file and an .onnx file."""
+
+MATCHERS: tuple[str, ...] = ()
+"""Names of the learned matchers in models/, that of the default model first."""
 
 DEFAULT = 'unsuperpoint_lite'
 """The default of nodes, commands and Extractor: it keeps up with a 30 Hz camera at 640×480 on two CPU cores."""
@@ -50,25 +54,25 @@ class Model:
         return path
 
 
-def resolve(model: str) -> Model:
+def resolve(model: str, shipped: Sequence[str] = SHIPPED) -> Model:
     """Find the files of a model.
 
     Args:
         model: name of a shipped model, or path of a .safetensors or .onnx file; the file of the other kind with the
             same stem belongs to the model if it exists.
+        shipped: names of shipped models of this kind: SHIPPED or MATCHERS.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: neither a shipped name nor a path that ends in .safetensors or .onnx.
     """
-    if model in SHIPPED:
+    if model in shipped:
         path = resources.find(f'models/{model}.safetensors')
     else:
         path = Path(model).expanduser()
         if path.suffix not in ('.safetensors', '.onnx'):
-            raise ValueError(
-                f'model {model!r} is neither one of {", ".join(SHIPPED)} nor the path of a .safetensors or .onnx file'
-            )
+            names = ', '.join(shipped) or 'the shipped ones'
+            raise ValueError(f'model {model!r} is neither one of {names} nor the path of a .safetensors or .onnx file')
         if not path.is_file():
             raise FileNotFoundError(f'model {path}: no such file')
     twins = {suffix: path.with_suffix(suffix) for suffix in ('.safetensors', '.onnx')}

@@ -113,7 +113,8 @@ class StreamTracker:
     frame match their nearest neighbors anywhere in the image.
 
     Args:
-        match_config: for tracks. Its epipolar band is ignored, as it holds only between two cameras.
+        match_config: for tracks. Its epipolar band is ignored, as it holds only between two cameras; with a matcher, so
+            is min_similarity, which may be a probability: tracks then have the default.
         tracker_config: for tracks.
         matcher: makes the matches, but not the tracks.
     """
@@ -134,7 +135,8 @@ class StreamTracker:
 
     def set_config(self, match_config: MatchConfig, tracker_config: TrackerConfig) -> None:
         """Change the configuration from the next frame on."""
-        self._tracker.match_config = replace(match_config, epipolar_band=0.0)
+        similarity = MatchConfig.min_similarity if self.matcher else match_config.min_similarity
+        self._tracker.match_config = replace(match_config, epipolar_band=0.0, min_similarity=similarity)
         self._tracker.config = tracker_config
 
     def reset(self) -> None:

@@ -22,7 +22,7 @@ from superpoint_ros.bags.read import DamagedBagError, bag_files, image_connectio
 from superpoint_ros.bags.report import shortened
 from superpoint_ros.bags.scratch import clear, scratch_of
 from superpoint_ros.files import written_whole
-from superpoint_ros.matching import MatchConfig
+from superpoint_ros.matching import MatchConfig, Matcher
 from superpoint_ros.tracking import TrackerConfig
 
 T = TypeVar('T')
@@ -66,6 +66,7 @@ class Output:
         track: write tracks.
         match_config: which features match.
         tracker_config: how points are tracked.
+        matcher: makes the matches; None for nearest neighbors.
 
     Raises:
         ValueError: the format cannot hold messages.
@@ -77,6 +78,7 @@ class Output:
     track: bool = False
     match_config: MatchConfig = MatchConfig()
     tracker_config: TrackerConfig = TrackerConfig()
+    matcher: Matcher | None = None
 
     def __post_init__(self) -> None:
         if self.format in ('npz', 'hdf5') and (self.match or self.track or self.copy):

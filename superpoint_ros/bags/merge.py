@@ -74,7 +74,8 @@ class _Results:
 
     def _track(self, camera: str, message: Message) -> None:
         output = self._output
-        tracker = self._trackers.setdefault(camera, StreamTracker(output.match_config, output.tracker_config))
+        configs = output.match_config, output.tracker_config, output.matcher
+        tracker = self._trackers.setdefault(camera, StreamTracker(*configs))
         features, header = features_of(message, string_of(self._infos[camera]))
         step = tracker.update(Frame(header, features))
         if step and output.track:

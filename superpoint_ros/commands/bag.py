@@ -10,6 +10,7 @@ from typing import Literal
 from superpoint_ros import models
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import ExtractorConfig
+from superpoint_ros.learned_matching import NEAREST, LearnedMatcher, make_matcher
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.runtimes import RuntimeConfig
 from superpoint_ros.tracking import TrackerConfig
@@ -28,6 +29,7 @@ def bag(
     cluster: str | None = None,
     workers: int = 0,
     model: str = models.DEFAULT,
+    matcher: str = NEAREST,
     descriptor_type: Literal['int8', 'float32'] = 'int8',
     batch: int = 0,
     extractor: ExtractorConfig = ExtractorConfig(),
@@ -53,13 +55,15 @@ def bag(
         cluster: address of a Ray cluster; local for workers on this machine only; without a value, local.
         workers: Ray workers, each with its own model; 0 for one on each GPU or, without any, on each machine.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
+        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher;
+            tracks are always of nearest neighbors.
         descriptor_type: type of the descriptors in a bag; npz and hdf5 always have float32.
         batch: images for each call of the network; several are faster on a GPU, and may change the last bits; 0 for
             as many as make no difference.
         extractor: the size of the images.
         runtime: how the network runs.
         decode: which keypoints are kept.
-        matching: which features match.
+        matching: which features match; of a learned matcher, min_similarity is the smallest probability.
         tracking: how points are tracked.
 
     Returns:
@@ -71,7 +75,9 @@ def bag(
     options = {name: value for config in (extractor, runtime, decode) for name, value in asdict(config).items()}
     if to in ('npz', 'hdf5'):
         descriptor_type = 'float32'
+    learned = None if matcher == NEAREST else make_matcher(matcher, matching, runtime)
+    if isinstance(learned, LearnedMatcher) and (weights := models.resolve(model).weights):
+        learned.check_model(models.checksum(weights))
     settings = Settings(model, options, descriptor_type, batch, tuple(topics))
-    return process_bags(
-        bags, output, Output(to, copy, match, track, matching, tracking), settings, resume, cluster, workers
-    )
+    written = Output(to, copy, match, track, matching, tracking, learned)
+    return process_bags(bags, output, written, settings, resume, cluster, workers)

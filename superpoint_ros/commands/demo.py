@@ -12,6 +12,7 @@ def demo(
     seconds: float = 20.0,
     output: Path = Path('demo'),
     model: str = models.DEFAULT,
+    matcher: str = 'nearest',
     backend: str = 'auto',
     rate: float = 0.0,
 ) -> str:
@@ -23,7 +24,8 @@ def demo(
         seconds: how long, from the first tracks.
         output: folder for demo.png, summary.json and the logs of the nodes.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        backend: library that runs the network, as the parameter `backend` of the detector.
+        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
+        backend: library that runs the networks, as the parameter `backend` of the nodes.
         rate: images a second, unless they come from a topic; 0 for the rate of the source.
     """
     models.resolve(model)
@@ -31,4 +33,5 @@ def demo(
         from superpoint_ros.demo.graph import run
     except ImportError as error:
         raise ImportError(f'the demo needs ROS 2 ({error}): source one, or pip install superpoint_ros[ros]') from error
-    return run(source, seconds, output, {'model': model, 'backend': backend}, rate)
+    parameters = {'detector': {'model': model}, 'matcher': {'matcher': matcher}}
+    return run(source, seconds, output, {name: {**own, 'backend': backend} for name, own in parameters.items()}, rate)

@@ -8,10 +8,10 @@ from typing import Literal
 import cv2
 
 from superpoint_ros import drawing, image_files, models
-from superpoint_ros import matching as matchers
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
-from superpoint_ros.matching import MatchConfig
+from superpoint_ros.learned_matching import NEAREST, make_matcher
+from superpoint_ros.matching import MatchConfig, verify
 from superpoint_ros.runtimes import RuntimeConfig
 
 
@@ -20,6 +20,7 @@ def match(
     image1: Path,
     output: Path = Path('matches.png'),
     model: str = models.DEFAULT,
+    matcher: str = NEAREST,
     geometry: Literal['homography', 'fundamental'] = 'fundamental',
     extractor: ExtractorConfig = ExtractorConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
@@ -33,11 +34,12 @@ def match(
         image1: the second image.
         output: picture to write.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
+        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
         geometry: homography for a plane or a camera that only turned, else fundamental.
         extractor: the size of the images.
         runtime: how the network runs.
         decode: which keypoints are kept.
-        matching: which features match.
+        matching: which features match; of a learned matcher, min_similarity is the smallest probability.
 
     Returns:
         How many matches there are, and how many agree.
@@ -48,12 +50,13 @@ def match(
     # OpenCV crashes on a name that is not UTF-8, so it gets the suffix alone.
     if not output.suffix.isascii() or not cv2.haveImageWriter(f'picture{output.suffix}'):
         raise ValueError(f'{output}: expected a picture to write, such as matches.png')
+    find_matches = make_matcher(matcher, matching, runtime)
     extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
     images = image_files.read(image0), image_files.read(image1)
     features = extract(images[0]), extract(images[1])
-    matches = matchers.match(*features, matching)
+    matches = find_matches(*features)
     ends = [side.keypoints[matches.indices[:, i]] for i, side in enumerate(features)]
-    agree = matchers.verify(ends[0], ends[1], geometry).inliers
+    agree = verify(ends[0], ends[1], geometry).inliers
     drawing.write(output, drawing.draw_matches(images, ends[0], ends[1], agree))
     return (
         f'{len(features[0])} and {len(features[1])} keypoints, {len(matches)} matches, '

@@ -30,14 +30,14 @@ PATIENCE = {'images': 30.0, 'features': 600.0, 'matches': 630.0, 'tracks': 630.0
 """Seconds after the start within which the first of each must arrive; some back ends prepare for minutes."""
 
 
-def run(source: str, seconds: float, output: Path, detector: Mapping[str, Any], rate: float) -> str:
+def run(source: str, seconds: float, output: Path, parameters: Mapping[str, Mapping[str, Any]], rate: float) -> str:
     """Run camera, detector and matcher, and write demo.png, summary.json and the logs of the nodes.
 
     Args:
         source: as in sources.open_source, or an image topic.
         seconds: how long, from the first tracks.
         output: folder for the files.
-        detector: parameters of the detector.
+        parameters: of detector and matcher, by name.
         rate: images a second of the camera; 0 for the rate of the source.
 
     Returns:
@@ -51,8 +51,7 @@ def run(source: str, seconds: float, output: Path, detector: Mapping[str, Any], 
     namespace = f'/superpoint_demo_{os.getpid()}'
     topic = source if source.startswith('/') and not Path(source).exists() else f'{namespace}/image'
     nodes: dict[str, tuple[str, Mapping[str, Any]]] = {
-        'matcher': ('superpoint_ros.ros.matcher_node', {}),
-        'detector': ('superpoint_ros.ros.detector_node', detector),
+        name: (f'superpoint_ros.ros.{name}_node', parameters[name]) for name in ('matcher', 'detector')
     }
     if topic != source:
         nodes['camera'] = ('superpoint_ros.demo.camera', {'source': source, 'rate': rate})
@@ -60,8 +59,8 @@ def run(source: str, seconds: float, output: Path, detector: Mapping[str, Any], 
     output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         processes = []
-        for name, (module, parameters) in nodes.items():
-            arguments = ros_arguments(namespace, parameters, {'image': topic, '/diagnostics': 'diagnostics'})
+        for name, (module, own) in nodes.items():
+            arguments = ros_arguments(namespace, own, {'image': topic, '/diagnostics': 'diagnostics'})
             processes.append(stack.enter_context(started(name, module, arguments, output / f'{name}.log')))
         # SIGINT ends the watching, not the context: the figures until then count.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from superpoint_ros.config import check, option
 from superpoint_ros.matching import GEOMETRIES, MatchConfig
+from superpoint_ros.runtimes import TABLE
 from superpoint_ros.tracking import TrackerConfig
 
 
@@ -23,6 +24,18 @@ class MatcherConfig:
         'Pairs of cameras to match, as first:second. <first>/features and <second>/features give matches, or '
         '<first>/<second>/matches if there are several pairs.',
     )
+    matcher: str = option(
+        'nearest',
+        'Matches are made by nearest (nearest neighbors), learned (the shipped learned matcher), or a learned matcher '
+        'of this path. Of a learned one, min_similarity is the smallest probability, and tracks have the default.',
+    )
+    backend: str = option(
+        'auto',
+        'Library that runs a learned matcher; auto is torch if it finds a CUDA GPU, else OpenVINO.',
+        choices=('auto', *TABLE),
+    )
+    device: str = option('', 'Device of a learned matcher, as the back end names it; empty for its default.')
+    threads: int = option(0, "CPU threads of a learned matcher; 0 for the back end's default.", minimum=0, maximum=1024)
     sync_tolerance: float = option(
         0.0, 'Largest difference between the stamps of a pair; 0 for equal stamps.', unit='s', minimum=0.0, maximum=10.0
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 
+from superpoint_ros.learned_matching import NEAREST, LearnedMatcher
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.ros.feature_stream import Arrival, FeatureStream
 from superpoint_ros.ros.lifecycle import ManagedNode, run
@@ -15,6 +17,7 @@ from superpoint_ros.ros.matcher_config import CONFIGURATIONS, MatcherConfig
 from superpoint_ros.ros.matchers import CameraMatcher, PairMatcher
 from superpoint_ros.ros.parameters import read
 from superpoint_ros.ros.worker import Worker
+from superpoint_ros.runtimes import Watch
 from superpoint_ros.tracking import TrackerConfig
 
 
@@ -28,6 +31,8 @@ class MatcherNode(ManagedNode):
         super().__init__('superpoint_matcher', CONFIGURATIONS)
         self._streams: dict[str, FeatureStream] = {}
         self._matchers: list[CameraMatcher | PairMatcher] = []
+        self._learned: LearnedMatcher | None = None
+        self._cancel = threading.Event()
         self._worker: Worker[Arrival] | None = None
         self.create_timer(0.5, self._update_drawing, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -37,17 +42,26 @@ class MatcherNode(ManagedNode):
         for what, names in (('cameras', config.cameras), ('pairs', config.pairs)):
             if len(set(names)) != len(names):
                 raise ValueError(f'{what}: expected different names, got {", ".join(names)}')
+        self._cancel.clear()
+        if config.matcher != NEAREST:
+            options = {name: getattr(config, name) for name in ('backend', 'device', 'threads')}
+            watch = Watch(cancel=self._cancel)
+            self._learned = LearnedMatcher(config.matcher, match_config.min_similarity, watch, **options)
+            network = self._learned.runtime.network
+            self.get_logger().info(f'matcher {self._learned.model.name}, {network.device}, {network.precision}')
         cameras = config.cameras or (() if pairs else ('',))
         for name in dict.fromkeys([*cameras, *(name for pair in pairs for name in pair)]):
             self._streams[name] = FeatureStream(self, name, config)
         for name in cameras:
-            self._matchers.append(CameraMatcher(self, self._streams[name], config, match_config, tracker_config))
+            stream = self._streams[name]
+            self._matchers.append(CameraMatcher(self, stream, config, match_config, tracker_config, self._learned))
         for first, second in pairs:
             topic = 'matches' if len(pairs) == 1 else f'{first}/{second}/matches'
             streams = self._streams[first], self._streams[second]
-            self._matchers.append(PairMatcher(self, topic, streams, config, match_config))
+            self._matchers.append(PairMatcher(self, topic, streams, config, match_config, self._learned))
 
     def activate(self) -> None:
+        self._cancel.clear()
         depth = read(self, MatcherConfig).depth
         worker = Worker(self._process, lambda name: self._streams[name].input.statistics.drop(), depth)
         self._worker = worker
@@ -57,6 +71,7 @@ class MatcherNode(ManagedNode):
             stream.subscribe(partial(worker.put, name))
 
     def deactivate(self) -> None:
+        self._cancel.set()
         if self._worker:
             self._worker.stop()
             self._worker = None
@@ -66,10 +81,12 @@ class MatcherNode(ManagedNode):
     def cleanup(self) -> None:
         for matcher in self._matchers:
             matcher.destroy()
-        self._matchers, self._streams = [], {}
+        self._matchers, self._streams, self._learned = [], {}, None
 
     def apply_parameters(self) -> None:
         configs = self._configs()
+        if self._learned:
+            self._learned.min_similarity = configs[1].min_similarity
         for matcher in self._matchers:
             matcher.set_config(*configs)
 

@@ -32,6 +32,7 @@ class CameraMatcher:
         config: of the node.
         match_config: of the tracks and matches.
         tracker_config: of the tracks.
+        learned: makes the matches; None for nearest neighbors.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class CameraMatcher:
         config: MatcherConfig,
         match_config: MatchConfig,
         tracker_config: TrackerConfig,
+        learned: Matcher | None = None,
     ) -> None:
         self.streams = (stream,)
         self.output = MatchOutput(node, f'{stream.prefix}matches', (stream, stream), config)
         self._node = node
-        self._tracker = StreamTracker(match_config, tracker_config)
+        self._tracker = StreamTracker(match_config, tracker_config, learned)
         self._tracks = node.create_publisher(PointCloud2, f'{stream.prefix}tracks', 5)
         self._services = [
             node.create_service(Trigger, f'~/{stream.prefix}set_reference', self._set_reference),
@@ -114,6 +116,7 @@ class PairMatcher:
         streams: of the first and of the second camera.
         config: of the node.
         match_config: of the matches; `max_disparity` takes the place of its window.
+        learned: makes the matches; None for nearest neighbors.
     """
 
     def __init__(
@@ -123,11 +126,13 @@ class PairMatcher:
         streams: tuple[FeatureStream, FeatureStream],
         config: MatcherConfig,
         match_config: MatchConfig,
+        learned: Matcher | None = None,
     ) -> None:
         self.streams = streams
         self.output = MatchOutput(node, topic, streams, config)
         self._node = node
-        self._matcher = _pair_matcher(config, match_config)
+        self._learned = learned
+        self._nearest = _nearest(config, match_config)
         self._orders = Stream(), Stream()
         self._pairing: Pairing[Frame] = Pairing(round(config.sync_tolerance * 1e9), config.depth)
 
@@ -138,7 +143,7 @@ class PairMatcher:
     def set_config(self, config: MatcherConfig, match_config: MatchConfig, _tracker_config: TrackerConfig) -> None:
         """Change the configuration from the next frame on."""
         self.output.config = config
-        self._matcher = _pair_matcher(config, match_config)
+        self._nearest = _nearest(config, match_config)
 
     def reset(self) -> None:
         """Forget all frames."""
@@ -167,7 +172,8 @@ class PairMatcher:
             raise ValueError(
                 f'features of two models are not matched: nothing arrived on {unknown.prefix}features/info'
             )
-        self.output.publish(first, second, self._matcher(first.features, second.features), received_at)
+        matcher = self._learned or self._nearest
+        self.output.publish(first, second, matcher(first.features, second.features), received_at)
 
     def report(self) -> DiagnosticStatus:
         """Status for /diagnostics."""
@@ -175,7 +181,7 @@ class PairMatcher:
         return _report(self._node, self.output, streams, {'unpaired': self._pairing.unpaired})
 
 
-def _pair_matcher(config: MatcherConfig, match_config: MatchConfig) -> Matcher:
+def _nearest(config: MatcherConfig, match_config: MatchConfig) -> Matcher:
     return partial(match, config=replace(match_config, window=config.max_disparity))
 
 

@@ -15,6 +15,8 @@ from superpoint_ros.bags import job
 from superpoint_ros.bags.write import typestore
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
+from superpoint_ros.learned_matching import LearnedMatcher
+from superpoint_ros.matching import MatchConfig
 
 from .conftest import DELAY, PERIOD, START, contents, decoded, header, image_message, picture
 
@@ -77,6 +79,34 @@ def test_topics_and_their_quality_of_service(to, record, run, tmp_path):
     assert found['/camera/features'][0] == 'sensor_msgs/msg/PointCloud2'
     assert found['/camera/features'][2].reliability.name == 'RELIABLE'
     assert found['/camera/features'][2].durability.name == 'VOLATILE'
+
+
+def test_matches_of_a_learned_matcher(record, run, extractor, make_matcher, tmp_path):
+    checksum = extractor.runtime.checksum
+    path = str(make_matcher(descriptor_size=32, extractor='tiny', extractor_checksum=checksum))
+    assert run(record.ros1('drive', 3), match=True, matcher=path, matching=MatchConfig(min_similarity=0.0))
+    matcher = LearnedMatcher(path, 0.0, backend='openvino', threads=1)
+    info = clouds.features_info('tiny', checksum, 32, 'int8', (96, 64))
+
+    def received(number):
+        cloud = clouds.encode_features(extractor(picture(number)))
+        fields = clouds.point_fields(cloud.dtype)
+        return clouds.decode_features(cloud.tobytes(), len(cloud), cloud.dtype.itemsize, fields, info)
+
+    found = decoded(tmp_path / 'out/drive', '/camera/matches')
+    assert len(found) == 2
+    for number, (_, cloud) in enumerate(found):
+        features = received(number), received(number + 1)
+        expected = clouds.encode_matches(*features, matcher(*features))
+        assert len(expected) > 0
+        assert cloud.data.tobytes() == expected.tobytes()
+
+
+def test_a_matcher_of_another_model_is_refused_before_the_work(record, run, make_matcher, tmp_path):
+    path = make_matcher(descriptor_size=32, extractor='superpoint', extractor_checksum='0' * 64)
+    with pytest.raises(ValueError, match='was trained for features of superpoint'):
+        run(record.ros1('drive', 3), match=True, matcher=str(path))
+    assert not (tmp_path / 'out').exists()
 
 
 def test_the_mcap_library_reads_the_output(record, run, tmp_path):

@@ -479,6 +479,7 @@ def test_live_parameters_change_while_it_runs(bench):
     [
         ('pairs:=[left]', "pairs: expected two names of cameras as in left:right, got 'left'"),
         ('pairs:=["a:b", "a:b"]', 'pairs: expected different names, got a:b, a:b'),
+        ('matcher:=none', "model 'none' is neither one of"),
         ('cameras:=[a, a]', 'cameras: expected different names, got a, a'),
     ],
 )
@@ -489,3 +490,86 @@ def test_wrong_parameters_are_reported(bench, parameter, words):
         return [s.message for m in node.received['/diagnostics'] for s in m.status]
 
     assert node.wait(lambda: any(words in message for message in messages())), messages()
+
+
+@pytest.fixture
+def learned(make_matcher):
+    """Parameters of a learned matcher for the features of a Scene."""
+    path = make_matcher(descriptor_size=64, width=64, extractor='superpoint', extractor_checksum='0' * 64)
+    return f'matcher:={path}', 'backend:=openvino', 'min_similarity:=0.3'
+
+
+def test_a_learned_matcher_matches_frames_and_a_reference_frame(bench, learned):
+    scene, node = Scene(), bench(*learned)
+    node.listen(PointCloud2, 'matches')
+    node.listen(PointCloud2, 'tracks')
+    node.listen(TimeReference, 'matches/first')
+    node.ready('matches', 'tracks', 'matches/first')
+    node.publisher(String, 'features/info', LATCHED).publish(info())
+    time.sleep(0.3)
+    node.send(scene.features(slice(0, 50)), 1.0)
+    node.send(scene.features(slice(10, 60), shift=(200, 30)), 1.1)
+    matches = records(node.next('matches'), clouds.MATCH)
+    assert len(matches) > 30
+    assert (matches['index1'] + 10 == matches['index0']).all()
+    assert ((matches['similarity'] >= 0.3) & (matches['similarity'] < 0.99)).all(), 'probabilities'
+    node.next('tracks')
+    assert (records(node.next('tracks'), clouds.TRACK)['age'] == 2).sum() == 40, 'tracks are of nearest neighbors'
+    assert node.call(Trigger, 'superpoint_matcher/set_reference', Trigger.Request()).success
+    for stamp in (1.2, 1.3):
+        node.send(scene.features(), stamp)
+        matches = records(node.next('matches'), clouds.MATCH)
+        assert (matches['index0'] + 10 == matches['index1']).all()
+        assert len(matches) > 30
+    assert [seconds(node.next('matches/first').time_ref) for _ in range(3)] == [1.0, 1.1, 1.1]
+    request = SetParameters.Request()
+    probability = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=1.0)
+    request.parameters = [Parameter(name='min_similarity', value=probability)]
+    assert node.call(SetParameters, 'superpoint_matcher/set_parameters', request).results[0].successful
+    node.send(scene.features(), 1.4)
+    assert not len(records(node.next('matches'), clouds.MATCH))
+
+
+def test_a_learned_matcher_matches_pairs_and_refuses_features_of_another_model(bench, learned):
+    scene, node = Scene(), bench(*learned, 'pairs:=["left:right"]')
+    node.listen(PointCloud2, 'matches')
+    node.ready('matches')
+    for camera in ('left', 'right'):
+        node.publisher(String, f'{camera}/features/info', LATCHED).publish(info())
+    time.sleep(0.3)
+
+    def send(stamp):
+        for camera in ('left', 'right'):
+            node.send(scene.features(), stamp, f'{camera}/features', camera)
+
+    send(1.0)
+    matches = records(node.next('matches'), clouds.MATCH)
+    assert len(matches) > 40
+    assert (matches['index0'] == matches['index1']).all()
+    for camera in ('left', 'right'):
+        node.publishers[f'{camera}/features/info'].publish(info('1' * 64))
+    time.sleep(0.3)
+    send(1.1)  # another model: the cameras start anew, one after the other
+    send(1.2)
+    expected = 'was trained for features of superpoint (checksum 000000000000), not for those of checksum 111111111111'
+    assert node.wait(lambda: expected in str(node.diagnostics())), node.diagnostics()
+    for camera in ('left', 'right'):
+        node.publishers[f'{camera}/features/info'].publish(info())
+    time.sleep(0.3)
+    send(1.3)
+    send(1.4)
+    assert len(records(node.next('matches'), clouds.MATCH)) > 40
+
+
+def test_a_learned_matcher_waits_for_the_image_size(bench, learned):
+    scene, node = Scene(), bench(*learned)
+    node.listen(PointCloud2, 'matches')
+    node.ready('matches')
+    node.send(scene.features(), 1.0)
+    node.send(scene.features(), 1.1)
+    assert node.wait(lambda: 'needs the size of the image, which is unknown' in str(node.diagnostics()))
+    node.publisher(String, 'features/info', LATCHED).publish(info())
+    time.sleep(0.3)
+    node.send(scene.features(), 1.2)
+    node.send(scene.features(), 1.3)
+    assert len(records(node.next('matches'), clouds.MATCH)) > 40
