@@ -43,6 +43,14 @@ class ExtractorConfig:
         minimum=0,
         maximum=LARGEST,
     )
+    octaves: int = option(
+        1,
+        'Sizes to extract from, each half the one before. With 2, points also match when their distance halves or '
+        'doubles, for a quarter more time. The best keypoints of all sizes are kept; nms_radius applies within each '
+        'size.',
+        minimum=1,
+        maximum=4,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -120,25 +128,38 @@ class Extractor:
         Returns:
             For each image its features, or the error that `__call__` would raise: a bad image does not affect others.
         """
-        results: dict[int, Features | Exception] = {}
-        groups: dict[tuple[int, ...], dict[int, Prepared]] = defaultdict(dict)
+        errors: dict[int, Exception] = {}
+        groups: dict[tuple[int, ...], list[tuple[int, Prepared]]] = defaultdict(list)
         masks = [None] * len(images) if masks is None else masks
         for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
             try:
-                prepared = prepare(image, self.config.resize, mask)
-                groups[prepared.pixels.shape][index] = prepared
+                for prepared in octaves_of(prepare(image, self.config.resize, mask), self.config.octaves):
+                    groups[prepared.pixels.shape].append((index, prepared))
             except ValueError as error:
-                results[index] = error
+                errors[index] = error
+        found: dict[int, list[Features]] = defaultdict(list)
         for group in groups.values():
             try:
-                heads_of_images = self.runtime([prepared.pixels for prepared in group.values()])
-                for (index, prepared), heads in zip(group.items(), heads_of_images, strict=True):
+                heads_of_images = self.runtime([prepared.pixels for _, prepared in group])
+                for (index, prepared), heads in zip(group, heads_of_images, strict=True):
                     decoded = decode(heads, prepared.size, self.decode_config, prepared.mask)
-                    features = finish(decoded, prepared)
-                    results[index] = dataclasses.replace(features, checksum=self.runtime.checksum)
+                    found[index].append(finish(decoded, prepared))
             except Exception as error:  # noqa: BLE001 - whatever a back end raises concerns this group only
-                results |= dict.fromkeys(group.keys() - results.keys(), error)
-        return [results[index] for index in range(len(images))]
+                errors |= dict.fromkeys((index for index, _ in group), error)
+        return [errors[i] if i in errors else self._best(found[i]) for i in range(len(images))]
+
+    def _best(self, octaves: Sequence[Features]) -> Features:
+        """The best keypoints of all octaves of an image."""
+        best = octaves[0]
+        if len(octaves) > 1:
+            scores = np.concatenate([features.scores for features in octaves])
+            order = np.argsort(-scores, kind='stable')[: self.decode_config.max_keypoints]
+            keypoints, descriptors = (
+                np.concatenate([getattr(features, name) for features in octaves])[order]
+                for name in ('keypoints', 'descriptors')
+            )
+            best = Features(keypoints, scores[order], descriptors, best.image_size)
+        return dataclasses.replace(best, checksum=self.runtime.checksum)
 
 
 def prepare(image: Image, resize: int, mask: Image | None = None) -> Prepared:
@@ -158,13 +179,31 @@ def prepare(image: Image, resize: int, mask: Image | None = None) -> Prepared:
     if resize and max(size) > resize:
         scale = resize / max(size)
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return _resized(gray, size, (width, height), mask)
+
+
+def octaves_of(prepared: Prepared, count: int) -> list[Prepared]:
+    """A prepared image and its smaller copies, each half the size of the one before, while they are large enough."""
+    octaves = [prepared]
+    while len(octaves) < count and min(size := octaves[-1].size) >= 2 * SMALLEST:
+        picture = octaves[-1].pixels[: size[1], : size[0]]
+        half = (round(size[0] / 2), round(size[1] / 2))
+        octaves.append(_resized(picture, half, prepared.image_size, prepared.image_mask))
+    return octaves
+
+
+def _resized(
+    gray: npt.NDArray[np.uint8], size: tuple[int, int], image_size: tuple[int, int], mask: Image | None
+) -> Prepared:
+    """A gray picture at this (width, height), padded to multiples of 8."""
+    if gray.shape != size[::-1]:
         gray = np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.uint8)
     right, bottom = -size[0] % CELL, -size[1] % CELL
     if right or bottom:
         gray = np.asarray(cv2.copyMakeBorder(gray, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-    transform = resize_transform(width / size[0], height / size[1])
-    small_mask = None if mask is None else prepare_mask(mask, (width, height), size, transform)
-    return Prepared(gray, size, transform, (width, height), small_mask, mask)
+    transform = resize_transform(image_size[0] / size[0], image_size[1] / size[1])
+    small_mask = None if mask is None else prepare_mask(mask, image_size, size, transform)
+    return Prepared(gray, size, transform, image_size, small_mask, mask)
 
 
 def prepare_mask(mask: Image, image_size: tuple[int, int], size: tuple[int, int], transform: Transform) -> Mask:

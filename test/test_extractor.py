@@ -288,8 +288,40 @@ def test_options_can_be_changed_between_images(graph):
     assert len(extract(PICTURE)) == 2
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(32, 150), st.integers(32, 150), st.integers(1, 20))
+def test_two_octaves_give_the_best_keypoints_of_both(graph, width, height, count):
+    image = np.random.default_rng(width * height).integers(0, 256, (height, width), np.uint8)
+    half = cv2.resize(image, (round(width / 2), round(height / 2)), interpolation=cv2.INTER_AREA)
+    options = {'backend': 'openvino', 'precision': 'fp32', 'resize': 0, 'border': 0, 'threshold': 0.001}
+    extract = Extractor(graph, max_keypoints=count, **options)
+    large, small = extract.batch([image, half])
+    scale = np.array([width, height]) / half.shape[::-1]
+    scores = np.concatenate([large.scores, small.scores])
+    order = np.argsort(-scores, kind='stable')[:count]
+    both = Extractor(graph, max_keypoints=count, octaves=2, **options)(image)
+    np.testing.assert_array_equal(both.scores, scores[order])
+    keypoints = np.concatenate([large.keypoints, (small.keypoints + 0.5) * scale - 0.5])[order]
+    np.testing.assert_allclose(both.keypoints, keypoints, atol=1e-3)
+    np.testing.assert_array_equal(both.descriptors, np.concatenate([large.descriptors, small.descriptors])[order])
+    assert both.image_size == (width, height)
+
+
+def test_the_mask_holds_for_every_octave_and_small_images_have_one(graph):
+    extract = Extractor(graph, backend='openvino', resize=0, border=0, threshold=0.001, octaves=4)
+    mask = np.zeros(PICTURE.shape, bool)
+    mask[:, 40:] = True
+    assert len(extract(PICTURE)) > len(extract(PICTURE, mask)) > 0
+    assert (extract(PICTURE, mask).keypoints[:, 0] >= 39.5).all()
+    small = PICTURE[:30, :30]
+    np.testing.assert_array_equal(
+        extract(small).keypoints,
+        Extractor(graph, backend='openvino', resize=0, border=0, threshold=0.001)(small).keypoints,
+    )
+
+
 def test_options_are_checked(graph):
-    with pytest.raises(TypeError, match=r'unknown option color; expected resize, backend.* threshold'):
+    with pytest.raises(TypeError, match=r'unknown option color; expected resize, octaves, backend.* threshold'):
         Extractor(graph, color=3)
     with pytest.raises(ValueError, match='resize: 7 is out of range'):
         Extractor(graph, resize=7)

@@ -49,6 +49,7 @@ class ModelsConfig:
     backend: str = option('auto', 'Library that runs the models: auto, openvino, torch, …')
     precision: str = option('auto', 'Arithmetic of the models: auto, fp32, bf16, …')
     subpixel: bool = option(True, 'Refine the keypoints of the models to a fraction of a pixel.')
+    octaves: int = option(1, 'Sizes that the models extract from, each half the one before.', minimum=1, maximum=4)
 
 
 def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
@@ -96,7 +97,8 @@ def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
 
 
 def _model(model: str, config: ModelsConfig) -> Method:
-    extractor = Extractor(model, resize=0, backend=config.backend, precision=config.precision, subpixel=config.subpixel)
+    options = {name: getattr(config, name) for name in ('backend', 'precision', 'subpixel', 'octaves')}
+    extractor = Extractor(model, resize=0, **options)
     runtime = extractor.runtime
 
     def at(setting: Setting) -> Extract:
