@@ -41,14 +41,10 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
     node.declare_parameters(
         '',
         [
-            (
-                name,
-                _default(field, typing.get_type_hints(cls)[name]),
-                _describe(typing.get_type_hints(cls)[name], what, name in read_only),
-            )
+            (name, _default(_field(cls, name), hints[name]), _describe(hints[name], what, name in read_only))
             for cls in configurations
+            for hints in [typing.get_type_hints(cls)]
             for name, what in options(cls).items()
-            for field in [_field(cls, name)]
         ],
     )
     known = [name for cls in configurations for name in options(cls)]
