@@ -1,16 +1,16 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Each makes its own environment from the pins in
-# constraints.txt, and changes it only when they, or the dependencies, change.
+# Two commands for a fresh machine: `make demo` and `make test`. Each creates its own virtual environment from the pins in
+# constraints.txt, and updates it only when these or the dependencies change.
 
 PYTHON ?= python3
 ARGS ?=
 
-# The environments have a ROS 2 of their own; a sourced one would mix with it.
+# The environments have their own ROS 2; a sourced one would mix with it.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH RMW_IMPLEMENTATION ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test lint format clean
 
-demo: .venv-demo/.ready  ## ARGS='--help' shows what it can do
+demo: .venv-demo/.ready  ## ARGS='--help' lists the options
 	@.venv-demo/bin/superpoint demo $(ARGS)
 
 test: .venv-test/.ready  ## ARGS='test/test_matching.py -k ratio' runs some
@@ -33,9 +33,9 @@ clean:
 
 .venv-%/.ready: setup.py package.xml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10)' 2>/dev/null || \
-		{ echo 'superpoint_ros needs Python 3.10 or later; say which with: make PYTHON=python3.12 …' >&2; exit 1; }
+		{ echo 'superpoint_ros needs Python 3.10 or later; choose one with: make PYTHON=python3.12 …' >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
-		{ echo 'Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+		{ echo 'Python cannot create virtual environments; on Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 	@echo 'Installing into $(@D): some minutes the first time'
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip install -qq -c constraints.txt setuptools

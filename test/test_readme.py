@@ -1,4 +1,4 @@
-"""What README and docs say must be so."""
+"""README and docs agree with the code."""
 
 import re
 from pathlib import Path
@@ -27,6 +27,15 @@ def test_commands_exist(page):
 
     named = set(re.findall(r'(?:^    |`)superpoint ([a-z]+)', page.read_text(encoding='utf-8'), re.M))
     assert named <= set(COMMANDS)
+
+
+def test_the_way_of_an_image_names_files_that_exist():
+    text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+    section = text.partition('## The way of an image')[2].partition('\n## ')[0]
+    assert re.findall(r'^(\d)\. `\S+\.py`', section, re.M) == list('123456789')
+    assert [
+        path for path in re.findall(r'`(\S+\.py)`', section) if not (ROOT / 'superpoint_ros' / path).is_file()
+    ] == []
 
 
 def test_the_example_for_images_runs(tmp_path, monkeypatch):

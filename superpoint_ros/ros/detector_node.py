@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from superpoint_ros import image_files
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.images import Gray
@@ -131,12 +131,10 @@ class DetectorNode(ManagedNode):
 
 
 def _read_mask(path: str) -> npt.NDArray[np.uint8]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'mask {path}: no such file')
-    mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f'mask {path}: not an image that OpenCV can read')
-    return mask.astype(np.uint8, copy=False)
+    try:
+        return image_files.read(Path(path))
+    except ValueError as error:
+        raise ValueError(f'mask {error}') from None
 
 
 def main(args: list[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -13,6 +12,7 @@ from superpoint_ros import clouds, images
 from superpoint_ros.drawing import draw_keypoints
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
+from superpoint_ros.image_files import eight_bits
 from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.input_topic import image_input
@@ -79,8 +79,7 @@ class DetectorTopics:
         self.input.statistics.publish(received_at)
         self._keypoints = len(features)
         if self._annotated.get_subscription_count():
-            picture = (image if image.dtype == np.uint8 else image >> 8).astype(np.uint8, copy=False)
-            self._annotated.publish(image_message(draw_keypoints(picture, features), header))
+            self._annotated.publish(image_message(draw_keypoints(eight_bits(image), features), header))
 
     def report(self, facts: dict[str, str]) -> DiagnosticStatus:
         """Status for /diagnostics; `facts` says what runs the network."""
