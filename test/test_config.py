@@ -1,4 +1,4 @@
-"""Configuration: values are checked, keys are known."""
+"""Values of configurations are checked."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Wheels:
     count: int = option(4, 'How many.')
 
 
-def test_what_is_known_of_a_field():
+def test_a_field_has_metadata():
     assert options(Engine)['power'].unit == 'kW'
     assert options(Engine)['power'].live
     assert not options(Engine)['fuel'].live
@@ -61,7 +61,7 @@ def test_right_values():
     assert (engine.power, engine.cylinders, engine.name) == (3, 4, 'x')
 
 
-def test_options_go_to_the_class_that_has_them():
+def test_options_are_split_by_class():
     assert split({'count': 3, 'fuel': 'petrol'}, Engine, Wheels) == [{'fuel': 'petrol'}, {'count': 3}]
     with pytest.raises(TypeError, match=r'unknown option color; expected power, .*, count'):
         split({'color': 'red', 'count': 3}, Engine, Wheels)

@@ -1,4 +1,4 @@
-"""Transforms of points: known answers, and what they do to images."""
+"""Transforms of points: known answers, and agreement with OpenCV."""
 
 import cv2
 import numpy as np
@@ -19,8 +19,8 @@ def test_a_resize_keeps_the_outline():
 
 
 @given(sizes, sizes, sizes, sizes)
-def test_a_resize_is_that_of_opencv(width, height, new_width, new_height):
-    """A ramp says where each of its pixels came from."""
+def test_a_resize_agrees_with_opencv(width, height, new_width, new_height):
+    """The values of a ramp show where its pixels came from."""
     ramp = np.repeat(np.arange(width, dtype=np.float32)[None], height, axis=0)
     resized = cv2.resize(ramp, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     back = np.linalg.inv(resize_transform(new_width / width, new_height / height))
@@ -34,7 +34,7 @@ def test_a_crop_moves_the_origin():
 
 
 @given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(-50, 50), st.floats(-50, 50))
-def test_an_adapted_homography_goes_between_the_changed_images(scale_x, scale_y, left, top):
+def test_an_adapted_homography_maps_between_the_transformed_images(scale_x, scale_y, left, top):
     homography = np.array([[1.1, 0.1, 5], [-0.05, 0.9, -3], [1e-4, -2e-4, 1]])
     first, second = resize_transform(scale_x, scale_y), crop_transform(left, top)
     points = np.array([[0.0, 0.0], [100, 20], [30, 200]])

@@ -1,4 +1,5 @@
 import contextlib
+import tracemalloc
 from types import SimpleNamespace
 
 import cv2
@@ -95,7 +96,7 @@ def test_mono8_is_not_copied():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.integers(0, 2**32 - 1))
-def test_mono8_of_any_size_and_step_comes_out_as_it_went_in(height, width, padding, seed):
+def test_mono8_of_any_size_and_step_is_unchanged(height, width, padding, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     np.testing.assert_array_equal(images.to_gray(message(pixels, 'mono8', padding)), pixels)
 
@@ -111,7 +112,7 @@ def test_values_without_agreed_range_are_stretched(encoding, dtype):
     assert abs(int(middle) - 128) <= 2
 
 
-def test_what_is_not_finite_becomes_zero_and_does_not_disturb_the_rest():
+def test_values_that_are_not_finite_become_zero():
     pixels = np.linspace(0, 1, 10000, dtype=np.float32).reshape(100, 100)
     spoilt = pixels.copy()
     spoilt[::7, ::3], spoilt[1::7, ::3], spoilt[2::7, ::3] = np.nan, np.inf, -np.inf
@@ -121,7 +122,7 @@ def test_what_is_not_finite_becomes_zero_and_does_not_disturb_the_rest():
     assert np.abs(gray[good].astype(int) - whole[good]).max() <= 2
 
 
-def test_a_few_wild_pixels_do_not_flatten_the_picture():
+def test_outliers_do_not_flatten_the_image():
     pixels = np.linspace(0, 1, 10000, dtype=np.float32).reshape(100, 100)
     pixels[5, 5] = 1e30
     assert images.to_gray(message(pixels, '32FC1')).std() > 60
@@ -146,12 +147,21 @@ def test_an_image_of_one_value_is_black_not_an_error():
         ({'encoding': ''}, 'is unknown'),
     ],
 )
-def test_a_bad_message_gets_a_sentence_that_says_what_is_wrong(changed, expected):
+def test_the_error_of_a_bad_message_names_the_problem(changed, expected):
     with pytest.raises(ValueError, match=expected):
         images.to_gray(message(np.zeros((6, 8), np.uint8), 'mono8', **changed))
 
 
-def test_only_nan_is_an_error():
+def test_stretching_takes_little_memory():
+    image = message(np.arange(2**22, dtype=np.uint16).reshape(2048, 2048), '16UC1')
+    tracemalloc.start()
+    images.to_gray(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 2**22
+
+
+def test_an_image_without_finite_values_is_an_error():
     with pytest.raises(ValueError, match='no pixel is a finite number'):
         images.to_gray(message(np.full((20, 20), np.nan, np.float32), '32FC1'))
 
@@ -187,7 +197,7 @@ def test_a_png_of_sixteen_bits_stays_so_or_is_stretched():
     assert stretched.max() == 255
 
 
-def test_an_orientation_in_the_header_is_not_applied():
+def test_an_exif_orientation_is_ignored():
     plain = compressed('.jpg', picture()).data
     # EXIF with one entry: orientation (0x0112), SHORT, 1 value, 6 = turned by 90°.
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
@@ -195,19 +205,10 @@ def test_an_orientation_in_the_header_is_not_applied():
     assert images.decompress(SimpleNamespace(format='jpeg', data=data)).shape == (60, 80)
 
 
-def test_what_a_camera_pads_after_the_end_is_ignored():
+def test_padding_after_the_end_is_ignored():
     whole = compressed('.jpg', picture())
     whole.data += bytes(100)
     assert images.decompress(whole).shape == (60, 80)
-
-
-@pytest.mark.parametrize('extension', ['.jpg', '.png'])
-@pytest.mark.parametrize('kept', [0, 3, 11, 30, 0.5, 0.99])
-def test_a_cut_off_picture_is_an_error(extension, kept):
-    data = compressed(extension, picture()).data
-    cut = SimpleNamespace(format='', data=data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ValueError, match=r'cut off|broken|neither a JPEG nor a PNG|empty'):
-        images.decompress(cut)
 
 
 def test_broken_pixels_in_a_whole_frame_are_an_error():
@@ -215,17 +216,6 @@ def test_broken_pixels_in_a_whole_frame_are_an_error():
     data[60:200] = bytes(140)
     with pytest.raises(ValueError, match='the PNG of 80×60 pixels is broken'):
         images.decompress(SimpleNamespace(format='png', data=data))
-
-
-def test_a_header_that_promises_gigabytes_is_refused_before_decoding():
-    png = bytearray(compressed('.png', picture()).data)
-    png[16:24] = (2**20).to_bytes(4, 'big') * 2
-    jpeg = bytearray(compressed('.jpg', picture()).data)
-    frame = jpeg.index(b'\xff\xc0')
-    jpeg[frame + 5 : frame + 9] = b'\xff\xff\xff\xff'
-    for data in (png, jpeg):
-        with pytest.raises(ValueError, match='too many'):
-            images.decompress(SimpleNamespace(format='', data=data))
 
 
 def test_compressed_depth_is_refused():

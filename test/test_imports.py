@@ -1,4 +1,4 @@
-"""Which part may import which: dependencies point one way, and the core needs neither torch nor ROS."""
+"""Dependencies point one way, and the core needs neither torch nor ROS."""
 
 import ast
 import subprocess
@@ -29,7 +29,7 @@ ALLOWED = {
     'demo': ['runtimes', 'ros'],
     'benchmark': ['networks', 'runtimes', 'ros', 'demo'],
 }
-"""Beside the core, the parts that each part may import."""
+"""The parts that each part may import in addition to the core."""
 
 HEAVY = [
     'torch',
@@ -74,14 +74,14 @@ def files(part):
 
 
 @pytest.mark.parametrize('part', sorted(ALLOWED))
-def test_a_part_imports_the_core_and_what_it_may(part):
+def test_a_part_imports_only_the_core_and_its_dependencies(part):
     allowed = {*CORE, *ALLOWED[part], part, '__version__'}
     wrong = {f'{path.name} → {other}' for path in files(part) for other in parts_of(path) - allowed}
     assert not wrong
 
 
 @pytest.mark.parametrize('module', [name for name in CORE if name != 'runtimes'])
-def test_the_core_imports_the_core_alone(module):
+def test_the_core_imports_only_the_core(module):
     (path,) = files(module)
     assert parts_of(path) <= {*CORE, '__version__'}
     assert not {name.split('.')[0] for name in imports(path)} & set(HEAVY)
@@ -156,7 +156,7 @@ def test_the_core_works_without_torch_ros_and_back_ends():
 @pytest.mark.parametrize(
     ('backend', 'library', 'extra'), [('openvino', 'openvino', 'cpu'), ('torch', 'torch', 'train')]
 )
-def test_a_back_end_that_is_not_installed_says_how_to_install_it(backend, library, extra, tmp_path):
+def test_a_missing_back_end_names_the_extra_to_install(backend, library, extra, tmp_path):
     (tmp_path / 'model.onnx').touch()
     statement = f"""
 from superpoint_ros.extractor import Extractor

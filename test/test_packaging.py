@@ -1,4 +1,4 @@
-"""What pip and colcon make of the package."""
+"""pip and colcon build and install the package."""
 
 import ast
 import importlib.metadata
@@ -40,7 +40,7 @@ OF_ROS = {'cv_bridge', 'launch', 'launch_ros'}
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-    """A copy of the source, so that building leaves nothing in the tree and finds nothing old there."""
+    """A copy of the source tree, so that builds do not touch the tree."""
     copy = tmp_path_factory.mktemp('source') / 'superpoint_ros'
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
@@ -62,7 +62,7 @@ def own_package(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def prefix(own_package, wheel, tmp_path_factory):
-    """Where `pip install` has put the package: as a virtual environment, but without one of its own to wait for."""
+    """The folder that `pip install` put the package in; quicker than a virtual environment."""
     folder = tmp_path_factory.mktemp('prefix')
     # Without --ignore-installed, pip uninstalls the package from the environment that runs the tests.
     options = ['-q', '--ignore-installed', '--no-deps', '--no-index', '--no-warn-script-location']
@@ -82,7 +82,7 @@ def build_wheel(source, folder):
 
 
 def environment(packages, prefix):
-    """Variables for a process that has the package in `packages`, and ROS's index in `prefix`."""
+    """Environment variables of a process with the package in `packages` and the index of ROS in `prefix`."""
     index = [str(prefix), *filter(None, [os.environ.get('AMENT_PREFIX_PATH', '')])]
     return {**os.environ, 'PYTHONPATH': str(packages), 'AMENT_PREFIX_PATH': os.pathsep.join(index)}
 
@@ -93,7 +93,7 @@ def site_packages(prefix):
 
 @pytest.fixture(scope='module')
 def required(prefix):
-    """What the built package requires, by distribution, each with the extras that it is of ('' for always)."""
+    """The requirements of the built package by distribution, with their extras ('' for none)."""
     metadata = next(importlib.metadata.distributions(name='superpoint_ros', path=[str(site_packages(prefix))])).metadata
     assert {'ros', 'cpu', 'gpu', 'train', 'cluster', 'test'} <= set(metadata.get_all('Provides-Extra'))
     found = {}
@@ -105,7 +105,7 @@ def required(prefix):
     return found
 
 
-def test_a_wheel_has_every_file_in_its_place(wheel):
+def test_a_wheel_has_every_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         infos = {info.filename: info for info in archive.infolist()}
     data = 'superpoint_ros-[^/]*.data/data/'
@@ -130,7 +130,7 @@ def test_a_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
     assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(wheel).namelist()
 
 
-def test_version_and_licence_are_those_of_package_xml(prefix):
+def test_version_and_license_come_from_package_xml(prefix):
     package = ElementTree.parse(ROOT / 'package.xml').getroot()
     metadata = next(importlib.metadata.distributions(name='superpoint_ros', path=[str(site_packages(prefix))])).metadata
     assert metadata['Version'] == package.findtext('version')
@@ -181,7 +181,7 @@ def test_colcon_puts_files_and_executables_where_they_are_found(option, source, 
 
 
 def check_installation(packages, prefix, within, elsewhere):
-    """Files are found within a folder, ROS's index knows the package, and an executable starts its node."""
+    """Check that files are found in a folder, ROS finds the package, and an executable starts its node."""
     program = f"""
 import superpoint_ros
 from superpoint_ros import resources
@@ -211,7 +211,7 @@ for name in {['package.xml', *map(str, SHARED)]}:
     assert started.stderr.strip() == 'superpoint_camera: rate: -1.0 is out of range, expected 0.1 to 1000 Hz'
 
 
-def test_everything_imported_is_required(required):
+def test_every_import_is_required(required):
     missing = []
     for path in sorted((ROOT / 'superpoint_ros').rglob('*.py')):
         for module in imported(path):
@@ -224,7 +224,7 @@ def test_everything_imported_is_required(required):
     assert not missing, 'neither setup.py nor an extra installs what is imported here'
 
 
-def test_package_xml_asks_for_every_ros_package_that_is_imported():
+def test_package_xml_depends_on_every_ros_package_that_is_imported():
     package = ElementTree.parse(ROOT / 'package.xml').getroot()
     asked = {element.text for element in package.findall('exec_depend')}
     used = {m.partition('.')[0] for path in (ROOT / 'superpoint_ros').rglob('*.py') for m in imported(path)}
@@ -233,7 +233,7 @@ def test_package_xml_asks_for_every_ros_package_that_is_imported():
 
 
 def imported(path):
-    """Names of the modules that a file imports from elsewhere."""
+    """The modules that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -120,17 +118,6 @@ def test_nothing_to_measure_and_two_of_one_name_are_errors(tiny_model):
         methods(ModelsConfig(()), baselines=False)
     with pytest.raises(ValueError, match='tiny'):
         methods(ModelsConfig((str(tiny_model), str(tiny_model)), 'openvino'))
-
-
-def test_the_command_line_offers_every_step_with_its_options():
-    def run(*arguments):
-        command = [sys.executable, '-m', 'superpoint_ros.cli', 'evaluate', *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    assert all(step in run('--help').stdout for step in ('homography', 'pairs', 'poses', 'shapes', 'sequence'))
-    options = run('pairs', '--help').stdout
-    assert all(f'--{name}' in options for name in ('preset', 'seed', 'models', 'baselines', 'backend', 'subpixel'))
-    assert run('pairs', 'nowhere', '--models').returncode != 0
 
 
 def test_tracking_beside_lucas_kanade(photographs, tiny_model, tmp_path):

@@ -33,7 +33,7 @@ DOMAIN = os.getpid() % 100 + 100
 
 @pytest.fixture
 def start():
-    """A function that starts a demo; what is still running at the end of the test is stopped."""
+    """A function that starts a demo, which is stopped at the end of the test."""
     started = []
 
     def start(output, stdout=subprocess.PIPE, **options):
@@ -51,7 +51,7 @@ def start():
 
 
 def nodes_of(process):
-    """Command lines of the processes that still run in the demo's namespace."""
+    """The command lines of the running processes in the namespace of the demo."""
     lines = subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in lines if f'superpoint_demo_{process.pid}' in line]
 
@@ -83,7 +83,7 @@ def test_a_graph_runs_and_leaves_picture_and_summary(start, tiny_model, tmp_path
     assert not nodes_of(process)
 
 
-def test_ctrl_c_ends_it_early_with_what_there_was(start, tiny_model, tmp_path):
+def test_ctrl_c_ends_it_early_with_a_summary(start, tiny_model, tmp_path):
     images = tmp_path / 'images'
     images.mkdir()
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_it_early_with_what_there_was(start, tiny_model, tmp_path):
     assert not nodes_of(process)
 
 
-def test_ctrl_c_does_not_break_into_what_ros_is_doing():
+def test_ctrl_c_does_not_interrupt_a_callback():
     """It came out as `Unable to convert call argument` when it came while rclpy took a message."""
     finished = []
 
@@ -130,7 +130,7 @@ def test_ctrl_c_does_not_break_into_what_ros_is_doing():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, tiny_model, tmp_path):
+def test_a_broken_source_is_named_and_every_process_ends(start, tiny_model, tmp_path):
     process = start(model=str(tiny_model), source='97', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
@@ -140,14 +140,14 @@ def test_what_goes_wrong_is_said_and_nothing_stays_behind(start, tiny_model, tmp
     assert not (tmp_path / 'summary.json').exists()
 
 
-def test_a_node_that_cannot_work_ends_it(start, tiny_model, tmp_path):
+def test_a_node_that_cannot_configure_ends_it(start, tiny_model, tmp_path):
     process = start(model=str(tiny_model.with_suffix('.safetensors')), backend='tensorrt', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
     assert 'superpoint_detector: cannot configure' in text
 
 
-def test_a_model_that_is_not_there_is_told_before_anything_starts(start, tmp_path):
+def test_a_missing_model_is_named_before_anything_starts(start, tmp_path):
     process = start(model='nowhere.onnx', output=tmp_path / 'out')
     assert 'model nowhere.onnx: no such file' in process.communicate(timeout=60)[0]
     assert not (tmp_path / 'out').exists()

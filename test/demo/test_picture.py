@@ -20,7 +20,7 @@ def pixel(panel, x, y):
 
 
 def frame(number):
-    """One point that goes to the right, and one that stands still and whose match is wrong."""
+    """A point that moves to the right, and a point that does not move, with a wrong match."""
     points = np.array([[40 + 5 * number, 30], [100, 90]], np.float32)
     scores = np.array([0.9, 0.5], np.float32)
     features = Features(points, scores, np.ones((2, 1), np.float32), (WIDTH, HEIGHT))
@@ -32,7 +32,7 @@ def frame(number):
     return Frame(image, features, matches, np.array([True, False]), tracks)
 
 
-def test_keypoints_at_the_left_and_tails_at_the_right():
+def test_keypoints_are_on_the_left_and_tails_on_the_right():
     picture = compose([frame(number) for number in range(8)], 'caption')
     height = round(HEIGHT * SCALE)
     assert picture.shape == (height + BAR, 2 * PANEL + 4, 3)
@@ -46,7 +46,7 @@ def test_keypoints_at_the_left_and_tails_at_the_right():
     assert picture[height:].max() > 200, 'the caption'
 
 
-def test_frames_of_which_something_is_missing_are_passed_over():
+def test_incomplete_frames_are_skipped():
     frames = [frame(0), frame(1), Frame(image=np.zeros((HEIGHT, WIDTH), np.uint8))]
     assert compose(frames, '')[5, 5].tolist() == [100] * 3
     with pytest.raises(ValueError, match='no frame has image'):

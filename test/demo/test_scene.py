@@ -23,7 +23,7 @@ def test_the_camera_never_sees_beyond_the_photograph(photograph):
         assert (seen <= np.subtract(photograph, 1)).all()
 
 
-def test_motion_says_where_corners_go(scene):
+def test_motion_predicts_the_positions_of_corners(scene):
     time0, time1 = 1000.3, 1000.4
     image0, image1 = (scene.image(time, np.random.default_rng(0)) for time in (time0, time1))
     corners = cv2.goodFeaturesToTrack(image0, 200, 0.02, 10)
@@ -41,7 +41,7 @@ def test_there_is_no_motion_between_two_photographs(scene):
     assert scene.motion(ROUND - 0.1, ROUND + 0.1) is None
 
 
-def test_an_image_depends_on_time_and_noise_alone(scene):
+def test_an_image_depends_only_on_time_and_noise(scene):
     first, again = (scene.image(5.0, np.random.default_rng(7)) for _ in range(2))
     assert (first == again).all()
     assert first.shape == (HEIGHT, WIDTH)

@@ -14,7 +14,7 @@ def gray(value):
     return np.full((48, 64), value, np.uint8)
 
 
-def test_a_folder_is_shown_in_order_and_anew(tmp_path, rng):
+def test_a_folder_repeats_in_order(tmp_path, rng):
     for name, value in (('b.png', 20), ('a.png', 10), ('c.PNG', 30)):
         cv2.imwrite(str(tmp_path / name), gray(value))
     (tmp_path / 'notes.txt').write_text('no image')
@@ -23,7 +23,7 @@ def test_a_folder_is_shown_in_order_and_anew(tmp_path, rng):
     assert rate == 30
 
 
-def test_a_video_is_shown_in_order_and_anew(tmp_path, rng):
+def test_a_video_repeats_at_its_own_rate(tmp_path, rng):
     path = str(tmp_path / 'video.avi')
     video = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'MJPG'), 10, (64, 48))
     for value in (40, 120, 200):
@@ -42,7 +42,7 @@ def test_each_image_has_the_size_of_its_file(tmp_path, rng):
     assert [image_at(0.0).shape for _ in range(2)] == [(48, 64), (16, 64)]
 
 
-def test_a_source_that_does_not_work_says_so_at_once(tmp_path, rng):
+def test_a_broken_source_is_named_when_it_is_opened(tmp_path, rng):
     with pytest.raises(FileNotFoundError, match=r'nowhere\.mp4: no such file or folder'):
         open_source('nowhere.mp4', rng)
     with pytest.raises(FileNotFoundError, match=r'no images; expected files that end in .*\.png'):
