@@ -37,6 +37,7 @@ TRAIN = [
     'torch>=2.6',
 ]
 HDF5 = ['h5py>=3.10']
+MAP = ['pycolmap>=4.0']
 CLUSTER = ['ray>=2.40']
 TEST = [
     CUDA,  # without a GPU or TensorRT, to test our calls against
@@ -95,8 +96,9 @@ setup(
         'demo': DEMO,
         'train': TRAIN,
         'hdf5': HDF5,
+        'map': MAP,
         'cluster': CLUSTER,
-        'test': [*ROS, *CPU, *DEMO, *TRAIN, *HDF5, *CLUSTER, *TEST],
+        'test': [*ROS, *CPU, *DEMO, *TRAIN, *HDF5, *MAP, *CLUSTER, *TEST],
     },
     entry_points={
         'console_scripts': [

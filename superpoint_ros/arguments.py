@@ -56,7 +56,8 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
             group = parser.add_argument_group(f'{name} ({description.rstrip(".")})')
             for field, field_hint, option in _fields(hint):
                 help_ = option.description + (f' [{option.unit}]' if option.unit else '')
-                _add(group, f'--{field.name}', field_hint, field.default, help_, option.choices)
+                default = getattr(parameter.default, field.name, field.default)
+                _add(group, f'--{field.name}', field_hint, default, help_, option.choices)
         elif parameter.default is not parameter.empty:
             _add(parser, f'--{name}', hint, parameter.default, description)
         elif parameter.kind is parameter.KEYWORD_ONLY:

@@ -30,6 +30,7 @@ COMMANDS = {
     'detect': Command('features of image files', 'cpu'),
     'match': Command('matches of two image files, as a picture', 'cpu'),
     'bag': Command('features of the images in ROS 1 and ROS 2 bags', 'cpu'),
+    'map': Command('a COLMAP database and reconstruction of images or a bag', 'cpu,map'),
     'label': Command('label photographs by homographic adaptation', 'train'),
     'train': Command('one stage of training, from a configuration file', 'train'),
     'evaluate': Command('compare models and classical methods', 'train'),

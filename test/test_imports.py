@@ -13,17 +13,19 @@ import superpoint_ros
 PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
-    'clouds', 'config', 'decode', 'drawing', 'extractor', 'features', 'files', 'geometry', 'image_files', 'images',
-    'learned_matching', 'matching', 'models', 'resources', 'runtimes', 'stream_tracker', 'tracking',
+    'clouds', 'config', 'decode', 'drawing', 'extractor', 'feature_files', 'features', 'files', 'geometry',
+    'image_files', 'images', 'learned_matching', 'matching', 'models', 'resources', 'runtimes',
+    'stream_tracker', 'tracking',
 ]  # fmt: skip
 
-PARTS = ['benchmark', 'bags', 'commands', 'demo', 'evaluation', 'networks', 'ros', 'runtimes', 'training']
+PARTS = ['benchmark', 'bags', 'commands', 'demo', 'evaluation', 'mapping', 'networks', 'ros', 'runtimes', 'training']
 
 ALLOWED = {
     'networks': [],
     'runtimes': ['networks'],  # torch and TensorRT back ends, and export: imported when chosen
     'training': ['networks'],
-    'evaluation': ['networks', 'runtimes', 'training'],
+    'evaluation': ['mapping', 'networks', 'runtimes', 'training'],
+    'mapping': ['bags'],
     'bags': ['runtimes'],
     'ros': ['runtimes'],
     'demo': ['runtimes', 'ros'],

@@ -6,18 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros import drawing, image_files, models
+from superpoint_ros import drawing, feature_files, image_files, models
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
-from superpoint_ros.files import written_whole
 from superpoint_ros.runtimes import RuntimeConfig
-
-ARRAYS = ('keypoints', 'scores', 'descriptors', 'image_size')
-"""Attributes of Features that an .npz file has."""
 
 
 def detect(
@@ -58,8 +53,7 @@ def detect(
         except ValueError as error:
             failed.append(str(error))
             continue
-        with written_whole(f'{target}.npz') as partial:
-            np.savez(partial, **{name: getattr(features, name) for name in ARRAYS})
+        feature_files.write_npz(Path(f'{target}.npz'), features)
         if pictures:
             drawing.write(f'{target}.png', drawing.draw_keypoints(image, features))
     if failed:

@@ -9,7 +9,8 @@ from typing import Literal
 from superpoint_ros import image_files
 from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
-from superpoint_ros.matching import MatchConfig
+from superpoint_ros.extractor import Extractor
+from superpoint_ros.matching import MatchConfig, match
 from superpoint_ros.tracking import TrackerConfig
 
 Preset = Literal['paper', 'rpautrat']
@@ -183,6 +184,37 @@ def tracking(
     return feature.measure(clips, images, compared, matching, tracker, output, failed)
 
 
+def reconstruction(
+    pairs: Path,
+    folder: Path,
+    output: Path = OUTPUT,
+    models: ModelsConfig = ModelsConfig(),
+    resize: int = 1600,
+    max_keypoints: int = 3072,
+    matching: MatchConfig = MatchConfig(max_ratio=0.9),
+) -> str:
+    """Reconstruct scenes with known camera poses as `superpoint map` does, and with COLMAP's own SIFT.
+
+    Args:
+        pairs: list of pairs of images with cameras and poses, in the layout of SuperGlue.
+        folder: of the images.
+        output: folder for reconstruction.md and reconstruction.json.
+        models: what is compared.
+        resize: longest side of the images for the network; smaller ones are at most doubled.
+        max_keypoints: most keypoints of an image.
+        matching: which features match.
+    """
+    from functools import partial
+
+    from superpoint_ros.evaluation import poses as pair_lists
+    from superpoint_ros.evaluation import reconstruction as feature
+
+    own = {'backend': models.backend, 'precision': models.precision, 'subpixel': models.subpixel}
+    extractors = {model: Extractor(model, resize=resize, max_keypoints=max_keypoints, **own) for model in models.models}
+    matcher = partial(match, config=matching)
+    return feature.measure(pair_lists.read_pairs(pairs), folder, extractors, matcher, output)
+
+
 evaluate: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (homography, pairs, poses, shapes, sequence, tracking)
+    function.__name__: function for function in (homography, pairs, poses, shapes, sequence, tracking, reconstruction)
 }

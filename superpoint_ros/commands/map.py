@@ -1,0 +1,97 @@
+"""`superpoint map`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from superpoint_ros.decode import DecodeConfig
+from superpoint_ros.extractor import Extractor, ExtractorConfig
+from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig, camera_of
+from superpoint_ros.mapping.pairs import chooser
+from superpoint_ros.matching import MatchConfig, match
+from superpoint_ros.runtimes import RuntimeConfig
+
+
+def map(  # noqa: A001
+    source: Path,
+    *,
+    output: Path,
+    pairs: str = '',
+    overlap: int = 10,
+    topics: Sequence[str] = (),
+    every: int = 1,
+    max_error: float = MAX_ERROR,
+    hloc: bool = False,
+    reconstruct: bool = False,
+    model: str = 'superpoint',
+    camera: CameraConfig = CameraConfig(),
+    extractor: ExtractorConfig = ExtractorConfig(resize=1600),
+    runtime: RuntimeConfig = RuntimeConfig(),
+    decode: DecodeConfig = DecodeConfig(max_keypoints=3072),
+    matching: MatchConfig = MatchConfig(max_ratio=0.9),
+) -> bool:
+    """Write a COLMAP database of the images in a folder or bag, and reconstruct cameras and points from it.
+
+    A run that was interrupted continues when it is started again. Images smaller than --resize are enlarged to it, at
+    most to twice their size.
+
+    Args:
+        source: folder with images, or a ROS 1 or ROS 2 bag.
+        output: folder for database.db, features/NAME.npz and, from a bag, images/TOPIC/STAMP.png.
+        pairs: which images are matched: exhaustive, sequential, or a text file with the names of two images a line;
+            if not given, sequential for a bag and exhaustive for a folder.
+        overlap: with sequential pairs, each image is matched with so many after it.
+        topics: image topics of a bag; all but depth images if none are given.
+        every: of the images of a topic, take the first of every so many.
+        max_error: largest distance of a keypoint from the geometry, in pixels of the image; raise it for images that
+            are much larger than --resize.
+        hloc: write features.h5 and matches.h5 as hloc lays them out, too.
+        reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
+        model: name of a shipped model, or path of a .safetensors or .onnx file.
+        camera: the camera, as COLMAP describes it.
+        extractor: the size of the images.
+        runtime: how the network runs.
+        decode: which keypoints are kept.
+        matching: which features match.
+
+    Returns:
+        Whether every image was good; the others are listed at the end.
+
+    Raises:
+        FileNotFoundError: the source does not exist, or has no images.
+        ValueError: the pairs are bad, or the output has a map with other settings.
+    """
+    from superpoint_ros.mapping import colmap
+    from superpoint_ros.mapping.build import build_database, check_settings
+    from superpoint_ros.mapping.sources import find_images, is_bag
+
+    extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
+    configs = {**vars(camera), **vars(extractor), **vars(decode), **vars(matching)}
+    facts = {'source': str(source.absolute()), 'topics': list(topics), 'every': every, 'max_error': max_error}
+    check_settings(output / 'map.json', {'model': extract.runtime.checksum, **facts, **configs})
+    found = find_images(source, output / 'images', camera, topics, every)
+    choose_pairs = chooser(pairs or ('sequential' if is_bag(source) else 'exhaustive'), found.names, overlap)
+    matcher = partial(match, config=matching)
+    built = build_database(found.folder, found.names, output, extract, matcher, choose_pairs, found.cameras, max_error)
+    failed = found.failed + built.failed
+    print(f'{built.path}: {colmap.summary(built.path)}')
+    if hloc:
+        from superpoint_ros.mapping.hloc import write_features, write_matches
+
+        write_features(output / 'features.h5', built.features, built.names)
+        matches = colmap.read_matches(built.path, built.pairs)
+        write_matches(output / 'matches.h5', built.features, matches)
+        print(f'{output / "features.h5"} and matches.h5: {len(built.names)} images, {len(matches)} pairs')
+    if reconstruct:
+        calibrated = all(camera_of(name, found.cameras).camera_params for name in built.names)
+        parts = colmap.reconstruct(built.path, found.folder, output / 'sparse', max_error, not calibrated)
+        for number, part in enumerate(parts):
+            print(f'{output / "sparse" / str(number)}: {colmap.describe(part, len(built.names))}')
+        if not parts:
+            failed.append(f'{built.path}: no two images have enough matches to start a reconstruction')
+    if failed:
+        print(f'{len(failed)} failed:', *failed, sep='\n  ', file=sys.stderr)
+    return not failed

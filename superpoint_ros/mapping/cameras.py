@@ -1,0 +1,64 @@
+"""Cameras as COLMAP describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from superpoint_ros.config import check, option
+
+COLMAP_CENTER = 0.5
+"""Where COLMAP has the center of the top-left pixel, in x and y."""
+
+MAX_ERROR = 2.0
+"""Largest distance of a keypoint from the geometry, in pixels: poses come out better than with COLMAP's 4."""
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """A camera of COLMAP's, and which images it took."""
+
+    camera_model: str = option('SIMPLE_RADIAL', "COLMAP's camera model, such as PINHOLE, OPENCV or OPENCV_FISHEYE.")
+    camera_params: str = option(
+        '',
+        'Its parameters with commas in between, as COLMAP has them; if not given, those of camera_info in a bag, else '
+        'guessed from EXIF or the size of the image.',
+    )
+    camera_mode: str = option(
+        'per_folder',
+        'Which images have the same camera: those of a folder (of a topic), all, none, or by EXIF.',
+        choices=('per_folder', 'single', 'per_image', 'auto'),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def camera_of(name: str, cameras: Mapping[str, CameraConfig]) -> CameraConfig:
+    """The camera of an image: that of its folder, or else ''."""
+    return cameras.get(PurePosixPath(name).parent.as_posix(), cameras[''])
+
+
+def from_camera_info(info: Any) -> CameraConfig | None:
+    """The camera of a sensor_msgs/CameraInfo of ROS 1 or ROS 2; None if it is not calibrated or COLMAP has no model.
+
+    Source: COLMAP's src/colmap/sensor/models.h, whose order of parameters is that of OpenCV: k1, k2, p1, p2, k3, ….
+    """
+    matrix, distortion = (info.k, info.d) if hasattr(info, 'k') else (info.K, info.D)
+    fx, _, cx, _, fy, cy = (float(value) for value in matrix[:6])
+    d = [float(value) for value in distortion]
+    if not fx or not fy:
+        return None
+    if not any(d):
+        model, d = 'PINHOLE', []
+    elif info.distortion_model == 'equidistant' and len(d) == 4:
+        model = 'OPENCV_FISHEYE'
+    elif info.distortion_model == 'plumb_bob' and not any(d[4:]):
+        model, d = 'OPENCV', d[:4]
+    elif info.distortion_model in ('plumb_bob', 'rational_polynomial') and len(d) <= 8:
+        model, d = 'FULL_OPENCV', d + [0.0] * (8 - len(d))
+    else:
+        return None
+    return CameraConfig(model, ','.join(map(str, (fx, fy, cx + COLMAP_CENTER, cy + COLMAP_CENTER, *d))))

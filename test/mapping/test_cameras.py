@@ -1,0 +1,50 @@
+"""A CameraInfo and COLMAP's camera for it see a point at the same place."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from superpoint_ros.mapping.cameras import from_camera_info
+
+MATRIX = np.array([[310.0, 0, 161.5], [0, 305, 118.25], [0, 0, 1]])
+POINTS = np.random.default_rng(0).uniform((-0.4, -0.3, 1), (0.4, 0.3, 1), (50, 3))
+
+
+def info(model, distortion, upper=False):
+    names = ('K', 'D') if upper else ('k', 'd')
+    values = dict(zip(names, (MATRIX.ravel(), np.array(distortion)), strict=True))
+    return SimpleNamespace(distortion_model=model, **values)
+
+
+@pytest.mark.parametrize('upper', [False, True], ids=['ROS 2', 'ROS 1'])
+@pytest.mark.parametrize(
+    ('model', 'distortion', 'colmap'),
+    [
+        ('plumb_bob', [0.0] * 5, 'PINHOLE'),
+        ('', [], 'PINHOLE'),
+        ('plumb_bob', [-0.2, 0.05, 1e-3, -2e-3, 0], 'OPENCV'),
+        ('plumb_bob', [-0.2, 0.05, 1e-3, -2e-3, 0.01], 'FULL_OPENCV'),
+        ('rational_polynomial', [0.3, -0.1, 1e-3, -2e-3, 0.02, 0.5, -0.05, 0.01], 'FULL_OPENCV'),
+        ('equidistant', [0.02, -0.01, 0.003, -0.001], 'OPENCV_FISHEYE'),
+    ],
+)
+def test_projections_agree(model, distortion, colmap, upper):
+    pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap, which has no wheel for this machine')
+    config = from_camera_info(info(model, distortion, upper))
+    assert config.camera_model == colmap
+    params = [float(number) for number in config.camera_params.split(',')]
+    camera = pycolmap.Camera(model=colmap, width=320, height=240, params=params)
+    zero, d = np.zeros(3), np.array(distortion)
+    if model == 'equidistant':
+        pixels, _ = cv2.fisheye.projectPoints(POINTS[:, None], zero, zero, MATRIX, d)
+    else:
+        pixels, _ = cv2.projectPoints(POINTS, zero, zero, MATRIX, d if len(d) else None)
+    np.testing.assert_allclose(camera.img_from_cam(POINTS), pixels.reshape(-1, 2) + 0.5, atol=1e-6)
+
+
+def test_an_uncalibrated_camera_or_an_unknown_model_is_left_to_colmap():
+    uncalibrated = SimpleNamespace(k=np.zeros(9), d=[], distortion_model='plumb_bob')
+    assert from_camera_info(uncalibrated) is None
+    assert from_camera_info(info('double_sphere', [0.1, 0.2])) is None
