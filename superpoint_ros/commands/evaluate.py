@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -204,15 +205,21 @@ def reconstruction(
         max_keypoints: most keypoints of an image.
         matching: which features match.
     """
-    from functools import partial
-
-    from superpoint_ros.evaluation import poses as pair_lists
+    from superpoint_ros.evaluation import pose_pairs
     from superpoint_ros.evaluation import reconstruction as feature
 
-    own = {'backend': models.backend, 'precision': models.precision, 'subpixel': models.subpixel}
-    extractors = {model: Extractor(model, resize=resize, max_keypoints=max_keypoints, **own) for model in models.models}
-    matcher = partial(match, config=matching)
-    return feature.measure(pair_lists.read_pairs(pairs), folder, extractors, matcher, output)
+    extractors = {
+        model: Extractor(
+            model,
+            backend=models.backend,
+            precision=models.precision,
+            subpixel=models.subpixel,
+            resize=resize,
+            max_keypoints=max_keypoints,
+        )
+        for model in models.models
+    }
+    return feature.measure(pose_pairs.read_pairs(pairs), folder, extractors, partial(match, config=matching), output)
 
 
 evaluate: dict[str, Callable[..., str]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
+from superpoint_ros.learned_matching import LearnedMatcher
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig, camera_of
 from superpoint_ros.mapping.pairs import chooser
 from superpoint_ros.matching import MatchConfig, match
@@ -27,6 +28,7 @@ def map(  # noqa: A001
     hloc: bool = False,
     reconstruct: bool = False,
     model: str = 'superpoint',
+    matcher: str = 'nearest',
     camera: CameraConfig = CameraConfig(),
     extractor: ExtractorConfig = ExtractorConfig(resize=1600),
     runtime: RuntimeConfig = RuntimeConfig(),
@@ -51,18 +53,19 @@ def map(  # noqa: A001
         hloc: write features.h5 and matches.h5 as hloc lays them out, too.
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
+        matcher: nearest, for mutual nearest neighbors, or name or file of a learned matcher.
         camera: the camera, as COLMAP describes it.
         extractor: the size of the images.
         runtime: how the network runs.
         decode: which keypoints are kept.
-        matching: which features match.
+        matching: which features match, if they are nearest neighbors.
 
     Returns:
         Whether every image was good; the others are listed at the end.
 
     Raises:
         FileNotFoundError: the source does not exist, or has no images.
-        ValueError: the pairs are bad, or the output has a map with other settings.
+        ValueError: the list of pairs is bad, or the output has a map with other settings.
     """
     from superpoint_ros.mapping import colmap
     from superpoint_ros.mapping.build import build_database, check_settings
@@ -70,12 +73,15 @@ def map(  # noqa: A001
 
     extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
     configs = {**vars(camera), **vars(extractor), **vars(decode), **vars(matching)}
-    facts = {'source': str(source.absolute()), 'topics': list(topics), 'every': every, 'max_error': max_error}
-    check_settings(output / 'map.json', {'model': extract.runtime.checksum, **facts, **configs})
+    facts = {'source': str(source.absolute()), 'topics': list(topics), 'every': every, 'matcher': matcher}
+    check_settings(output / 'map.json', {'model': extract.runtime.checksum, 'max_error': max_error, **facts, **configs})
     found = find_images(source, output / 'images', camera, topics, every)
     choose_pairs = chooser(pairs or ('sequential' if is_bag(source) else 'exhaustive'), found.names, overlap)
-    matcher = partial(match, config=matching)
-    built = build_database(found.folder, found.names, output, extract, matcher, choose_pairs, found.cameras, max_error)
+    own = {'backend': runtime.backend, 'device': runtime.device, 'precision': runtime.precision}
+    pair_matcher = partial(match, config=matching) if matcher == 'nearest' else LearnedMatcher(matcher, **own)
+    built = build_database(
+        found.folder, found.names, output, extract, pair_matcher, choose_pairs, found.cameras, max_error
+    )
     failed = found.failed + built.failed
     print(f'{built.path}: {colmap.summary(built.path)}')
     if hloc:

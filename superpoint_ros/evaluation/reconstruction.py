@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pycolmap
 
 from superpoint_ros.evaluation import report
-from superpoint_ros.evaluation.poses import PosePair
+from superpoint_ros.evaluation.pose_pairs import PosePair
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.mapping import colmap
 from superpoint_ros.mapping.build import build_database
@@ -122,19 +122,10 @@ def measure(
                 'registered': 0,
             }
             rows.append(row | (_row(max(parts, key=lambda part: part.num_reg_images()), truth) if parts else {}))
-    about = [
-        f'{name}: {e.runtime.name} {e.runtime.precision}, {e.config}, {e.decode_config}'
-        for name, e in extractors.items()
-    ]
-    sections = [
-        '# Reconstructions with COLMAP',
-        f'- Images: {folder}',
-        *(f'- {line}' for line in about),
-        f'- {matcher}',
-    ]
-    markdown = '\n'.join(sections) + '\n\n' + report.table(COLUMNS, rows) + '\n'
-    report.write(output, 'reconstruction', markdown, {'images': str(folder), 'models': about, 'scenes': rows})
-    return markdown
+    models = [f'- {name}: {e.runtime.name} {e.runtime.precision}, {e.config}' for name, e in extractors.items()]
+    sections = ['\n'.join([*models, f'- {matcher}']), report.table(COLUMNS, rows)]
+    data = {'models': models, 'scenes': rows}
+    return report.finish(output, 'reconstruction', 'Reconstructions with COLMAP', str(folder), (), sections, data)
 
 
 def _row(part: Any, truth: Poses) -> dict[str, float | str]:

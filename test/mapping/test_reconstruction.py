@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.evaluation.poses import PosePair
+from superpoint_ros.evaluation.pose_pairs import PosePair
 from superpoint_ros.matching import MatchConfig, match
 
 from . import scenes
