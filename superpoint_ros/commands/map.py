@@ -12,7 +12,7 @@ from superpoint_ros.extractor import Extractor, ExtractorConfig
 from superpoint_ros.learned_matching import LearnedMatcher
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig, camera_of
 from superpoint_ros.mapping.pairs import chooser
-from superpoint_ros.matching import MatchConfig, match
+from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.runtimes import RuntimeConfig
 
 
@@ -77,8 +77,8 @@ def map(  # noqa: A001
     check_settings(output / 'map.json', {'model': extract.runtime.checksum, 'max_error': max_error, **facts, **configs})
     found = find_images(source, output / 'images', camera, topics, every)
     choose_pairs = chooser(pairs or ('sequential' if is_bag(source) else 'exhaustive'), found.names, overlap)
-    own = {'backend': runtime.backend, 'device': runtime.device, 'precision': runtime.precision}
-    pair_matcher = partial(match, config=matching) if matcher == 'nearest' else LearnedMatcher(matcher, **own)
+    nearest = partial(match, config=matching)
+    pair_matcher: Matcher = nearest if matcher == 'nearest' else LearnedMatcher(matcher, **vars(runtime))
     built = build_database(
         found.folder, found.names, output, extract, pair_matcher, choose_pairs, found.cameras, max_error
     )
