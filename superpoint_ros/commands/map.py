@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
-from superpoint_ros.learned_matching import LearnedMatcher
+from superpoint_ros.learned_matching import NEAREST, make_matcher
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig, camera_of
 from superpoint_ros.mapping.pairs import chooser
-from superpoint_ros.matching import MatchConfig, Matcher, match
+from superpoint_ros.matching import MatchConfig
 from superpoint_ros.runtimes import RuntimeConfig
 
 
@@ -28,7 +27,7 @@ def map(  # noqa: A001
     hloc: bool = False,
     reconstruct: bool = False,
     model: str = 'superpoint',
-    matcher: str = 'nearest',
+    matcher: str = NEAREST,
     camera: CameraConfig = CameraConfig(),
     extractor: ExtractorConfig = ExtractorConfig(resize=1600),
     runtime: RuntimeConfig = RuntimeConfig(),
@@ -53,12 +52,12 @@ def map(  # noqa: A001
         hloc: write features.h5 and matches.h5 as hloc lays them out, too.
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest, for mutual nearest neighbors, or name or file of a learned matcher.
+        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
         camera: the camera, as COLMAP describes it.
         extractor: the size of the images.
         runtime: how the network runs.
         decode: which keypoints are kept.
-        matching: which features match, if they are nearest neighbors.
+        matching: which features match; of a learned matcher, min_similarity is the smallest probability.
 
     Returns:
         Whether every image was good; the others are listed at the end.
@@ -77,11 +76,8 @@ def map(  # noqa: A001
     check_settings(output / 'map.json', {'model': extract.runtime.checksum, 'max_error': max_error, **facts, **configs})
     found = find_images(source, output / 'images', camera, topics, every)
     choose_pairs = chooser(pairs or ('sequential' if is_bag(source) else 'exhaustive'), found.names, overlap)
-    nearest = partial(match, config=matching)
-    pair_matcher: Matcher = nearest if matcher == 'nearest' else LearnedMatcher(matcher, **vars(runtime))
-    built = build_database(
-        found.folder, found.names, output, extract, pair_matcher, choose_pairs, found.cameras, max_error
-    )
+    match = make_matcher(matcher, matching, runtime)
+    built = build_database(found.folder, found.names, output, extract, match, choose_pairs, found.cameras, max_error)
     failed = found.failed + built.failed
     print(f'{built.path}: {colmap.summary(built.path)}')
     if hloc:

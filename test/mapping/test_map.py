@@ -17,7 +17,7 @@ from superpoint_ros import feature_files
 from superpoint_ros.commands.map import map as build_map
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.mapping.cameras import CameraConfig
-from superpoint_ros.matching import MatchConfig
+from superpoint_ros.matching import MatchConfig, match
 
 from . import scenes
 
@@ -121,9 +121,7 @@ def test_a_run_interrupted_while_matching_keeps_the_pairs(images, tmp_path, monk
             raise KeyboardInterrupt
         return match(*arguments, **options)
 
-    from superpoint_ros.matching import match
-
-    monkeypatch.setattr('superpoint_ros.commands.map.match', counted)
+    monkeypatch.setattr('superpoint_ros.commands.map.make_matcher', lambda *_: counted)
     with pytest.raises(KeyboardInterrupt):
         build_map(images, output=output, **FAST)
     assert not (output / 'database.db').exists()
