@@ -104,8 +104,8 @@ setup(
         'console_scripts': [
             'superpoint = superpoint_ros.cli:main',
             'superpoint_camera = superpoint_ros.demo.camera:main',
-            'superpoint_detector = superpoint_ros.ros.detector_node:main',
-            'superpoint_matcher = superpoint_ros.ros.matcher_node:main',
+            'superpoint_detector = superpoint_ros.ros.start:detector',
+            'superpoint_matcher = superpoint_ros.ros.start:matcher',
         ],
     },
     data_files=[

@@ -74,7 +74,9 @@ class DetectorNode(ManagedNode):
 
     def activate(self) -> None:
         self._cancel.clear()
-        self._worker = Worker(self._process, lambda name: self._cameras[name].input.statistics.drop())
+        self._worker = Worker(
+            self._process, self.log_unexpected, lambda name: self._cameras[name].input.statistics.drop()
+        )
         for name, camera in self._cameras.items():
             camera.input.subscribe(partial(self._receive, name))
 

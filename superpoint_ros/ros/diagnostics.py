@@ -16,6 +16,12 @@ WINDOW = 5.0
 """Seconds over which rates and latencies are measured."""
 
 
+def printable(text: str, limit: int = 300) -> str:
+    """Text that logs and messages can carry: at most `limit` characters, without those that UTF-8 cannot encode."""
+    short = text if len(text) <= limit else f'{text[:limit]}…'
+    return short.encode('utf-8', 'backslashreplace').decode()
+
+
 class Statistics:
     """Counts the messages of one topic; thread-safe."""
 
@@ -52,7 +58,7 @@ class Statistics:
         """Count a message that could not be processed."""
         with self._lock:
             self.bad += 1
-            self.last_error = error
+            self.last_error = printable(error)
             self._bad_at = time.monotonic()
 
     @property
@@ -86,8 +92,8 @@ class Statistics:
 
 def status(level: bytes, name: str, message: str, values: Mapping[str, object], hardware: str = '') -> DiagnosticStatus:
     """A DiagnosticStatus; `level` is one of its constants."""
-    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
+    pairs = [KeyValue(key=key, value=printable(str(value))) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=printable(message), hardware_id=hardware, values=pairs)
 
 
 def report_every_second(node: Node, statuses: Callable[[], list[DiagnosticStatus]]) -> None:

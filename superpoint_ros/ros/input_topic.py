@@ -12,7 +12,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from superpoint_ros import images
-from superpoint_ros.ros.diagnostics import Statistics
+from superpoint_ros.ros.diagnostics import Statistics, printable
 from superpoint_ros.ros.subscription import MatchedSubscription
 
 
@@ -59,7 +59,7 @@ class InputTopic:
         expected = isinstance(error, ValueError)
         self.statistics.fail(str(error) if expected else repr(error))
         if self._node.context.ok():
-            trace = '' if expected else '\n' + ''.join(traceback.format_exception(error))
+            trace = '' if expected else '\n' + printable(''.join(traceback.format_exception(error)), 5000)
             self._node.get_logger().error(f'{self.topic}: {self.statistics.last_error}{trace}', throttle_duration_sec=2)
 
     def health(self, publishing: bool) -> tuple[bytes, str]:

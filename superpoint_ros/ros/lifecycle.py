@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterEvent, SetParametersResult
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 
 from superpoint_ros.ros import diagnostics, parameters
+from superpoint_ros.ros.diagnostics import printable
 
 
 class ManagedNode(LifecycleNode):
@@ -24,7 +28,8 @@ class ManagedNode(LifecycleNode):
 
     A transition that raises fails: the reason is logged and shown on /diagnostics, and the node keeps its state, so
     that it can be tried again with other parameters. Parameters come from configuration dataclasses. Live ones may
-    change at any time, the others only while the node is unconfigured.
+    change at any time, the others only while the node is unconfigured. If `autostart` is true, the node configures and
+    activates itself as soon as an executor runs it, `run` or any other.
 
     Args:
         name: of the node.
@@ -35,14 +40,22 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.configured = self.active = False
         self._failure = ''
+        self._errors, self._last_error = 0, ''
         self._configurations = configurations
+        self.start_failed: Future[None] = Future()
+        """Done if the node cannot start itself."""
         parameters.declare(self, configurations, read_only=('autostart',))
+        if hasattr(self, 'add_pre_set_parameters_callback'):  # not on Humble
+            self.add_pre_set_parameters_callback(self._accept_integers)
         self.add_on_set_parameters_callback(self._check)
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(lambda _: self._apply())
         else:  # Humble
             self.create_subscription(ParameterEvent, '/parameter_events', self._take_parameter_event, 10)
         diagnostics.report_every_second(self, self._report)
+        self._start_timer = None
+        if self.get_parameter('autostart').value:
+            self._start_timer = self.create_timer(0.0, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
         """Read parameters and acquire resources; if it raises, cleanup is called."""
@@ -88,6 +101,22 @@ class ManagedNode(LifecycleNode):
         self._release()
         super().destroy_node()
 
+    def log_unexpected(self, error: Exception) -> None:
+        """Count and log an error that nothing expects; the node continues."""
+        if not self.context.ok():  # a signal ended ROS while it was in use
+            return
+        self._errors += 1
+        self._last_error = printable(repr(error))
+        trace = printable(''.join(traceback.format_exception(error)), 5000)
+        self.get_logger().error(f'unexpected error, continuing: {trace}', throttle_duration_sec=2)
+
+    def _start(self) -> None:
+        assert self._start_timer
+        self._start_timer.cancel()
+        started = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        if not (started and self.trigger_activate() == TransitionCallbackReturn.SUCCESS):
+            self.start_failed.set_result(None)
+
     def _release(self) -> None:
         if self.active:
             self.active = not self._try(self.deactivate)
@@ -99,13 +128,18 @@ class ManagedNode(LifecycleNode):
             action()
         except Exception as error:  # noqa: BLE001 - rclpy would swallow it silently
             expected = isinstance(error, (ValueError, OSError, ImportError))
-            self._failure = f'cannot {action.__name__}: {error if expected else repr(error)}'
-            self.get_logger().error(self._failure if expected else f'{self._failure}\n{traceback.format_exc()}')
+            self._failure = printable(f'cannot {action.__name__}: {error if expected else repr(error)}')
+            if self.context.ok():  # otherwise a signal ended the node meanwhile, and nothing is wrong
+                trace = '' if expected else '\n' + printable(traceback.format_exc(), 5000)
+                self.get_logger().error(self._failure + trace)
             if undo:
                 undo()
             return False
         self._failure = ''
         return True
+
+    def _accept_integers(self, changes: list[Parameter[Any]]) -> list[Parameter[Any]]:
+        return parameters.with_floats(changes, self._configurations)
 
     def _check(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         return parameters.check_change(self, changes, self._configurations, self.configured)
@@ -119,50 +153,69 @@ class ManagedNode(LifecycleNode):
             self._apply()
 
     def _report(self) -> list[DiagnosticStatus]:
+        name = self.get_name()
         if self.active:
-            return self.report()
-        level = DiagnosticStatus.ERROR if self._failure else DiagnosticStatus.STALE
-        message = self._failure or ('inactive' if self.configured else 'not configured')
-        return [diagnostics.status(level, self.get_name(), message, {})]
+            statuses = self.report()
+        else:
+            level = DiagnosticStatus.ERROR if self._failure else DiagnosticStatus.STALE
+            message = self._failure or ('inactive' if self.configured else 'not configured')
+            statuses = [diagnostics.status(level, name, message, {})]
+        if self._errors:
+            message = f'{self._errors} unexpected errors; the last: {self._last_error}'
+            statuses.append(diagnostics.status(DiagnosticStatus.WARN, f'{name}: errors', message, {}))
+        return statuses
 
 
 def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Run a node until SIGINT or SIGTERM. Configures and activates it first if its parameter `autostart` is true.
+    """Run a node until SIGINT or SIGTERM. An error in a callback is logged and counted, and the node continues.
 
     Returns:
-        The exit code: 0, or 1 if a given parameter is wrong.
+        The exit code: 0, or 1 if a given parameter is wrong or the node cannot start itself (`autostart`).
     """
-    # rclpy's handler ends the executor; Python's own would raise KeyboardInterrupt anywhere, even during teardown.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    # rclpy's handlers end the executor and call these; Python's own would raise KeyboardInterrupt anywhere.
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
     rclpy.init(args=args)
     try:
-        try:
-            node = make()
-        except (ParameterException, ValueError) as error:
-            rclpy.logging.get_logger('superpoint_ros').fatal(str(error))
-            return 1
-        handler = _ToRos(node)
-        logging.getLogger('superpoint_ros').addHandler(handler)
-        try:
-            started = node.get_parameter('autostart').value and node.trigger_configure()
-            if started == TransitionCallbackReturn.SUCCESS:
-                node.trigger_activate()
-            executor = SingleThreadedExecutor()
-            executor.add_node(node)
-            executor.spin()
-        except ExternalShutdownException:
-            pass
-        except Exception:
-            if node.context.ok():  # otherwise a callback used ROS after the signal
-                raise
-        finally:
-            logging.getLogger('superpoint_ros').removeHandler(handler)
-            node.destroy_node()
+        if interrupted.is_set():  # before rclpy had its handlers
+            return 0
+        return _run(make)
+    except Exception:
+        if rclpy.ok():  # otherwise a signal came while ROS was used
+            raise
+        return 0
     finally:
         rclpy.try_shutdown()
-        # On exit Python restores the default unless it is ignored, and a second Ctrl-C would end in a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return 0
+        # On exit Python restores the defaults unless they are ignored, and a second signal would end in a traceback.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _run(make: Callable[[], ManagedNode]) -> int:
+    try:
+        node = make()
+    except (ParameterException, ValueError) as error:
+        if not rclpy.ok():
+            return 0
+        rclpy.logging.get_logger('superpoint_ros').fatal(printable(str(error)))
+        return 1
+    handler = _ToRos(node)
+    logging.getLogger('superpoint_ros').addHandler(handler)
+    try:
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while rclpy.ok() and not node.start_failed.done():
+            try:
+                executor.spin_until_future_complete(node.start_failed)
+            except ExternalShutdownException:
+                break
+            except Exception as error:  # noqa: BLE001 - also those of rclpy itself, such as a /clock before 1970
+                node.log_unexpected(error)
+        return int(node.start_failed.done() and rclpy.ok())
+    finally:
+        logging.getLogger('superpoint_ros').removeHandler(handler)
+        node.destroy_node()
 
 
 class _ToRos(logging.Handler):
@@ -174,4 +227,4 @@ class _ToRos(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log = self._log.info if record.levelno < logging.WARNING else self._log.warning
-        log(record.getMessage())
+        log(printable(record.getMessage(), 1000))

@@ -63,7 +63,9 @@ class MatcherNode(ManagedNode):
     def activate(self) -> None:
         self._cancel.clear()
         depth = read(self, MatcherConfig).depth
-        worker = Worker(self._process, lambda name: self._streams[name].input.statistics.drop(), depth)
+        worker = Worker(
+            self._process, self.log_unexpected, lambda name: self._streams[name].input.statistics.drop(), depth
+        )
         self._worker = worker
         for matcher in self._matchers:
             matcher.reset()

@@ -38,6 +38,8 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
             range.
         ValueError: the same, where only the configuration can check the value.
     """
+    given = node._parameter_overrides  # rclpy has no public way to change or list the given parameters
+    given.update({parameter.name: parameter for parameter in with_floats([*given.values()], configurations)})
     node.declare_parameters(
         '',
         [
@@ -51,12 +53,23 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
     for name in known:
         if node.get_parameter_or(name).value is None:
             node.set_parameters([Parameter(name, Parameter.Type.STRING_ARRAY, [])])
-    for name in node._parameter_overrides:  # rclpy has no public way to list the given parameters
+    for name in given:
         if not node.has_parameter(name):
             near = difflib.get_close_matches(name, known, 1)
             node.get_logger().warning(f'parameter {name!r} is not known{f", did you mean {near[0]}?" if near else ""}')
     for cls in configurations:
         read(node, cls)
+
+
+def with_floats(changes: Sequence[Parameter[Any]], configurations: Sequence[type]) -> list[Parameter[Any]]:
+    """The parameters with integers as floats where a configuration has a float: people write `threshold: 0`."""
+    floats = {name for cls in configurations for name, kind in typing.get_type_hints(cls).items() if kind is float}
+    return [
+        Parameter(change.name, Parameter.Type.DOUBLE, float(change.value))
+        if change.name in floats and change.type_ == Parameter.Type.INTEGER
+        else change
+        for change in changes
+    ]
 
 
 def read(node: Node, configuration: type[T]) -> T:

@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar('T')
 
+PATIENCE = 5.0
+"""Seconds that stop waits for the call in progress."""
+
 
 class Worker(Generic[T]):
     """Calls a function in its own thread with the oldest waiting item of each key.
@@ -16,19 +19,27 @@ class Worker(Generic[T]):
     The items of a key keep their order. With depth 1 only the newest item of a key waits.
 
     Args:
-        process: called with {key: item} for every key that has an item; must not raise.
+        process: called with {key: item} for every key that has an item.
+        failed: called with what `process` raises; the thread continues.
         dropped: called with the key of each item that is dropped to make room for a newer one.
         depth: number of items of a key that may wait.
     """
 
-    def __init__(self, process: Callable[[dict[str, T]], None], dropped: Callable[[str], None], depth: int = 1) -> None:
+    def __init__(
+        self,
+        process: Callable[[dict[str, T]], None],
+        failed: Callable[[Exception], None],
+        dropped: Callable[[str], None],
+        depth: int = 1,
+    ) -> None:
         self._process = process
+        self._failed = failed
         self._dropped = dropped
         self._depth = depth
         self._waiting: dict[str, deque[T]] = {}
         self._changed = threading.Condition()
         self._running = True
-        self._thread = threading.Thread(target=self._run, name='worker')
+        self._thread = threading.Thread(target=self._run, name='worker', daemon=True)
         self._thread.start()
 
     def put(self, key: str, item: T) -> None:
@@ -42,11 +53,17 @@ class Worker(Generic[T]):
             self._dropped(key)
 
     def stop(self) -> None:
-        """Discard the waiting items and wait for the call in progress to return."""
+        """Discard the waiting items and wait for the call in progress to return.
+
+        Raises:
+            TimeoutError: it takes longer than PATIENCE.
+        """
         with self._changed:
             self._running = False
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            raise TimeoutError(f'the message in progress takes longer than {PATIENCE:.0f} s; try again later')
 
     def _run(self) -> None:
         while True:
@@ -56,4 +73,7 @@ class Worker(Generic[T]):
                     return
                 oldest = {key: items.popleft() for key, items in self._waiting.items()}
                 self._waiting = {key: items for key, items in self._waiting.items() if items}
-            self._process(oldest)
+            try:
+                self._process(oldest)
+            except Exception as error:  # noqa: BLE001 - the next items must find the thread running
+                self._failed(error)

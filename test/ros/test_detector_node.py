@@ -522,17 +522,25 @@ def test_a_lifecycle_manager_can_retry_after_a_failure(start, tiny_model, photo,
 
 def test_a_missing_back_end_names_the_extra_to_install(start, tiny_model):
     program = "import sys; sys.modules['openvino'] = None; from superpoint_ros.ros.detector_node import main; main()"
-    bench = start(f'model:={tiny_model}', 'backend:=openvino', program=program)
+    bench = start(f'model:={tiny_model}', 'backend:=openvino', 'autostart:=false', program=program)
+    assert not bench.change('configure')
     status = bench.status(lambda s: s['level'] == DiagnosticStatus.ERROR)
     assert 'pip install superpoint_ros[cpu]' in status['message']
     assert bench.state() == 'unconfigured'
     assert bench.stop()[0] == 0
 
 
+def test_a_node_that_cannot_start_itself_exits_with_1(start):
+    bench = start('model:=/nowhere/model.onnx')
+    output = bench.process.communicate(timeout=30)[0]
+    assert bench.process.returncode == 1
+    assert 'cannot configure: model /nowhere/model.onnx: no such file' in output
+    assert 'Traceback' not in output
+
+
 def test_a_wrong_initial_value_ends_the_node_with_one_sentence(start):
     wrong = {
         'threshold:=2.0': 'threshold out of range',
-        'threshold:=1': "'threshold' to '1' of type 'INTEGER', expecting type 'DOUBLE'",
         'backend:=cuda': "'cuda' is not one of",
     }
     benches = [start(parameter) for parameter in wrong]

@@ -126,3 +126,61 @@ def test_live_parameters_are_applied_where_rclpy_has_no_callback_after_the_chang
         executor.spin_once(timeout_sec=0.1)
     assert Config(gain=0.2) in node.calls
     executor.shutdown()
+
+
+def spin_until(node, condition):
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+    executor.shutdown()
+    return condition()
+
+
+@pytest.fixture
+def given(domain):
+    """Starts ROS with parameters from the command line."""
+    nodes = []
+
+    def maker(*parameters, broken=False):
+        rclpy.init(domain_id=domain, args=['--ros-args', *(word for p in parameters for word in ('-p', p))])
+        nodes.append(Node())
+        nodes[0].broken = broken
+        return nodes[0]
+
+    yield maker
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_a_node_starts_itself_in_any_executor(given):
+    node = given('autostart:=true')
+    assert spin_until(node, lambda: node.active)
+    assert node.calls == ['configure', 'activate']
+    assert not node.start_failed.done()
+
+
+def test_a_failed_start_is_reported(given):
+    node = given('autostart:=true', broken=True)
+    assert spin_until(node, node.start_failed.done)
+    assert node.calls == ['configure', 'cleanup']
+
+
+def test_integers_are_taken_where_a_float_is_meant(given):
+    node = given('gain:=1')
+    assert read(node, Config).gain == 1.0
+    assert node.set_parameters([Parameter('gain', value=0)])[0].successful
+    assert read(node, Config).gain == 0.0
+    assert not node.set_parameters([Parameter('gain', value=2)])[0].successful
+
+
+def test_unexpected_errors_are_counted_and_reported_with_any_text(make):
+    node = make()
+    assert len(node._report()) == 1
+    node.log_unexpected(RuntimeError('\ud800' + 'x' * 10_000))
+    status = node._report()[-1]
+    assert status.message.startswith('1 unexpected errors; the last: RuntimeError')
+    assert len(status.message) < 500
+    node.create_publisher(type(status), 'status', 1).publish(status)

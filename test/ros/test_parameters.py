@@ -85,7 +85,7 @@ def test_descriptors_contain_ranges_units_and_choices(node):
     assert node.describe_parameter('autostart').read_only
 
 
-@pytest.mark.parametrize('given', ['mesh:=11.0', 'mesh:=1', 'layers:=0', 'shake:=1', 'material:=wood', 'layers:=13'])
+@pytest.mark.parametrize('given', ['mesh:=11.0', 'mesh:=11', 'layers:=0', 'shake:=1', 'material:=wood', 'layers:=13'])
 def test_a_wrong_initial_value_raises_an_error_that_names_it(make, given):
     with pytest.raises((ParameterException, ValueError), match=given.split(':')[0]):
         parameters.declare(make(given), (Sieve,))

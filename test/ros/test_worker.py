@@ -1,5 +1,8 @@
 import threading
 
+import pytest
+
+from superpoint_ros.ros import worker as module
 from superpoint_ros.ros.worker import Worker
 
 
@@ -19,7 +22,7 @@ class Slow:
 
 def test_with_depth_1_only_the_newest_item_of_a_key_waits():
     slow, dropped = Slow(), []
-    worker = Worker(slow, dropped.append)
+    worker = Worker(slow, [].append, dropped.append)
     worker.put('left', 0)
     assert slow.busy.acquire(timeout=10)
     for item in range(1, 5):
@@ -34,7 +37,7 @@ def test_with_depth_1_only_the_newest_item_of_a_key_waits():
 
 def test_a_deeper_queue_keeps_the_order_of_each_key_and_drops_the_oldest():
     slow, dropped = Slow(), []
-    worker = Worker(slow, dropped.append, depth=2)
+    worker = Worker(slow, [].append, dropped.append, depth=2)
     worker.put('a', 'a0')
     assert slow.busy.acquire(timeout=10)
     for item in ('a1', 'b1', 'a2', 'a3', 'b2', 'a4', 'c1'):
@@ -50,7 +53,7 @@ def test_a_deeper_queue_keeps_the_order_of_each_key_and_drops_the_oldest():
 
 def test_stop_discards_what_waits():
     slow = Slow()
-    worker = Worker(slow, [].append)
+    worker = Worker(slow, [].append, [].append)
     worker.put('left', 0)
     assert slow.busy.acquire(timeout=10)
     worker.put('left', 1)
@@ -58,3 +61,32 @@ def test_stop_discards_what_waits():
     worker.stop()
     worker.put('left', 2)
     assert slow.calls == [{'left': 0}]
+
+
+def test_an_error_is_reported_and_the_next_item_is_processed():
+    done, errors = threading.Event(), []
+
+    def process(items):
+        if items['left'] == 'bad':
+            raise RuntimeError('it broke')
+        done.set()
+
+    worker = Worker(process, errors.append, [].append, depth=2)
+    worker.put('left', 'bad')
+    worker.put('left', 'good')
+    assert done.wait(timeout=10)
+    worker.stop()
+    assert [str(error) for error in errors] == ['it broke']
+
+
+def test_stop_does_not_wait_without_limit(monkeypatch):
+    monkeypatch.setattr(module, 'PATIENCE', 0.1)
+    slow = Slow()
+    worker = Worker(slow, [].append, [].append)
+    worker.put('left', 0)
+    assert slow.busy.acquire(timeout=10)
+    with pytest.raises(TimeoutError, match='the message in progress takes longer than'):
+        worker.stop()
+    slow.go.release()
+    monkeypatch.setattr(module, 'PATIENCE', 10.0)
+    worker.stop()
