@@ -356,11 +356,12 @@ def test_a_stereo_pair_is_matched_by_stamp_inside_the_epipolar_band(bench):
     assert seconds(node.next('matches').header.stamp) == 1.9
 
 
-def test_features_of_two_models_are_not_matched(bench):
+@pytest.mark.parametrize('other', ['b', '\ud800'], ids=['text', 'surrogate'])
+def test_features_of_two_models_are_not_matched(bench, other):
     scene, node = Scene(), bench('pairs:=["left:right"]')
     node.listen(PointCloud2, 'matches')
     node.ready('matches')
-    for camera, checksum in (('left', 'a'), ('right', 'b')):
+    for camera, checksum in (('left', 'a'), ('right', other)):
         node.publisher(String, f'{camera}/features/info', LATCHED).publish(info(checksum))
     time.sleep(0.3)
     for camera in ('left', 'right'):
