@@ -19,7 +19,7 @@ SPACING = 12
 """Pixels between the points of the contrastive loss: closer ones hardly add to what a pair teaches."""
 
 NEAR = 6.0
-"""Pixels within which a cell is no negative of the contrastive loss, because it shares the partner's descriptor.
+"""Pixels within which a rival of the contrastive loss does not count, because it shares the partner's descriptor.
 Keypoints may be 5 px apart: with 8 px here, their descriptors are confused."""
 
 
@@ -154,9 +154,8 @@ def descriptor_loss(
     """
     if config.kind == 'hinge':
         return hinge_descriptor_loss(descriptors0, descriptors1, homographies, config.hinge)
-    shift = torch.stack([torch.rand(1, 2, generator=rng, device=rng.device) for rng in rngs]) - 0.5
-    points = _grid(descriptors0, SPACING) + shift.double() * SPACING
-    return contrastive_descriptor_loss(descriptors0, descriptors1, homographies, points, config.temperature)
+    shifts = torch.stack([torch.rand(2, 1, 2, generator=rng, device=rng.device) for rng in rngs]) - 0.5
+    return contrastive_descriptor_loss(descriptors0, descriptors1, homographies, shifts.double(), config.temperature)
 
 
 def hinge_descriptor_loss(
@@ -186,47 +185,42 @@ def hinge_descriptor_loss(
 
 
 def contrastive_descriptor_loss(
-    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, points: Tensor, temperature: float
+    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, shifts: Tensor, temperature: float
 ) -> Tensor:
-    """Cross-entropy of finding each point's partner among all cells of the other view, in both directions.
+    """Cross-entropy of finding each point's partner among rivals from the whole other view, in both directions.
 
-    InfoNCE (van den Oord et al., arXiv 1807.03748, equation 4). Every cell of the other view is a negative, also where
-    only one view shows the scene, except for the cells within NEAR pixels of the partner.
+    InfoNCE (van den Oord et al., arXiv 1807.03748, equation 4). Points and rivals lie on randomly shifted grids, not at
+    the centers of the cells: partners lie anywhere, and if rivals did not, the network would learn to tell descriptors
+    that were read between cells from others. Rivals within NEAR pixels of the partner do not count.
 
     Args:
         descriptors0: as in `descriptor_loss`.
         descriptors1: ″
         homographies: ″
-        points: (B, N, 2) pixels at which the descriptors are compared, in either view.
+        shifts: (B, 2, 1, 2) in [-0.5, 0.5): shifts of the grids in the two views, in their spacings.
         temperature: divisor of the similarities.
 
     Returns:
         The mean over the points that both views show; 0 if there are none.
     """
-    rows, columns = descriptors0.shape[-2:]
-    cells = [F.normalize(views.flatten(2).mT, dim=-1) for views in (descriptors0, descriptors1)]
-    last_pixel = torch.tensor([columns, rows], device=points.device) * CELL - 1
+    points, rivals = _grid(descriptors0, SPACING), _grid(descriptors0, CELL)
+    last_pixel = torch.tensor(descriptors0.shape[:1:-1], device=points.device) * CELL - 1
     losses, shown = [], []
-    for own, other, negative_cells, mapping in (
-        (descriptors0, descriptors1, cells[1], homographies),
-        (descriptors1, descriptors0, cells[0], torch.linalg.inv(homographies)),
+    for own, other, shift0, shift1, mapping in (
+        (descriptors0, descriptors1, shifts[:, 0], shifts[:, 1], homographies),
+        (descriptors1, descriptors0, shifts[:, 1], shifts[:, 0], torch.linalg.inv(homographies)),
     ):
-        partners = warp_points(points, mapping).float().clamp(-1e4, 1e4)
-        queries = F.normalize(sample(own, points), dim=-1) / temperature
+        own_points, other_points = points + shift0 * SPACING, (rivals + shift1 * CELL).float()
+        partners = warp_points(own_points, mapping).float().clamp(-1e4, 1e4)
+        queries = F.normalize(sample(own, own_points), dim=-1) / temperature
         positives = (queries * F.normalize(sample(other, partners), dim=-1)).sum(dim=-1)
-        negatives = (queries @ negative_cells.mT).masked_fill(_near_cells(partners, rows, columns), -torch.inf)
-        losses.append(F.softplus(negatives.logsumexp(dim=-1) - positives))
+        negatives = queries @ F.normalize(sample(other, other_points), dim=-1).mT
+        (x, y), (u, v) = partners[:, :, None].unbind(dim=-1), other_points[:, None].unbind(dim=-1)
+        near = ((x - u).abs() < NEAR) & ((y - v).abs() < NEAR)
+        losses.append(F.softplus(negatives.masked_fill(near, -torch.inf).logsumexp(dim=-1) - positives))
         shown.append(((partners >= 0) & (partners <= last_pixel)).all(dim=-1))
     chosen = torch.stack(shown)
     return torch.where(chosen, torch.stack(losses), 0).sum() / chosen.sum().clamp(min=1)
-
-
-def _near_cells(points: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, N, rows · columns) bool: cells with centers less than NEAR pixels from points (B, N, 2) in x and in y."""
-    x, y = ((points - (CELL - 1) / 2) / CELL).unbind(dim=-1)
-    across = (x[..., None] - torch.arange(columns, device=points.device)).abs() < NEAR / CELL
-    down = (y[..., None] - torch.arange(rows, device=points.device)).abs() < NEAR / CELL
-    return (down[..., None] & across[..., None, :]).flatten(2)
 
 
 def _grid(maps: Tensor, spacing: int) -> Tensor:

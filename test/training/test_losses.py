@@ -143,33 +143,50 @@ def read(descriptors, x, y):
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**31))
-def test_contrastive_loss_is_the_cross_entropy_among_the_cells_of_the_other_view(seed):
+def test_contrastive_loss_is_the_cross_entropy_among_points_of_the_whole_other_view(seed):
     descriptors, homographies = pair(seed)
-    points = torch.rand(2, 7, 2, generator=torch.Generator().manual_seed(seed)) * torch.tensor(SIZE)
+    shifts = torch.rand(2, 2, 1, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5
     terms = []
     for b, direction in itertools.product(range(2), range(2)):
         own, other = descriptors.detach()[[direction, 1 - direction], b]
         mapping = homographies[b].numpy() if direction == 0 else np.linalg.inv(homographies[b].numpy())
-        for point in points[b].double().numpy():
+        own_shift, other_shift = shifts[b, [direction, 1 - direction], 0].numpy()
+        for i, j in np.ndindex(SIZE[1] // 12, SIZE[0] // 12):
+            point = np.array([12 * j + 5.5, 12 * i + 5.5]) + 12 * own_shift
             x, y = transform_points(mapping, point)
             if not (0 <= x <= SIZE[0] - 1 and 0 <= y <= SIZE[1] - 1):
                 continue
             query = F.normalize(read(own, *point), dim=0)
             right = torch.exp(query @ F.normalize(read(other, x, y), dim=0) / 0.1)
+            rivals = [np.array([8 * u + 3.5, 8 * v + 3.5]) + 8 * other_shift for v, u in np.ndindex(ROWS, COLUMNS)]
             wrong = [
-                torch.exp(query @ F.normalize(other[:, i, j], dim=0) / 0.1)
-                for i, j in np.ndindex(ROWS, COLUMNS)
-                if abs(8 * j + 3.5 - x) >= 6 or abs(8 * i + 3.5 - y) >= 6
+                torch.exp(query @ F.normalize(read(other, *rival), dim=0) / 0.1)
+                for rival in rivals
+                if np.abs(rival - [x, y]).max() >= 6
             ]
             terms.append(-torch.log(right / (right + sum(wrong))).item())
-    loss = contrastive_descriptor_loss(descriptors[0], descriptors[1], homographies, points, 0.1)
+    loss = contrastive_descriptor_loss(descriptors[0], descriptors[1], homographies, shifts, 0.1)
     assert loss.item() == pytest.approx(np.mean(terms) if terms else 0, rel=1e-3)
 
 
-def test_points_that_one_view_shows_alone_teach_nothing():
+def test_alternating_signs_in_neighboring_cells_do_not_lower_the_contrastive_loss():
+    # They cancel where descriptors are read between cells, so they say where one was read, not what is there.
+    maps = torch.randn(4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    signs = 1.0 - 2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2)
+    shift = torch.eye(3, dtype=torch.float64).repeat(4, 1, 1)
+    shift[:, :2, 2] = 4
+    config = DescriptorLossConfig(temperature=0.1)
+    plain, marked = (
+        np.mean([descriptor_loss(m, m, shift, config, generators(torch.arange(4) + 4 * i)) for i in range(10)])
+        for m in (maps, torch.cat([maps, signs.expand(4, 1, -1, -1)], dim=1))
+    )
+    assert marked > plain
+
+
+def test_points_that_only_one_view_shows_teach_nothing():
     descriptors, _ = pair(0, batch=1)
     away = torch.tensor([[[1.0, 0, 80], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
-    loss = contrastive_descriptor_loss(*descriptors, away, torch.full((1, 3, 2), 12.0), 0.1)
+    loss = contrastive_descriptor_loss(*descriptors, away, torch.zeros(1, 2, 1, 2), 0.1)
     loss.backward()
     assert loss.item() == 0
     assert not descriptors.grad.any()
@@ -183,7 +200,7 @@ def test_losses_and_gradients_are_finite_where_there_is_nothing_to_learn():
         detector_loss(logits, cell_labels(torch.empty(1, 0, 2), ~everywhere())),
         localization_loss(logits, logits, torch.full((1, 3, 2), torch.nan), eye),
         hinge_descriptor_loss(*descriptors, eye, HingeConfig()),
-        contrastive_descriptor_loss(*descriptors, eye, torch.zeros(1, 1, 2), 0.07),
+        contrastive_descriptor_loss(*descriptors, eye, torch.zeros(1, 2, 1, 2), 0.07),
     ]
     sum(losses).backward()
     assert [loss.item() for loss in losses[:2]] == [0, 0]
