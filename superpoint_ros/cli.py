@@ -40,10 +40,6 @@ COMMANDS = {
     'benchmark': Command('time every stage, and the node, beside SIFT and ORB', 'cpu,demo'),
 }
 
-ELSEWHERE = {
-    'benchmark': ('benchmark.command', 'benchmark'),
-}
-
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a subcommand.
@@ -65,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
         needed = error.name.partition('.')[0]
         print(f'superpoint {name} needs {needed}; pip install superpoint_ros[{COMMANDS[name].extra}]', file=sys.stderr)
         return 1
-    except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
         print(f'superpoint {name}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -77,8 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def load(name: str) -> Any:
     """The function of a subcommand, or a dictionary of functions if it has several steps."""
-    module, function = ELSEWHERE.get(name, (f'commands.{name}', name))
-    return getattr(importlib.import_module(f'superpoint_ros.{module}'), function)
+    return getattr(importlib.import_module(f'superpoint_ros.commands.{name}'), name)
 
 
 def run(target: Callable[..., Any] | dict[str, Callable[..., Any]], words: Sequence[str], program: str) -> Any:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from superpoint_ros.benchmark import measure, report
-from superpoint_ros.benchmark.command import benchmark, parse_size
+from superpoint_ros.benchmark.methods import EXTRACTION, KEYPOINTS, REST, STAGES
 from superpoint_ros.benchmark.pictures import fit, pictures
-from superpoint_ros.benchmark.subjects import EXTRACTION, KEYPOINTS, REST, STAGES
+from superpoint_ros.commands.benchmark import benchmark, parse_size
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_methods_take_turns(monkeypatch, folder):
             return 1.0
 
     @contextmanager
-    def started(subject, messages):
-        yield 'has no wheels' if subject == 'bicycle' else Fake(subject)
+    def started(method, messages):
+        yield 'has no wheels' if method == 'bicycle' else Fake(method)
 
     monkeypatch.setattr(measure, 'started', started)
     # Time is up at once, and yet there are some repetitions; the second 'a' is the same as the first.
@@ -92,7 +92,7 @@ def test_methods_take_turns(monkeypatch, folder):
     assert rows[0]['images_per_second'] == pytest.approx(1000 / 3)
 
 
-def test_what_a_back_end_has_not_got_is_left_out_with_the_reason(tiny_model, folder, tmp_path):
+def test_unsupported_precisions_are_left_out_with_the_reason(tiny_model, folder, tmp_path):
     markdown = benchmark(
         [str(tiny_model)], tmp_path, ['160x120'], ('openvino',), ('fp32', 'tf32'), False, images=folder, repetitions=1
     )
@@ -101,7 +101,7 @@ def test_what_a_back_end_has_not_got_is_left_out_with_the_reason(tiny_model, fol
     assert [row['method'] for row in data['results']] == ['tiny openvino fp32']
 
 
-def test_a_busy_machine_is_told():
+def test_the_report_warns_of_a_busy_machine():
     machine = {'processor': 'P', 'cores': 2, 'python': '3', 'versions': {}, 'load_before': 0.1}
     assert 'busy' not in report.preamble({'machine': machine, 'images': 'I'})
     assert 'busy: 3.0' in report.preamble({'machine': machine | {'load_before': 3.0}, 'images': 'I'})

@@ -1,1 +1,1 @@
-"""How fast it is: `superpoint benchmark`."""
+"""Measures times, memory and latency for `superpoint benchmark`."""

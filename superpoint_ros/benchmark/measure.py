@@ -1,4 +1,4 @@
-"""Times subjects in turn and sums the times up."""
+"""Times methods in turn and summarizes the times."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from typing import Any
 
 import numpy as np
 
-from superpoint_ros.benchmark.subjects import (
+from superpoint_ros.benchmark.methods import (
     EXTRACTION,
     KEYPOINTS,
     REST,
     STAGES,
     Laps,
     Message,
+    Method,
     Running,
-    Subject,
     started,
 )
 
-TOTAL = 'in all'
-"""Sum of the stages, repetition by repetition; of OpenCV's methods, of the conversion and the extraction."""
+TOTAL = 'total'
+"""Sum of the stages of a repetition; for OpenCV's methods, of conversion and extraction."""
 
-LEAST = 3
-"""Repetitions that are made however long they take."""
+MIN_REPETITIONS = 3
+"""Repetitions that run even if the time is up."""
 
 Row = dict[str, Any]
 
 
 def measure(
-    subjects: Sequence[Subject], messages: Sequence[Message], repetitions: int, seconds: float
+    methods: Sequence[Method], messages: Sequence[Message], repetitions: int, seconds: float
 ) -> tuple[list[Row], list[str]]:
-    """Time subjects on images of one size.
+    """Time methods on images of one size.
 
-    They take turns, one repetition each, so that a machine that slows down slows all alike.
+    They take turns, one repetition each, so that a machine that slows down affects all of them.
 
     Args:
-        subjects: what to time.
-        messages: the images, taken one after the other.
-        repetitions: of each subject.
-        seconds: after which no further repetition begins.
+        methods: to time.
+        messages: images, used in turn.
+        repetitions: of each method.
+        seconds: after this time no new repetition starts.
 
     Returns:
-        a row for each subject, and a sentence for each that cannot run here. A subject that turns out to be the same
-        as an earlier one (automatic precision) is left out.
+        A row for each method, and a sentence for each one that cannot run here. A method that is the same as an earlier
+        one (automatic precision) is left out.
     """
     with ExitStack() as stack:
         running: dict[str, Running] = {}
         failed = []
-        for subject in subjects:
-            one = stack.enter_context(started(subject, messages))
+        for method in methods:
+            one = stack.enter_context(started(method, messages))
             if isinstance(one, Running):
                 running.setdefault(one.ready.name, one)
             else:
@@ -59,7 +59,7 @@ def measure(
         laps: dict[str, list[Laps]] = {name: [] for name in running}
         end = time.monotonic() + seconds
         for index in range(repetitions):
-            if index >= LEAST and time.monotonic() > end:
+            if index >= MIN_REPETITIONS and time.monotonic() > end:
                 break
             for name, one in running.items():
                 laps[name].append(one.measure(index % len(messages)))
@@ -68,10 +68,9 @@ def measure(
 
 
 def summarize(name: str, laps: Sequence[Laps]) -> Row:
-    """Median and 99th percentile of each stage in milliseconds, images a second, and the samples."""
+    """Median and 99th percentile of each stage in milliseconds, images per second, and the samples."""
     samples = {stage: [lap[stage] for lap in laps] for stage in (*STAGES, EXTRACTION, REST) if stage in laps[0]}
-    parts = STAGES if 'network' in samples else ('convert', EXTRACTION)
-    samples[TOTAL] = np.sum([samples[part] for part in parts], axis=0).tolist()
+    samples[TOTAL] = np.sum([samples[stage] for stage in stages_of(samples)], axis=0).tolist()
     return {
         'method': name,
         'repetitions': len(laps),
@@ -80,6 +79,11 @@ def summarize(name: str, laps: Sequence[Laps]) -> Row:
         'keypoints': float(np.median([lap[KEYPOINTS] for lap in laps])),
         'samples': samples,
     }
+
+
+def stages_of(measured: dict[str, Any]) -> tuple[str, ...]:
+    """The stages whose sum is TOTAL: those of a model, or those of one of OpenCV's methods."""
+    return STAGES if 'network' in measured else ('convert', EXTRACTION)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The detector node between other processes: camera → detector → here."""
+"""Measures the detector node between other processes: camera → detector → receiver."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from superpoint_ros.ros.messages import image_message
 
 NAMESPACE = '/superpoint_benchmark'
 PATIENCE = 120.0
-"""Seconds until the first features must have come."""
+"""Seconds to wait for the first features."""
 WARM_UP, TAIL = 1.0, 2.0
-"""Seconds after the first features before it counts, and after the last image that counts for its features to come."""
+"""Seconds from the first features to the start of the measurement, and from its end for late features to arrive."""
 
 VERDICT = 'latency less Extractor'
 
@@ -41,29 +41,29 @@ class Call(NamedTuple):
     """A call of the Extractor in the detector's process."""
 
     start: int
-    """In nanoseconds of the system's clock, as the stamps of the images."""
+    """In nanoseconds of the system clock, as the stamps of the images."""
     end: int
     cpu: float
-    """Seconds that the process had computed by then."""
+    """CPU seconds of the process until then."""
     frames: int
-    """Images that were extracted until then."""
+    """Images processed until then."""
 
 
 def measure_node(
     model: str, options: dict[str, Any], images: Sequence[Picture], rate: float, seconds: float, cameras: int = 1
 ) -> dict[str, Any]:
-    """Latency from publishing an image to receiving its features, drops and CPU use.
+    """Measure the latency from publishing an image to receiving its features, drops and CPU use.
 
     Args:
         model: as for Extractor.
         options: of Extractor.
         images: gray, of one size, published in turn as mono8.
-        rate: at which they are, in Hz.
-        seconds: to count.
-        cameras: that publish at this rate, all to one detector.
+        rate: images per second of each camera.
+        seconds: duration of the measurement.
+        cameras: number of cameras, all for one detector.
 
     Raises:
-        RuntimeError: no features come.
+        RuntimeError: no features arrive.
     """
     names = [f'camera{index}' for index in range(cameras)]
     options = {'model': model, 'cameras': f'[{",".join(names)}]', **options}
@@ -80,19 +80,19 @@ def measure_node(
 def summarize(
     window: tuple[int, int], stamps: Sequence[int], received: dict[int, int], calls: Sequence[Call]
 ) -> dict[str, Any]:
-    """Sum a run up; all times are nanoseconds of the system's clock.
+    """Summarize a run; all times are nanoseconds of the system clock.
 
     Args:
-        window: images stamped in it count.
-        stamps: of all images published.
-        received: stamp → when its features came.
+        window: only images with stamps in it count.
+        stamps: of all published images.
+        received: stamp → time when its features arrived.
         calls: of the Extractor, in order.
     """
     published = [stamp for stamp in stamps if window[0] <= stamp < window[1]]
     arrived = np.array([(stamp, received[stamp]) for stamp in published if stamp in received]).reshape(-1, 2)
     if not len(arrived):
         raise RuntimeError('the node published no features while it was measured')
-    # The call behind a message is the last one that had ended when it came.
+    # The features come from the last call that had ended when they arrived.
     behind = np.searchsorted([call.end for call in calls], arrived[:, 1], side='right') - 1
     start, end = (np.array([getattr(calls[i], name) for i in behind]) for name in ('start', 'end'))
     latency, extractor = arrived[:, 1] - arrived[:, 0], end - start
@@ -118,7 +118,7 @@ def summarize(
 
 
 def _receive(names: Sequence[str], seconds: float) -> tuple[tuple[int, int], dict[int, int]]:
-    """Count features; gives the window of stamps, and when the features of each stamp came."""
+    """Receive features; returns the window of stamps, and the time when the features of each stamp arrived."""
     received: dict[int, int] = {}
 
     def take(message: PointCloud2) -> None:
@@ -135,7 +135,7 @@ def _receive(names: Sequence[str], seconds: float) -> tuple[tuple[int, int], dic
         executor.add_node(node)
         _spin(executor, PATIENCE, until=lambda: bool(received))
         if not received:
-            raise RuntimeError(f'no features came within {PATIENCE:g} s; the log of the detector above may say why')
+            raise RuntimeError(f'no features arrived within {PATIENCE:g} s; the log of the detector above may say why')
         _spin(executor, WARM_UP)
         start = time.time_ns()
         _spin(executor, seconds)
@@ -154,7 +154,7 @@ def _spin(executor: SingleThreadedExecutor, seconds: float, until: Callable[[], 
 
 @contextmanager
 def _process(function: Callable[..., None], *arguments: Any) -> Iterator[Callable[[], Any]]:
-    """Run a function in a process of its own; gives a function that ends it and returns what it sends at its end."""
+    """Run a function in its own process; gives a function that ends it and returns what it sends at its end."""
     context = get_context('spawn')
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=function, args=(theirs, *arguments), daemon=True)
@@ -181,10 +181,10 @@ def _process(function: Callable[..., None], *arguments: Any) -> Iterator[Callabl
 
 
 def _publish(results: Connection, names: Sequence[str], images: Sequence[Picture], rate: float) -> None:
-    """The cameras' process."""
+    """Run the cameras."""
     rclpy.init()
     node = Node('camera', namespace=NAMESPACE)
-    # Reliable, so that a message over 0.5 MB would arrive on stock settings too.
+    # Reliable, so that messages over 0.5 MB arrive with default settings.
     publishers = [node.create_publisher(Image, f'{name}/image', QoSProfile(depth=1)) for name in names]
     messages = [image_message(image, Header(frame_id='camera')) for image in images]
     stamps: list[int] = []
@@ -203,7 +203,7 @@ def _publish(results: Connection, names: Sequence[str], images: Sequence[Picture
 
 
 def _detect(results: Connection, arguments: Sequence[str]) -> None:
-    """The detector's process: the node itself, with an Extractor that takes down when it is called."""
+    """Run the detector node, with an Extractor that records its calls."""
     calls: list[Call] = []
     about = ''
 

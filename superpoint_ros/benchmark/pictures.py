@@ -1,4 +1,4 @@
-"""The images that are timed."""
+"""Images for the benchmark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 def pictures(folder: Path | None) -> tuple[list[Picture], str]:
-    """Gray pictures, and in words which they are: those of a folder, or photographs that scikit-image ships.
+    """Gray images, and a description: those of a folder, or the photographs of scikit-image.
 
     Raises:
         ImportError: no folder is given, and scikit-image is not installed.
@@ -30,9 +30,9 @@ def pictures(folder: Path | None) -> tuple[list[Picture], str]:
 
 
 def fit(picture: Picture, size: tuple[int, int]) -> Picture:
-    """A picture of exactly this (width, height): shrunk as far as needed and cut, or continued by its mirror images.
+    """Shrink and cut an image to this (width, height), or continue it with its mirror images if it is too small.
 
-    Never enlarged: the blur would leave fewer keypoints than a camera's image has.
+    It is never enlarged: the blur would leave fewer keypoints than in the image of a camera.
     """
     width, height = size
     scale = max(width / picture.shape[1], height / picture.shape[0])

@@ -1,4 +1,4 @@
-"""Figures as Markdown and as a plot."""
+"""Measurements as Markdown and as a plot."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from superpoint_ros.benchmark.measure import TOTAL, Row
-from superpoint_ros.benchmark.subjects import EXTRACTION, REST, STAGES
+from superpoint_ros.benchmark.measure import TOTAL, Row, stages_of
+from superpoint_ros.benchmark.methods import EXTRACTION, REST, STAGES
 from superpoint_ros.files import written_whole
+from superpoint_ros.reports import table
 
 LIBRARIES = ('numpy', 'opencv-python-headless', 'opencv-python', 'openvino', 'torch', 'tensorrt', 'nncf')
 
 
 def machine() -> dict[str, Any]:
-    """What ran it, and how busy that was before (load average of the last minute, in running processes)."""
+    """The machine, library versions, and the load before (running processes, average of the last minute)."""
     versions = {}
     for library in LIBRARIES:
         try:
@@ -44,23 +45,23 @@ def _processor() -> str:
 
 
 def preamble(data: Mapping[str, Any]) -> str:
-    """What was measured, on what, and whether the machine was free for it."""
+    """The machine, the images, and a warning if the machine was busy."""
     about = data['machine']
     versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
     text = f'{about["processor"]}, {about["cores"]} cores; Python {about["python"]}, {versions}. {data["images"]}.'
     load = about['load_before']
     if load is not None and load > 0.5:
-        text += f' **The machine was busy: {load:.1f} processes were running before; the times are too long.**'
+        text += f' **The machine was busy: {load:.1f} processes were running before. The times are too long.**'
     return text
 
 
 def stage_tables(results: Sequence[Row]) -> list[str]:
-    """For each image size a table: a row for each stage, a column for each method, median (99th percentile)."""
+    """A table for each image size: stages in rows, methods in columns, median (99th percentile)."""
     sections = []
     for size in dict.fromkeys(tuple(row['size']) for row in results):
         rows = [row for row in results if tuple(row['size']) == size]
         repetitions = ', '.join(str(row['repetitions']) for row in rows)
-        lines = [['ms', *(row['method'] for row in rows)], ['---', *['---:'] * len(rows)]]
+        lines = []
         for stage in (*STAGES, TOTAL, EXTRACTION, REST):
             cells = [_cell(row['milliseconds'].get(stage)) for row in rows]
             lines.append([f'**{stage}**' if stage in (TOTAL, REST) else stage, *cells])
@@ -68,18 +69,14 @@ def stage_tables(results: Sequence[Row]) -> list[str]:
         lines.append(['keypoints', *(f'{row["keypoints"]:.0f}' for row in rows)])
         lines.append(['peak memory, MB', *(f'{row["peak_memory_mb"]:.0f}' for row in rows)])
         lines.append(['start, s', *(f'{row["start_seconds"]:.1f}' for row in rows)])
-        sections += [f'## {size[0]}×{size[1]}', table(lines), f'Repetitions: {repetitions}.']
+        headings = ['ms', *(row['method'] for row in rows)]
+        sections += [f'## {size[0]}×{size[1]}', table(headings, lines), f'Repetitions: {repetitions}.']
     return sections
 
 
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: headings, alignments, rows."""
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-
-
 def node_section(figures: Mapping[str, Any]) -> list[str]:
-    """What was measured of the node."""
-    lines = [['ms', 'median', '99th percentile'], ['---', '---:', '---:']]
+    """The measurements of the node."""
+    lines = []
     for name, times in figures['milliseconds'].items():
         label = f'**{name}**' if name == figures['verdict'] else name
         lines.append([label, f'{times["median"]:.1f}', f'{times["p99"]:.1f}'])
@@ -89,9 +86,10 @@ def node_section(figures: Mapping[str, Any]) -> list[str]:
         f'{figures["published"]} images {width}×{height} mono8 from {cameras} at {figures["rate"]:g} Hz, '
         f'{figures["received"]} feature messages received, {figures["dropped"]} dropped; '
         f'the detector ({figures["about"]}) used {figures["cpu"]:.0%} of one core, '
-        f'{figures["cpu_ms_per_frame"]:.0f} ms a frame.'
+        f'{figures["cpu_ms_per_frame"]:.0f} ms per frame.'
     )
-    return ['## Node: from publishing an image to receiving its features, in three processes', table(lines), text]
+    title = '## Node: from publishing an image to receiving its features, in three processes'
+    return [title, table(['ms', 'median', '99th percentile'], lines), text]
 
 
 def _cell(times: Mapping[str, float] | None) -> str:
@@ -99,7 +97,7 @@ def _cell(times: Mapping[str, float] | None) -> str:
 
 
 def plot(path: Path, results: Sequence[Row]) -> None:
-    """Draw, for each image size, what a method needs for an image: medians of the stages, end to end.
+    """Draw the time of each method for an image, for each image size: medians of the stages, one after the other.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -115,12 +113,12 @@ def plot(path: Path, results: Sequence[Row]) -> None:
     for axes, size in zip(all_axes, sizes, strict=True):
         for row in (row for row in results if tuple(row['size']) == size):
             times, left = row['milliseconds'], 0.0
-            for stage in STAGES if 'network' in times else ('convert', EXTRACTION):
+            for stage in stages_of(times):
                 width = times[stage]['median']
                 axes.barh(names.index(row['method']), width, left=left, color=colors[stage], height=0.7)
                 left += width
             axes.text(left, names.index(row['method']), f' {left:.3g}', va='center', fontsize=9)
-        axes.set(title=f'{size[0]}×{size[1]}', xlabel='ms an image', yticks=range(len(names)), yticklabels=names)
+        axes.set(title=f'{size[0]}×{size[1]}', xlabel='ms per image', yticks=range(len(names)), yticklabels=names)
         axes.margins(x=0.18)
         axes.spines[['top', 'right']].set_visible(False)
     all_axes[0].invert_yaxis()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from superpoint_ros import reports
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.files import written_whole
 
@@ -55,10 +55,9 @@ def table(columns: Mapping[str, str], rows: Sequence[Mapping[str, float | str]])
         rows: the cells; a missing value or NaN is shown as –.
     """
     headings = [heading.rstrip('#').strip() for heading in columns.values()]
-    text = [any(isinstance(row.get(key), str) for row in rows) for key in columns]
-    lines = [headings, ['---' if is_text else '---:' for is_text in text]]
-    lines += [[_cell(row.get(key), heading.endswith('#')) for key, heading in columns.items()] for row in rows]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    lines = [[_cell(row.get(key), heading.endswith('#')) for key, heading in columns.items()] for row in rows]
+    text = [i for i, key in enumerate(columns) if any(isinstance(row.get(key), str) for row in rows)]
+    return reports.table(headings, lines, text)
 
 
 def _cell(value: float | str | None, whole: bool) -> str:
@@ -104,25 +103,11 @@ def finish(
     if failed:
         sections = [*sections, 'These could not be read and are in none of the figures:', *(f'- {f}' for f in failed)]
     markdown = '\n\n'.join([f'# {title}', preamble, *sections]) + '\n'
-    everything = _finite({'images': images, 'methods': about, **data, 'failed': failed})
-    with written_whole(output / f'{name}.md') as path:
-        path.write_text(markdown, encoding='utf-8')
-    with written_whole(output / f'{name}.json') as path:
-        path.write_text(json.dumps(everything, indent=1, ensure_ascii=False), encoding='utf-8')
+    reports.write(output, name, markdown, {'images': images, 'methods': about, **data, 'failed': failed})
     if failed:
         where = output / f'{name}.md'
         raise ValueError(f'{len(failed)} could not be read, the others are in {where}:\n' + '\n'.join(failed))
     return markdown
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

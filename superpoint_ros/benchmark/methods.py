@@ -1,6 +1,6 @@
-"""What is timed: our models and OpenCV's features, each in a process of its own.
+"""The methods that are timed: our models and OpenCV's features, each in its own process.
 
-Processes of their own keep the thread pools of one library out of the times of another, and make memory tell apart.
+Separate processes keep the thread pools of one library from affecting the times of another, and separate peak memory.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from superpoint_ros.images import to_gray
 from superpoint_ros.runtimes import Arrays, Network
 
 STAGES = ('convert', 'resize', 'network', 'decode', 'encode')
-"""What is done to an image, from the message that comes in to the message that goes out; together the whole way."""
+"""The steps from image message to features message."""
 
 EXTRACTION = 'extraction'
-"""An ordinary call of Extractor, or of OpenCV's detectAndCompute."""
+"""A call of Extractor, or of OpenCV's detectAndCompute."""
 
 REST = f'{EXTRACTION} less network'
-"""What the Extractor costs beside the bare network within the same call."""
+"""What the Extractor needs besides the network within the same call."""
 
 KEYPOINTS = 'keypoints'
-"""How many were found."""
+"""The number of keypoints found."""
 
 OPENCV: dict[str, Callable[[int], Any]] = {
     'SIFT': lambda count: cv2.SIFT.create(nfeatures=count),
@@ -45,8 +45,8 @@ OPENCV: dict[str, Callable[[int], Any]] = {
 }
 
 Laps = dict[str, float]
-"""Milliseconds of STAGES, EXTRACTION and REST (OpenCV has no REST, and of the stages the first alone) in one
-repetition, and KEYPOINTS."""
+"""Milliseconds of STAGES, EXTRACTION and REST in one repetition, and KEYPOINTS. OpenCV's methods have only the first
+stage and no REST."""
 
 
 class Message(NamedTuple):
@@ -61,19 +61,19 @@ class Message(NamedTuple):
 
 
 def color_message(image: npt.NDArray[np.uint8]) -> Message:
-    """A color image as most cameras send it, bgr8, from a gray one (H, W)."""
+    """A gray image (H, W) as a bgr8 message, as most cameras send it."""
     height, width = image.shape
     return Message(height, width, 'bgr8', 0, 3 * width, cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).tobytes())
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is timed.
+class Method:
+    """A method to time.
 
     Args:
         kind: one of OPENCV, or 'model'.
-        keypoints: at most this many.
-        threads: of the CPU; 0 for each library's own choice.
+        keypoints: maximum number of keypoints.
+        threads: CPU threads; 0 for the default of each library.
         model: as for Extractor.
         options: of Extractor.
     """
@@ -87,12 +87,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Ready:
-    """A subject that can be timed.
+    """A method that is ready to be timed.
 
     Args:
         name: for the tables.
-        about: what exactly it is.
-        start: seconds from nothing to the first image's features, libraries imported.
+        about: back end, device and weights.
+        start: seconds from the start to the features of the first image, with libraries imported.
     """
 
     name: str
@@ -101,34 +101,34 @@ class Ready:
 
 
 class Running:
-    """A subject in a process of its own; see `started`."""
+    """A method in its own process; see `started`."""
 
     def __init__(self, connection: Connection, ready: Ready) -> None:
         self.ready = ready
         self._connection = connection
 
     def measure(self, index: int) -> Laps:
-        """Time one repetition with one of the messages."""
+        """Time one repetition with the message at this index."""
         self._connection.send(index)
         return self._connection.recv()
 
     def peak_memory(self) -> float:
-        """Most memory that the process had, in MB; NaN where the system does not say."""
+        """Peak memory of the process in MB; NaN if the system does not report it."""
         self._connection.send(None)
         return self._connection.recv()
 
 
 @contextmanager
-def started(subject: Subject, messages: Sequence[Message]) -> Iterator[Running | str]:
-    """Start a subject; gives a sentence instead if it cannot run here.
+def started(method: Method, messages: Sequence[Message]) -> Iterator[Running | str]:
+    """Start a method; gives the reason as a sentence if it cannot run here.
 
     Args:
-        subject: what to time.
-        messages: the images that it is timed with.
+        method: to time.
+        messages: images that it is timed with.
     """
     context = get_context('spawn')
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, subject, list(messages)), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, method, list(messages)), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -136,7 +136,7 @@ def started(subject: Subject, messages: Sequence[Message]) -> Iterator[Running |
         yield Running(ours, ready) if isinstance(ready, Ready) else ready
     except EOFError:
         process.join()
-        raise RuntimeError(f'the process of {subject} ended with exit code {process.exitcode}') from None
+        raise RuntimeError(f'the process of {method} ended with exit code {process.exitcode}') from None
     finally:
         ours.close()
         process.join(10)
@@ -144,13 +144,13 @@ def started(subject: Subject, messages: Sequence[Message]) -> Iterator[Running |
             process.kill()
 
 
-def _serve(connection: Connection, subject: Subject, messages: Sequence[Message]) -> None:
-    """Runs in the process of a subject: an index comes, laps go; None comes, the peak memory goes."""
-    if subject.threads:
-        cv2.setNumThreads(subject.threads)
+def _serve(connection: Connection, method: Method, messages: Sequence[Message]) -> None:
+    """Run in the process of a method: answer an index with laps, and None with the peak memory."""
+    if method.threads:
+        cv2.setNumThreads(method.threads)
     start = time.perf_counter()
     try:
-        name, about, measure = _model(subject) if subject.kind == 'model' else _opencv(subject)
+        name, about, measure = _model(method) if method.kind == 'model' else _opencv(method)
         measure(messages[0])
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         connection.send(str(error))
@@ -164,19 +164,19 @@ def _serve(connection: Connection, subject: Subject, messages: Sequence[Message]
         return
 
 
-def _opencv(subject: Subject) -> tuple[str, str, Callable[[Message], Laps]]:
-    algorithm = OPENCV[subject.kind](subject.keypoints)
+def _opencv(method: Method) -> tuple[str, str, Callable[[Message], Laps]]:
+    algorithm = OPENCV[method.kind](method.keypoints)
 
     def measure(message: Message) -> Laps:
         image, convert = timed(to_gray, message)
         (keypoints, _), extraction = timed(algorithm.detectAndCompute, image, None)
         return {'convert': convert, EXTRACTION: extraction, KEYPOINTS: len(keypoints)}
 
-    return subject.kind, f'OpenCV {cv2.__version__}', measure
+    return method.kind, f'OpenCV {cv2.__version__}', measure
 
 
-def _model(subject: Subject) -> tuple[str, str, Callable[[Message], Laps]]:
-    extractor = Extractor(subject.model, max_keypoints=subject.keypoints, threads=subject.threads, **subject.options)
+def _model(method: Method) -> tuple[str, str, Callable[[Message], Laps]]:
+    extractor = Extractor(method.model, max_keypoints=method.keypoints, threads=method.threads, **method.options)
     network = _TimedNetwork(extractor.runtime.network)
     runtime = extractor.runtime = dataclasses.replace(extractor.runtime, network=network)
 
@@ -219,16 +219,16 @@ def _encode(features: Features) -> array.array[int]:
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What a function returns, and how many milliseconds it took."""
+    """The result of a call, and its time in milliseconds."""
     start = time.perf_counter()
     result = function(*arguments)
     return result, 1000 * (time.perf_counter() - start)
 
 
 def peak_memory() -> float:
-    """Most resident memory that this process has had, in MB; NaN where the system does not say.
+    """Peak resident memory of this process in MB; NaN if the system does not report it.
 
-    From /proc, because getrusage counts what the parent had before it started this process.
+    From /proc, because getrusage includes the memory of the parent at the start.
     """
     status = Path('/proc/self/status')
     if not status.is_file():
