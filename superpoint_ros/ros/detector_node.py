@@ -22,6 +22,7 @@ from superpoint_ros.ros.detector_topics import DetectorTopics
 from superpoint_ros.ros.input_topic import gray_image
 from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.parameters import read
+from superpoint_ros.ros.topic_names import check_cameras
 from superpoint_ros.ros.worker import Worker
 from superpoint_ros.runtimes import Watch
 
@@ -49,8 +50,7 @@ class DetectorNode(ManagedNode):
     def configure(self) -> None:
         config = read(self, DetectorConfig)
         names = config.cameras or ('',)
-        if len(set(names)) != len(names):
-            raise ValueError(f'cameras: expected different names, got {", ".join(names)}')
+        check_cameras('cameras', names)
         if len(config.mask) not in (0, 1, len(names)):
             raise ValueError(
                 f'mask: expected one mask, or one for each of {len(names)} cameras, got {len(config.mask)}'

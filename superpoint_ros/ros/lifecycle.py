@@ -77,12 +77,28 @@ class ManagedNode(LifecycleNode):
         return []
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.configured = self._try(self.configure, undo=self.cleanup)
+        self.configured = self._acquire(self.configure, undo=self.cleanup)
         return super().on_configure(state) if self.configured else TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.active = self._try(self.activate, undo=self.deactivate)
+        self.active = self._acquire(self.activate, undo=self.deactivate)
         return super().on_activate(state) if self.active else TransitionCallbackReturn.FAILURE
+
+    def _acquire(self, action: Callable[[], None], undo: Callable[[], None]) -> bool:
+        """Run a transition; if it fails, nothing that it created remains, not even what `undo` does not know yet."""
+        kinds: dict[str, Callable[[Any], object]] = {
+            'publishers': self.destroy_publisher,
+            'subscriptions': self.destroy_subscription,
+            'services': self.destroy_service,
+            'timers': self.destroy_timer,
+        }
+        before = {kind: set(getattr(self, kind)) for kind in kinds}
+        succeeded = self._try(action, undo)
+        if not succeeded:
+            for kind, destroy in kinds.items():
+                for entity in set(getattr(self, kind)) - before[kind]:
+                    destroy(entity)
+        return succeeded
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.active = not self._try(self.deactivate)

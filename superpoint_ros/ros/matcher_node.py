@@ -16,6 +16,7 @@ from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.matcher_config import CONFIGURATIONS, MatcherConfig
 from superpoint_ros.ros.matchers import CameraMatcher, PairMatcher
 from superpoint_ros.ros.parameters import read
+from superpoint_ros.ros.topic_names import check_cameras
 from superpoint_ros.ros.worker import Worker
 from superpoint_ros.runtimes import Watch
 from superpoint_ros.tracking import TrackerConfig
@@ -39,9 +40,9 @@ class MatcherNode(ManagedNode):
     def configure(self) -> None:
         config, match_config, tracker_config = self._configs()
         pairs = [_split(pair) for pair in config.pairs]
-        for what, names in (('cameras', config.cameras), ('pairs', config.pairs)):
-            if len(set(names)) != len(names):
-                raise ValueError(f'{what}: expected different names, got {", ".join(names)}')
+        check_cameras('cameras', config.cameras)
+        if len(set(pairs)) != len(pairs):
+            raise ValueError(f'pairs: expected different pairs, got {", ".join(config.pairs)}')
         self._cancel.clear()
         if config.matcher != NEAREST:
             options = {name: getattr(config, name) for name in ('backend', 'device', 'threads')}
@@ -120,6 +121,7 @@ def _split(pair: str) -> tuple[str, str]:
     first, _, second = pair.partition(':')
     if not first or not second or ':' in second or first == second:
         raise ValueError(f'pairs: expected two names of cameras as in left:right, got {pair!r}')
+    check_cameras('pairs', (first, second))
     return first, second
 
 

@@ -10,6 +10,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 from superpoint_ros.config import check, option
 from superpoint_ros.ros.lifecycle import ManagedNode
@@ -68,6 +69,27 @@ def make(domain):
     for node in nodes:
         node.destroy_node()
     rclpy.shutdown()
+
+
+@pytest.mark.parametrize('transition', ['configure', 'activate'])
+def test_a_transition_that_fails_leaves_nothing_behind(make, transition):
+    node = make()
+    if transition == 'activate':
+        assert node.trigger_configure() == SUCCESS
+
+    def fail():
+        node.create_publisher(String, 'made', 1)
+        node.create_subscription(String, 'made', print, 1)
+        node.create_service(Trigger, 'made', print)
+        node.create_timer(1.0, print)
+        raise ValueError('it is broken')
+
+    setattr(node, transition, fail)
+    kinds = 'publishers', 'subscriptions', 'services', 'timers'
+    before = {kind: list(getattr(node, kind)) for kind in kinds}
+    for _ in range(3):
+        assert getattr(node, f'trigger_{transition}')() == FAILURE
+    assert {kind: list(getattr(node, kind)) for kind in kinds} == before
 
 
 def test_managed_publishers_follow_the_transitions(make):

@@ -479,9 +479,11 @@ def test_live_parameters_change_while_it_runs(bench):
     ('parameter', 'words'),
     [
         ('pairs:=[left]', "pairs: expected two names of cameras as in left:right, got 'left'"),
-        ('pairs:=["a:b", "a:b"]', 'pairs: expected different names, got a:b, a:b'),
+        ('pairs:=["a:b", "a:b"]', 'pairs: expected different pairs, got a:b, a:b'),
         ('matcher:=none', "model 'none' is neither one of"),
         ('cameras:=[a, a]', 'cameras: expected different names, got a, a'),
+        ('cameras:=[/left]', 'cameras: expected relative namespaces such as left or robot/left'),
+        ('pairs:=["left:1st"]', "(letters, digits, _ and /), got '1st'"),
     ],
 )
 def test_wrong_parameters_are_reported(bench, parameter, words):
