@@ -17,6 +17,7 @@ from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.input_topic import image_input
 from superpoint_ros.ros.messages import features_message, image_message
+from superpoint_ros.ros.topic_names import follow
 
 
 class DetectorTopics:
@@ -45,9 +46,10 @@ class DetectorTopics:
         reliability = {'reliable': ReliabilityPolicy.RELIABLE, 'best_effort': ReliabilityPolicy.BEST_EFFORT}
         qos = QoSProfile(depth=config.output_depth, reliability=reliability[config.output_reliability])
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._features = node.create_publisher(PointCloud2, f'{prefix}features', qos)
-        self._annotated = node.create_publisher(Image, f'{prefix}features/image', 1)
-        self._info = node.create_publisher(String, f'{prefix}features/info', latched)
+        topic = f'{prefix}features'
+        self._features = node.create_publisher(PointCloud2, topic, qos)
+        self._annotated = node.create_publisher(Image, follow(node, topic, 'image'), 1)
+        self._info = node.create_publisher(String, follow(node, topic, 'info'), latched)
 
     def destroy(self) -> None:
         """Remove all topics."""

@@ -18,6 +18,7 @@ from superpoint_ros.ros.calibration import Calibration, read_camera_info
 from superpoint_ros.ros.input_topic import InputTopic, gray_image, image_input
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.messages import features_from_message
+from superpoint_ros.ros.topic_names import follow
 from superpoint_ros.stream_tracker import Frame, nanoseconds
 
 IMAGES_KEPT = 10
@@ -79,8 +80,8 @@ class FeatureStream:
     def subscribe(self, receive: Callable[[Arrival], None]) -> None:
         """Call a function with each feature message."""
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        info = self._node.create_subscription(String, f'{self.prefix}features/info', self._take_info, latched)
-        self._others = [info]
+        info = follow(self._node, self.input.topic, 'info')
+        self._others = [self._node.create_subscription(String, info, self._take_info, latched)]
         if self._config.geometry == 'essential':
             # Best effort also receives from reliable publishers.
             qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from superpoint_ros import images
 from superpoint_ros.ros.diagnostics import Statistics, printable
 from superpoint_ros.ros.subscription import MatchedSubscription
+from superpoint_ros.ros.topic_names import follow
 
 
 class InputTopic:
@@ -90,8 +91,7 @@ def image_input(node: Node, prefix: str, image_transport: str, reliability: str 
     """
     if image_transport == 'raw':
         return InputTopic(node, Image, f'{prefix}image', reliability)
-    # As in image_transport, remapping the plain topic also moves the compressed one.
-    return InputTopic(node, CompressedImage, node.resolve_topic_name(f'{prefix}image') + '/compressed', reliability)
+    return InputTopic(node, CompressedImage, follow(node, f'{prefix}image', 'compressed'), reliability)
 
 
 def gray_image(message: Image | CompressedImage) -> images.Gray:

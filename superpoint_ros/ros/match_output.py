@@ -16,6 +16,7 @@ from superpoint_ros.ros.diagnostics import Statistics
 from superpoint_ros.ros.feature_stream import FeatureStream
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.messages import cloud_message, image_message
+from superpoint_ros.ros.topic_names import follow
 from superpoint_ros.stream_tracker import Frame
 
 
@@ -41,8 +42,8 @@ class MatchOutput:
         self._node = node
         self._streams = streams
         self._cloud = node.create_publisher(PointCloud2, topic, 5)
-        self._first = node.create_publisher(TimeReference, f'{topic}/first', 5)
-        self._image = node.create_publisher(Image, f'{topic}/image', 1)
+        self._first = node.create_publisher(TimeReference, follow(node, topic, 'first'), 5)
+        self._image = node.create_publisher(Image, follow(node, topic, 'image'), 1)
 
     @property
     def drawing(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rclpy.exceptions import InvalidNamespaceException
+from rclpy.node import Node
 from rclpy.validate_namespace import validate_namespace
 
 
@@ -28,3 +29,17 @@ def check_cameras(parameter: str, names: Sequence[str]) -> None:
             ) from error
     if len(set(names)) != len(names):
         raise ValueError(f'{parameter}: expected different names, got {", ".join(names)}')
+
+
+def follow(node: Node, topic: str, suffix: str) -> str:
+    """The name of <topic>/<suffix> so that it follows a remapping of <topic>, unless it is remapped itself.
+
+    Args:
+        node: whose remapping rules apply.
+        topic: name before remapping.
+        suffix: the rest of the name, without a slash at its start.
+    """
+    name = f'{topic}/{suffix}'
+    if node.resolve_topic_name(name) != node.resolve_topic_name(name, only_expand=True):
+        return name
+    return f'{node.resolve_topic_name(topic)}/{suffix}'
