@@ -147,7 +147,7 @@ def test_live_parameters_are_applied_where_rclpy_has_no_callback_after_the_chang
         assert node.set_parameters([Parameter('gain', value=0.2)])[0].successful
         executor.spin_once(timeout_sec=0.1)
     assert Config(gain=0.2) in node.calls
-    executor.shutdown()
+    executor.shutdown(timeout_sec=5)
 
 
 def spin_until(node, condition):
@@ -156,7 +156,7 @@ def spin_until(node, condition):
     end = time.monotonic() + 10
     while not condition() and time.monotonic() < end:
         executor.spin_once(timeout_sec=0.1)
-    executor.shutdown()
+    executor.shutdown(timeout_sec=5)
     return condition()
 
 
