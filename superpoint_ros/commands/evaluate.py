@@ -37,11 +37,12 @@ def homography(
         models: what is compared.
     """
     from superpoint_ros.evaluation import datasets, homography_report
+    from superpoint_ros.evaluation.report import Report
 
     loaders = datasets.spread(datasets.hpatches(folder), count)
     images = f'{folder}, HPatches layout, {len(loaders)} pairs'
-    compared = methods(models, baselines)
-    return homography_report.measure('homography', images, loaders, compared, PROTOCOLS[preset], output)
+    report = Report('homography', images, methods(models, baselines), output)
+    return homography_report.measure(loaders, PROTOCOLS[preset], report)
 
 
 def pairs(
@@ -65,12 +66,14 @@ def pairs(
         models: what is compared.
     """
     from superpoint_ros.evaluation import datasets, homography_report, turns
+    from superpoint_ros.evaluation.report import Report
 
-    protocol, compared = PROTOCOLS[preset], methods(models, baselines)
+    protocol = PROTOCOLS[preset]
     loaders = datasets.spread(datasets.random_pairs(folder, seed, protocol.description.size), count)
     photographs = datasets.spread(image_files.files_in(folder), turns.COUNT)
     images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
-    return homography_report.measure('pairs', images, loaders, compared, protocol, output, photographs)
+    report = Report('pairs', images, methods(models, baselines), output)
+    return homography_report.measure(loaders, protocol, report, photographs)
 
 
 def shapes(
@@ -90,8 +93,11 @@ def shapes(
         models: what is compared.
     """
     from superpoint_ros.evaluation import shapes as feature
+    from superpoint_ros.evaluation.report import Report
 
-    return feature.measure([method for method in methods(models, baselines) if method.detects], count, seed, output)
+    images = f'Synthetic Shapes, {count} of each shape, seed {seed}'
+    compared = [method for method in methods(models, baselines) if method.detects]
+    return feature.measure(count, seed, Report('shapes', images, compared, output))
 
 
 def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models: ModelsConfig = ModelsConfig()) -> str:
@@ -104,10 +110,11 @@ def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models
         models: what is compared.
     """
     from superpoint_ros.evaluation import sequence as feature
+    from superpoint_ros.evaluation.report import Report
 
     frames = image_files.files_in(folder)
     compared = [method for method in methods(models, baselines) if method.describes]
-    return feature.measure(frames, f'{folder}, {len(frames)} consecutive frames', compared, output)
+    return feature.measure(frames, Report('sequence', f'{folder}, {len(frames)} consecutive frames', compared, output))
 
 
 def poses(
@@ -133,11 +140,13 @@ def poses(
         models: what is compared.
     """
     from superpoint_ros.evaluation import pose_pairs, poses_report
+    from superpoint_ros.evaluation.report import Report
 
     listed = pose_pairs.read_pairs(pairs)
-    images = f'{pairs}, {len(listed)} pairs'
-    compared = [method for method in methods(models, baselines) if method.describes]
-    return poses_report.measure(listed, folder, images, compared, matchers(matcher, models), output, estimator, side)
+    # RootSIFT is better than SIFT on such pairs.
+    compared = [method for method in methods(models, baselines) if method.describes and method.name != 'SIFT']
+    report = Report('poses', f'{pairs}, {len(listed)} pairs', compared, output)
+    return poses_report.measure(listed, folder, matchers(matcher, models), report, estimator, side)
 
 
 def tracking(
@@ -166,6 +175,7 @@ def tracking(
 
     from superpoint_ros.evaluation import datasets
     from superpoint_ros.evaluation import tracking as feature
+    from superpoint_ros.evaluation.report import Report
 
     size = PROTOCOLS['paper'].description.size
     compared = [method for method in methods(models, baselines=False) if method.describes]
@@ -182,7 +192,7 @@ def tracking(
         failed += unread
         clips[frames.name] = [feature.Clip(real)]
     images = f'{photographs}, {len(pictures)} photographs, seed {seed}' + (f'; {frames}' if frames else '')
-    return feature.measure(clips, images, compared, matching, tracker, output, failed)
+    return feature.measure(clips, matching, tracker, Report('tracking', images, compared, output), failed)
 
 
 def reconstruction(

@@ -196,7 +196,7 @@ def evaluate(
     Args:
         pairs: result of read_pairs; those with an image that cannot be read are skipped.
         folder: of the images.
-        methods: those with descriptors are compared.
+        methods: with descriptors.
         matchers: by name.
         estimator: see `estimate`.
         side: larger images are shrunk so that their longest side has so many pixels; all distances are in these.
@@ -205,9 +205,7 @@ def evaluate(
     results = Results()
     # One cache for each method, which the images of a scene share.
     loaders = {
-        method.name: lru_cache(CACHED)(partial(view, extract=method.at(SETTING), side=side))
-        for method in methods
-        if method.describes
+        method.name: lru_cache(CACHED)(partial(view, extract=method.at(SETTING), side=side)) for method in methods
     }
     with ThreadPoolExecutor() as pool:
         for pair in track(pairs, 'pairs', console=Console(stderr=True)):

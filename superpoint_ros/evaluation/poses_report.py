@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from superpoint_ros.evaluation import metrics, poses, report
-from superpoint_ros.evaluation.methods import NEAREST, Method
+from superpoint_ros.evaluation import metrics, poses
+from superpoint_ros.evaluation.methods import NEAREST
 from superpoint_ros.evaluation.pose_pairs import PosePair
-from superpoint_ros.evaluation.report import Panel, Row
+from superpoint_ros.evaluation.report import Curve, Panel, Report, Row, means, table
 from superpoint_ros.matching import MatchConfig, Matcher, match
 
 RATIOS = (0.95, 0.9, 0.85)
@@ -29,35 +29,25 @@ def ratio_tests() -> dict[str, Matcher]:
 def measure(
     pairs: Sequence[PosePair],
     folder: Path,
-    images: str,
-    methods: Sequence[Method],
     matchers: Mapping[str, Matcher],
-    output: Path,
+    report: Report,
     estimator: poses.Estimator = 'magsac',
     side: int = 640,
 ) -> str:
-    """Estimate the pose of every pair, and write the report.
+    """Estimate the pose of every pair, and finish the report.
 
     Args:
         pairs: the pairs.
         folder: of their images.
-        images: what the pairs are, for people.
-        methods: what is compared.
         matchers: by name; 'nearest' stands for all ratio_tests.
-        output: folder for poses.md, poses.json and the plot.
+        report: of the methods.
         estimator: see poses.estimate.
         side: see poses.evaluate.
-
-    Returns:
-        The report in Markdown.
-
-    Raises:
-        ValueError: an image could not be read; the report of the others has been written.
     """
     tests = ratio_tests() if 'nearest' in matchers else {}
     every = {**tests, **{name: matcher for name, matcher in matchers.items() if name != 'nearest'}}
-    results = poses.evaluate(pairs, folder, methods, every, estimator, side)
-    summary = report.means(results.rows, ('method', 'matcher'))
+    results = poses.evaluate(pairs, folder, report.methods, every, estimator, side)
+    summary = means(results.rows, ('method', 'matcher'))
     best = at_best_ratio(summary, tests)
     gaps = sorted({gap for pair in pairs if (gap := pair.gap) is not None})
     columns = {
@@ -75,13 +65,12 @@ def measure(
         f'orders of the matches; right: share of matches within {poses.RIGHT:g} px of the true epipolar line; oracle: '
         f'only the matches of the first matcher that are within {poses.KEPT:g} px of it.'
     )
-    sections = ['## Each method at its best ratio test', report.table(columns, best), protocol]
-    sections += ['## All', report.table(columns, summary), *results.refused]
-    _plot(output / 'poses.png', results.rows, best)
+    sections = ['## Each method at its best ratio test', table(columns, best), protocol]
+    sections += ['## All', table(columns, summary), *results.refused]
+    if best:
+        report.plot('poses', 'share of pairs', _panels(results.rows, best))
     data = {'protocol': protocol, 'summary': summary, 'pairs': results.rows}
-    return report.finish(
-        output, 'poses', 'Relative camera poses', images, methods, sections, data, list(results.failed)
-    )
+    return report.finish('Relative camera poses', sections, data, results.failed)
 
 
 def at_best_ratio(summary: Sequence[Row], tests: Mapping[str, Matcher]) -> list[Row]:
@@ -93,14 +82,13 @@ def at_best_ratio(summary: Sequence[Row], tests: Mapping[str, Matcher]) -> list[
     return [row for row in summary if row['matcher'] not in tests or row is best[row['method']]]
 
 
-def _plot(path: Path, rows: Sequence[Row], best: Sequence[Row]) -> None:
+def _panels(rows: Sequence[Row], best: Sequence[Row]) -> list[Panel]:
+    """The share of pairs over the pose error that is allowed, for each matcher."""
     thresholds = np.linspace(0, 20, 201)
-    curves: dict[str, dict[str, report.Curve]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
     for method, matcher in ((row['method'], row['matcher']) for row in best):
         errors = np.array([row['errors'] for row in rows if (row['method'], row['matcher']) == (method, matcher)])
         title = 'nearest neighbors, best ratio' if matcher == 'nearest' or matcher.startswith('ratio') else matcher
         curve = thresholds, np.array([metrics.accuracy(errors, threshold) for threshold in thresholds])
         curves.setdefault(title, {})[method] = curve
-    panels = [Panel(title, 'pose error allowed (degrees)', (0, 20), drawn) for title, drawn in curves.items()]
-    if panels:
-        report.plot(path, 'share of pairs', panels)
+    return [Panel(title, 'pose error allowed (degrees)', (0, 20), drawn) for title, drawn in curves.items()]

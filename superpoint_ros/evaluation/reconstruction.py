@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.pose_pairs import PosePair
+from superpoint_ros.evaluation.report import Report, table
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.mapping import colmap
 from superpoint_ros.mapping.build import build_database
@@ -123,9 +123,10 @@ def measure(
             }
             rows.append(row | (_row(max(parts, key=lambda part: part.num_reg_images()), truth) if parts else {}))
     models = [f'- {name}: {e.runtime.name} {e.runtime.precision}, {e.config}' for name, e in extractors.items()]
-    sections = ['\n'.join([*models, f'- {matcher}']), report.table(COLUMNS, rows)]
+    sections = ['\n'.join([*models, f'- {matcher}']), table(COLUMNS, rows)]
     data = {'models': models, 'scenes': rows}
-    return report.finish(output, 'reconstruction', 'Reconstructions with COLMAP', str(folder), (), sections, data)
+    report = Report('reconstruction', str(folder), (), output)
+    return report.finish('Reconstructions with COLMAP', sections, data)
 
 
 def _row(part: Any, truth: Poses) -> dict[str, float | str]:

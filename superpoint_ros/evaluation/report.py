@@ -68,48 +68,6 @@ def _cell(value: float | str | None, whole: bool) -> str:
     return f'{value:.0f}' if whole else f'{value:.3f}'
 
 
-def finish(
-    output: Path,
-    name: str,
-    title: str,
-    images: str,
-    methods: Sequence[Method],
-    sections: Sequence[str],
-    data: Mapping[str, Any],
-    failed: Iterable[str] = (),
-) -> str:
-    """Write NAME.md and NAME.json; numbers that are not finite become null in the JSON.
-
-    Args:
-        output: folder; made if it is missing.
-        name: of the files.
-        title: of the report.
-        images: what was measured, for people.
-        methods: what was compared.
-        sections: paragraphs and tables in Markdown.
-        data: everything that was measured.
-        failed: a sentence for each image that could not be read.
-
-    Returns:
-        The report in Markdown.
-
-    Raises:
-        ValueError: some images could not be read; the report of the others has been written.
-    """
-    about = {method.name: method.about for method in methods}
-    what = {text: ', '.join(name for name in about if about[name] == text) for text in about.values()}
-    preamble = '\n'.join([f'- Images: {images}', *(f'- {names}: {text}' for text, names in what.items())])
-    failed = list(dict.fromkeys(failed))
-    if failed:
-        sections = [*sections, 'These could not be read and are in none of the figures:', *(f'- {f}' for f in failed)]
-    markdown = '\n\n'.join([f'# {title}', preamble, *sections]) + '\n'
-    reports.write(output, name, markdown, {'images': images, 'methods': about, **data, 'failed': failed})
-    if failed:
-        where = output / f'{name}.md'
-        raise ValueError(f'{len(failed)} could not be read, the others are in {where}:\n' + '\n'.join(failed))
-    return markdown
-
-
 @dataclass(frozen=True)
 class Panel:
     """Curves in one pair of axes; the vertical axis goes from 0 to 1.
@@ -127,25 +85,71 @@ class Panel:
     curves: Mapping[str, Curve]
 
 
-def plot(path: Path, y: str, panels: Sequence[Panel], marker: str = '') -> None:
-    """Draw panels side by side; a name has the same color in all of them.
+@dataclass(frozen=True)
+class Report:
+    """The files of one evaluation: NAME.md, NAME.json and plots.
 
     Args:
-        path: of the picture.
-        y: label of the vertical axis.
-        panels: at least one.
-        marker: Matplotlib's marker for the points of the curves.
+        name: of the files.
+        images: what is measured, for people.
+        methods: what is compared.
+        output: folder; made if it is missing.
     """
-    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
-    colors = dict(zip(names, mpl.color_sequences['tab10'] * (len(names) // 10 + 1), strict=False))
-    figure = Figure(figsize=(5.2 * len(panels), 4.4), layout='constrained')
-    for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        for name, (horizontal, vertical) in panel.curves.items():
-            axes.plot(horizontal, vertical, marker=marker, label=name, color=colors[name], linewidth=1.6)
-        axes.set(title=panel.title, xlabel=panel.x, xlim=panel.limits, ylim=(0, 1.02))
-        axes.grid(color='0.9', linewidth=0.8)
-        axes.spines[['top', 'right']].set_visible(False)
-    figure.axes[0].set_ylabel(y)
-    figure.axes[-1].legend(loc='best', frameon=False)
-    with written_whole(path) as partial:
-        figure.savefig(partial, dpi=130)
+
+    name: str
+    images: str
+    methods: Sequence[Method]
+    output: Path
+
+    def plot(self, name: str, y: str, panels: Sequence[Panel], marker: str = '') -> None:
+        """Write NAME.png: panels side by side; curves of one name have one color.
+
+        Args:
+            name: of the file.
+            y: label of the vertical axis.
+            panels: at least one.
+            marker: Matplotlib's marker for the points of the curves.
+        """
+        labels = list(dict.fromkeys(label for panel in panels for label in panel.curves))
+        colors = dict(zip(labels, mpl.color_sequences['tab10'] * (len(labels) // 10 + 1), strict=False))
+        figure = Figure(figsize=(5.2 * len(panels), 4.4), layout='constrained')
+        for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+            for label, (horizontal, vertical) in panel.curves.items():
+                axes.plot(horizontal, vertical, marker=marker, label=label, color=colors[label], linewidth=1.6)
+            axes.set(title=panel.title, xlabel=panel.x, xlim=panel.limits, ylim=(0, 1.02))
+            axes.grid(color='0.9', linewidth=0.8)
+            axes.spines[['top', 'right']].set_visible(False)
+        figure.axes[0].set_ylabel(y)
+        figure.axes[-1].legend(loc='best', frameon=False)
+        with written_whole(self.output / f'{name}.png') as partial:
+            figure.savefig(partial, dpi=130)
+
+    def finish(self, title: str, sections: Sequence[str], data: Mapping[str, Any], failed: Iterable[str] = ()) -> str:
+        """Write NAME.md and NAME.json; numbers that are not finite become null in the JSON.
+
+        Args:
+            title: of the report.
+            sections: paragraphs and tables in Markdown.
+            data: all measurements.
+            failed: a sentence for each image that could not be read.
+
+        Returns:
+            The report in Markdown.
+
+        Raises:
+            ValueError: some images could not be read; the report of the others has been written.
+        """
+        about = {method.name: method.about for method in self.methods}
+        what = {text: ', '.join(name for name in about if about[name] == text) for text in about.values()}
+        preamble = '\n'.join([f'- Images: {self.images}', *(f'- {names}: {text}' for text, names in what.items())])
+        failed = list(dict.fromkeys(failed))
+        if failed:
+            sections = [*sections, 'These could not be read and are in none of the figures:']
+            sections.append('\n'.join(f'- {sentence}' for sentence in failed))
+        markdown = '\n\n'.join([f'# {title}', preamble, *sections]) + '\n'
+        everything = {'images': self.images, 'methods': about, **data, 'failed': failed}
+        reports.write(self.output, self.name, markdown, everything)
+        if failed:
+            where = self.output / f'{self.name}.md'
+            raise ValueError(f'{len(failed)} could not be read, the others are in {where}:\n' + '\n'.join(failed))
+        return markdown

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros import image_files
-from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.methods import NEAREST, Method
 from superpoint_ros.evaluation.protocols import PROTOCOLS, Setting
-from superpoint_ros.evaluation.report import Row
+from superpoint_ros.evaluation.report import Report, Row, means, table
 from superpoint_ros.features import Features
 from superpoint_ros.matching import verify
 
@@ -39,14 +38,14 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
 
     Args:
         frames: image files in their order; after one that cannot be read, the next pair starts anew.
-        methods: those with descriptors are compared.
+        methods: with descriptors.
         setting: how many points; images are not resized.
 
     Returns:
         One row for each method and pair of frames, and a sentence for each frame that cannot be read.
     """
     rows, failed = [], []
-    extractors = {method.name: method.at(setting) for method in methods if method.describes}
+    extractors = {method.name: method.at(setting) for method in methods}
     previous: dict[str, Features] = {}
     for path in track(frames, 'frames', console=Console(stderr=True)):
         try:
@@ -80,32 +79,18 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
     """The means over all pairs of frames, one row for each method; `fewest_inliers` is the worst pair's."""
     return [
         {**mean, 'fewest_inliers': min(row['inliers'] for row in rows if row['method'] == mean['method'])}
-        for mean in report.means(rows, ('method',))
+        for mean in means(rows, ('method',))
     ]
 
 
-def measure(frames: Sequence[Path], images: str, methods: Sequence[Method], output: Path) -> str:
-    """Match the consecutive frames of a camera, and write the report.
-
-    Args:
-        frames: image files in their order.
-        images: what they are, for people.
-        methods: what is compared.
-        output: folder for sequence.md and sequence.json.
-
-    Returns:
-        The report in Markdown.
-
-    Raises:
-        ValueError: a frame could not be read; the report of the others has been written.
-    """
+def measure(frames: Sequence[Path], report: Report) -> str:
+    """Evaluate the frames, and finish the report; raises what Report.finish raises."""
     setting = PROTOCOLS['paper'].description
-    rows, failed = evaluate(frames, methods, setting)
+    rows, failed = evaluate(frames, report.methods, setting)
     summary = summarize(rows)
     protocol = (
         f'Protocol: images at their own size; {setting.points()}; mutual nearest neighbors; inliers of one '
         f'fundamental matrix (MAGSAC++, {THRESHOLD:g} px).'
     )
     data = {'protocol': dataclasses.asdict(setting), 'summary': summary, 'pairs': rows}
-    sections = [report.table(COLUMNS, summary), protocol]
-    return report.finish(output, 'sequence', 'Matches of consecutive frames', images, methods, sections, data, failed)
+    return report.finish('Matches of consecutive frames', [table(COLUMNS, summary), protocol], data, failed)

@@ -7,19 +7,18 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros.evaluation import metrics, report
+from superpoint_ros.evaluation import metrics
 from superpoint_ros.evaluation.baselines import Image
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.noise import EVERYTHING, photometric
 from superpoint_ros.evaluation.protocols import SYNTHETIC, Setting
-from superpoint_ros.evaluation.report import Panel, Row
+from superpoint_ros.evaluation.report import Panel, Report, Row, means, table
 from superpoint_ros.features import Floats
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
 
@@ -140,7 +139,7 @@ def summarize(results: Results) -> list[Row]:
                 }
                 for threshold in THRESHOLDS
             ]
-    summary = report.means(rows, ('method', 'variant', 'epsilon'), 'shapes')
+    summary = means(rows, ('method', 'variant', 'epsilon'), 'shapes')
     for row in summary:
         everything = pooled(results, row['method'], row['variant'])
         row['pooled_average_precision'] = average_precision(everything, row['epsilon'])
@@ -157,46 +156,26 @@ def by_shape(results: Results) -> list[Row]:
     return list(rows.values())
 
 
-def measure(methods: Sequence[Method], count: int, seed: int, output: Path) -> str:
-    """Measure corner detection, and write the report.
-
-    Args:
-        methods: the detectors.
-        count: images of each shape.
-        seed: of the images.
-        output: folder for shapes.md, shapes.json and the plot.
-
-    Returns:
-        The report in Markdown.
-    """
-    results = evaluate(methods, SYNTHETIC, count, seed)
+def measure(count: int, seed: int, report: Report) -> str:
+    """Evaluate `count` images of each shape, and finish the report."""
+    results = evaluate(report.methods, SYNTHETIC, count, seed)
     summary, shapes = summarize(results), by_shape(results)
     epsilon = THRESHOLDS[0]
+    explanation = (
+        'mAP and localization error are means over the shapes that have corners; pooled AP is of all images together, '
+        'including those of ellipses and noise, which have none.'
+    )
     protocol = (
         f'Protocol: images {SYNTHETIC.size[0]}×{SYNTHETIC.size[1]}; {SYNTHETIC.points()}; FAST at its default '
         f'threshold, Harris and Shi-Tomasi down to {SYNTHETIC.quality:.0%} of the strongest response.'
     )
-    means = (
-        'mAP and localization error are means over the shapes that have corners; pooled AP is of all images together, '
-        'including those of ellipses and noise, which have none.'
-    )
-    sections = [
-        report.table(COLUMNS, summary),
-        means,
-        protocol,
-        f'Average precision by shape, ε = {epsilon:g} px:',
-        report.table({name: 'images' if name == 'variant' else name for name in shapes[0]}, shapes),
-    ]
-    panels = [
-        Panel(
-            f'Synthetic Shapes, {variant}, ε = {epsilon:g} px',
-            'recall',
-            (0, 1),
-            {method.name: curve(pooled(results, method.name, variant), epsilon) for method in methods},
-        )
-        for variant in VARIANTS
-    ]
-    report.plot(output / 'shapes_precision_recall.png', 'precision', panels)
+    sections = [table(COLUMNS, summary), explanation, protocol]
+    sections.append(f'Average precision by shape, ε = {epsilon:g} px:')
+    sections.append(table({name: 'images' if name == 'variant' else name for name in shapes[0]}, shapes))
+    panels = []
+    for variant in VARIANTS:
+        curves = {method.name: curve(pooled(results, method.name, variant), epsilon) for method in report.methods}
+        panels.append(Panel(f'Synthetic Shapes, {variant}, ε = {epsilon:g} px', 'recall', (0, 1), curves))
+    report.plot('shapes_precision_recall', 'precision', panels)
     data = {'protocol': dataclasses.asdict(SYNTHETIC), 'summary': summary, 'by_shape': shapes}
-    what = f'Synthetic Shapes, {count} of each of {len(SHAPES)} shapes, seed {seed}'
-    return report.finish(output, 'shapes', 'Corner detection on Synthetic Shapes', what, methods, sections, data)
+    return report.finish('Corner detection on Synthetic Shapes', sections, data)

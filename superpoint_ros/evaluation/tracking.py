@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,13 +18,11 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.baselines import Extract, Image
 from superpoint_ros.evaluation.datasets import fit
-from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.metrics import shared
 from superpoint_ros.evaluation.protocols import PROTOCOLS
-from superpoint_ros.evaluation.report import Panel, Row
+from superpoint_ros.evaluation.report import Curve, Panel, Report, Row, table
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, crop_transform, transform_points
 from superpoint_ros.matching import MatchConfig, verify
@@ -248,52 +245,39 @@ def summarize(counts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def measure(
     clips: Mapping[str, Sequence[Clip]],
-    images: str,
-    models: Sequence[Method],
     match_config: MatchConfig,
     tracker_config: TrackerConfig,
-    output: Path,
+    report: Report,
     failed: Sequence[str] = (),
 ) -> str:
-    """Track the keypoints of models through clips, and write the report.
+    """Track the keypoints of models through clips, and finish the report.
 
     Args:
         clips: by what they are.
-        images: what they were made from, for people.
-        models: whose keypoints are tracked.
         match_config: which features match; SIMILARITIES are measured besides its min_similarity.
         tracker_config: how points are tracked.
-        output: folder for tracking.md, tracking.json and the plot.
+        report: of the models.
         failed: a sentence for each image that could not be read.
-
-    Returns:
-        The report in Markdown.
-
-    Raises:
-        ValueError: an image could not be read; the report of the others has been written.
     """
     setting = PROTOCOLS['paper'].description
     similarities = sorted({*SIMILARITIES, match_config.min_similarity})
-    limits = similarities[0], similarities[-1]
     rows: list[Row] = []
-    curves: dict[str, dict[str, report.Curve]] = {name: {} for name in clips}
-    for (name, group), model in itertools.product(clips.items(), models):
+    curves: dict[str, dict[str, Curve]] = {name: {} for name in clips}
+    for (name, group), model in itertools.product(clips.items(), report.methods):
         flow, *ours = compare(group, model.at(setting), similarities, match_config, tracker_config)
         trackers = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
         rows += [{'variant': name, 'method': t, **r} for t, r in zip(trackers, (flow, *ours), strict=True)]
-        for key, what, share in (
-            ('right', 'right, of found', 1),
-            ('right_length', f'right, of {HORIZON} frames', HORIZON),
-        ):
-            curves[name][f'{model.name}: {what}'] = np.array(similarities), np.array([r[key] / share for r in ours])
-            curves[name][f'Lucas–Kanade: {what}'] = np.array(similarities), np.full(len(ours), flow[key] / share)
-    panels = [Panel(name, 'min_similarity', limits, drawn) for name, drawn in curves.items()]
-    report.plot(output / 'tracking.png', 'share', panels)
+        for tracker, results in ((model.name, ours), ('Lucas–Kanade', [flow] * len(ours))):
+            for what, key, most in (('found', 'right', 1), (f'{HORIZON} frames', 'right_length', HORIZON)):
+                shares = np.array([result[key] for result in results]) / most
+                curves[name][f'{tracker}: right, of {what}'] = np.array(similarities), shares
+    limits = similarities[0], similarities[-1]
+    report.plot('tracking', 'share', [Panel(name, 'min_similarity', limits, drawn) for name, drawn in curves.items()])
     protocol = (
         f'Protocol: {setting.points()}; the points of every {STEP}th frame are tracked for {HORIZON} frames; right is '
         f'within {EPSILON:g} px of the truth, in real frames within {EPIPOLAR:g} px of the fundamental matrix that '
         f"most agree on. {match_config}. {tracker_config}. Lucas–Kanade with OpenCV's defaults; a point that, tracked "
         f'back, ends more than {ROUND_TRIP:g} px from its start is dropped.'
     )
-    sections, data = [report.table(COLUMNS, rows), protocol], {'protocol': protocol, 'summary': rows}
-    return report.finish(output, 'tracking', 'Tracks', images, models, sections, data, failed)
+    data = {'protocol': protocol, 'summary': rows}
+    return report.finish('Tracks', [table(COLUMNS, rows), protocol], data, failed)

@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros import image_files
-from superpoint_ros.evaluation import report
 from superpoint_ros.evaluation.baselines import Image
 from superpoint_ros.evaluation.methods import NEAREST, Method
 from superpoint_ros.evaluation.metrics import correct_matches
 from superpoint_ros.evaluation.protocols import Setting
-from superpoint_ros.evaluation.report import Panel, Row
+from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, crop_transform, resize_transform
 
-TURNS = (0, 15, 30, 45, 60, 90, 135, 180)
+TURNS = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0, 135.0, 180.0)
 """Counterclockwise, in degrees."""
 SCALES = (0.75, 0.6, 0.5, 0.4)
+LABELS = (*(f'{angle:g}°' for angle in TURNS), *(f'×{scale:g}' for scale in SCALES))
 COUNT = 16
 """Number of photographs that give steady figures."""
 
@@ -32,15 +32,15 @@ def evaluate(paths: Sequence[Path], methods: Sequence[Method], setting: Setting)
 
     Args:
         paths: image files, measured at their own size.
-        methods: those with descriptors are compared.
+        methods: with descriptors.
         setting: how many points, and how far a right match may be off.
 
     Returns:
-        One row for each method and photograph, with the share of right matches in each view (see `views`), and a
-        sentence for each file that cannot be read.
+        One row for each method and photograph, with the share of right matches in each view under its label, and
+        a sentence for each file that cannot be read.
     """
     rows, failed = [], []
-    extractors = {method.name: method.at(setting) for method in methods if method.describes}
+    extractors = {method.name: method.at(setting) for method in methods}
     for path in track(paths, 'views', console=Console(stderr=True)):
         try:
             image = image_files.read(path)
@@ -50,11 +50,11 @@ def evaluate(paths: Sequence[Path], methods: Sequence[Method], setting: Setting)
         seen = list(views(image))
         for name, extract in extractors.items():
             features = extract(image)[: setting.keypoints]
-            shares = {
-                label: right_share(features, extract(view)[: setting.keypoints], transform, setting.epsilon)
-                for label, view, transform in seen
-            }
-            rows.append({'method': name, 'photograph': path.name, **shares})
+            shares = [
+                right_share(features, extract(view)[: setting.keypoints], transform, setting.epsilon)
+                for view, transform in seen
+            ]
+            rows.append({'method': name, 'photograph': path.name, **dict(zip(LABELS, shares, strict=True))})
     return rows, failed
 
 
@@ -72,15 +72,15 @@ def right_share(features0: Features, features1: Features, transform: Transform, 
     return float(right.sum()) / max(min(len(features0), len(features1)), 1)
 
 
-def views(image: Image) -> Iterator[tuple[str, Image, Transform]]:
-    """The turned and the shrunk views of a photograph: label, image, and transform from photograph to view."""
+def views(image: Image) -> Iterator[tuple[Image, Transform]]:
+    """The turned, then the shrunk views of a photograph, and the transforms from the photograph to them."""
     for angle in TURNS:
-        yield f'{angle}°', *turn(image, angle)
+        yield turn(image, angle)
     height, width = image.shape
     for scale in SCALES:
         size = round(width * scale), round(height * scale)
         shrunk = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        yield f'×{scale:g}', shrunk, resize_transform(size[0] / width, size[1] / height)
+        yield shrunk, resize_transform(size[0] / width, size[1] / height)
 
 
 def turn(image: Image, angle: float) -> tuple[Image, Transform]:
@@ -105,28 +105,26 @@ def turn(image: Image, angle: float) -> tuple[Image, Transform]:
     return np.asarray(view, np.uint8), transform
 
 
-def sections(means: Sequence[Row], setting: Setting) -> list[str]:
-    """The report's sections: a table of the mean shares, and how they were measured."""
-    labels = [label for label in means[0] if label[0] in '0123456789×']
-    count = means[0]['photographs']
+def sections(rows: Sequence[Row], setting: Setting) -> list[str]:
+    """The sections of a report: a table of the mean shares, and how they were measured."""
     protocol = (
         f'Share of the points that are matched right, within {setting.epsilon:g} px, between a photograph and the same '
-        f'one turned or shrunk; {count} photographs at their own size; {setting.points()}; mutual nearest neighbors. '
-        'A turned view holds the whole photograph and its mirror image beyond the edges, which takes up to half of the '
-        'points at 45° and 135°.'
+        f'one turned or shrunk: images at their own size; {setting.points()}; mutual nearest neighbors. A turned view '
+        'holds the whole photograph and, beyond its edges, its mirror image, where up to half of the points are.'
     )
-    return ['## Turns and scales', report.table({'method': 'method', **{x: x for x in labels}}, means), protocol]
+    columns = {'method': 'method', 'photographs': 'photographs#', **{label: label for label in LABELS}}
+    return ['## Turns and scales', table(columns, means(rows, ('method',), 'photographs')), protocol]
 
 
-def plot(path: Path, means: Sequence[Row]) -> None:
-    """Draw the share of right matches over the turn and over the scale."""
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """The share of right matches over the turn and over the scale."""
+    summary = means(rows, ('method',))
 
-    def curves(labels: Mapping[float, str]) -> dict[str, report.Curve]:
-        return {row['method']: (np.array(list(labels)), np.array([row[x] for x in labels.values()])) for row in means}
+    def curves(labels: Mapping[float, str]) -> dict[str, Curve]:
+        return {row['method']: (np.array(list(labels)), np.array([row[x] for x in labels.values()])) for row in summary}
 
-    scales = {1.0: '0°', **{scale: f'×{scale:g}' for scale in SCALES}}
-    panels = [
-        Panel('Turned photographs', 'turn (degrees)', (0, 180), curves({angle: f'{angle}°' for angle in TURNS})),
-        Panel('Shrunk photographs', 'scale', (1, SCALES[-1]), curves(scales)),
+    angles, scales = dict(zip(TURNS, LABELS, strict=False)), dict(zip(SCALES, LABELS[len(TURNS) :], strict=True))
+    return [
+        Panel('Turned photographs', 'turn (degrees)', (0, 180), curves(angles)),
+        Panel('Shrunk photographs', 'scale', (1, SCALES[-1]), curves({1.0: LABELS[0], **scales})),
     ]
-    report.plot(path, 'share of points matched right', panels, marker='o')

@@ -33,7 +33,7 @@ def test_means_are_of_each_group_and_leave_out_what_is_not_defined():
 
 def test_json_has_null_for_what_is_not_finite(tmp_path):
     data = {'a': [math.inf, np.float32(0.5)], 'b': {'c': math.nan}, 'd': (1,)}
-    report.finish(tmp_path / 'new', 'x', 'X', 'images', [], ['text'], data)
+    report.Report('x', 'images', [], tmp_path / 'new').finish('X', ['text'], data)
     written = json.loads((tmp_path / 'new/x.json').read_text())
     assert {key: written[key] for key in data} == {'a': [None, 0.5], 'b': {'c': None}, 'd': [1]}
     assert (tmp_path / 'new/x.md').read_text() == '# X\n\n- Images: images\n\ntext\n'
@@ -41,13 +41,16 @@ def test_json_has_null_for_what_is_not_finite(tmp_path):
 
 def test_each_file_that_cannot_be_read_is_named_once_after_the_report_is_written(tmp_path):
     with pytest.raises(ValueError, match='2 could not be read'):
-        report.finish(tmp_path, 'x', 'X', 'images', [], [], {}, ['a.png: broken', 'b.png: broken', 'a.png: broken'])
+        report.Report('x', 'images', [], tmp_path).finish(
+            'X', [], {}, ['a.png: broken', 'b.png: broken', 'a.png: broken']
+        )
     assert (tmp_path / 'x.md').read_text().count('a.png') == 1
 
 
 def test_plot_draws_every_panel(tmp_path):
     x = np.linspace(0, 1, 5)
     panels = [report.Panel('one', 'x', (0, 1), {'a': (x, x)}), report.Panel('two', 'x', (1, 0), {'a': (x, 1 - x)})]
-    report.plot(tmp_path / 'two.png', 'y', panels)
-    report.plot(tmp_path / 'one.png', 'y', panels[:1], marker='o')
+    files = report.Report('x', 'images', [], tmp_path)
+    files.plot('two', 'y', panels)
+    files.plot('one', 'y', panels[:1], marker='o')
     assert cv2.imread(str(tmp_path / 'two.png')).shape[1] > 1.8 * cv2.imread(str(tmp_path / 'one.png')).shape[1]
