@@ -11,6 +11,7 @@ from superpoint_ros import image_files
 from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.extractor import Extractor
+from superpoint_ros.learned_matching import NEAREST
 from superpoint_ros.matching import MatchConfig, match
 from superpoint_ros.tracking import TrackerConfig
 
@@ -51,6 +52,7 @@ def pairs(
     preset: Preset = 'paper',
     count: int = 0,
     seed: int = 0,
+    matcher: Sequence[str] = (NEAREST,),
     baselines: bool = True,
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
@@ -62,6 +64,7 @@ def pairs(
         preset: whose protocol; docs/evaluation.md says how they differ.
         count: measure only so many photographs, spread evenly; 0 for all.
         seed: of the homographies and changes; the same seed and file names give the same pairs.
+        matcher: besides nearest, learned or files of learned matchers.
         baselines: compare OpenCV's methods, and chance, too.
         models: what is compared.
     """
@@ -73,7 +76,8 @@ def pairs(
     photographs = datasets.spread(image_files.files_in(folder), turns.COUNT)
     images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
     report = Report('pairs', images, methods(models, baselines), output)
-    return homography_report.measure(loaders, protocol, report, photographs)
+    learned = matchers([name for name in matcher if name != NEAREST], models)
+    return homography_report.measure(loaders, protocol, report, photographs, learned)
 
 
 def shapes(
@@ -121,7 +125,7 @@ def poses(
     pairs: Path,
     folder: Path,
     output: Path = OUTPUT,
-    matcher: Sequence[str] = ('nearest',),
+    matcher: Sequence[str] = (NEAREST,),
     estimator: Literal['magsac', 'magsac-normalized', 'ransac-normalized'] = 'magsac',
     side: int = 640,
     baselines: bool = True,
@@ -133,7 +137,7 @@ def poses(
         pairs: pair list in SuperGlue's layout, name0 name1 rot0 rot1 K0 K1 T_0to1 in each line.
         folder: of the images.
         output: folder for poses.md, poses.json and the plot.
-        matcher: nearest, and names or files of learned matchers.
+        matcher: nearest, learned, or files of learned matchers.
         estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
         side: images are shrunk so that their longest side has so many pixels.
         baselines: compare OpenCV's methods, too.

@@ -17,12 +17,13 @@ from superpoint_ros import drawing
 from superpoint_ros.evaluation import metrics
 from superpoint_ros.evaluation.baselines import Extract
 from superpoint_ros.evaluation.datasets import Pair, PairLoader
-from superpoint_ros.evaluation.methods import Method
+from superpoint_ros.evaluation.methods import Method, combined
 from superpoint_ros.evaluation.protocols import Protocol, Setting
 from superpoint_ros.evaluation.report import Row
 from superpoint_ros.features import Features, Matches
 from superpoint_ros.geometry import Transform
-from superpoint_ros.matching import verify
+from superpoint_ros.learned_matching import NEAREST
+from superpoint_ros.matching import Matcher, verify
 
 THRESHOLDS = (1.0, 3.0, 5.0)
 """Corner errors in pixels up to which a homography counts as right in the paper's table 4."""
@@ -55,12 +56,14 @@ class Results:
         answers: for each method, the matches of every pair.
         pictures: for some pairs, by name, a picture of the matches of every method.
         failed: a sentence for each pair that could not be read.
+        refused: a sentence for each matcher that does not match the features of a method.
     """
 
     rows: list[Row] = field(default_factory=list)
     answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
     pictures: dict[str, drawing.Canvas] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    refused: dict[str, None] = field(default_factory=dict)
 
 
 def stage(setting: Setting) -> str:
@@ -68,8 +71,13 @@ def stage(setting: Setting) -> str:
     return f'detection, NMS {setting.nms_radius} px'
 
 
-def evaluate(loaders: Sequence[PairLoader], methods: Sequence[Method], protocol: Protocol) -> Results:
-    """Measure every method on every pair; a pair that cannot be read is listed and skipped."""
+def evaluate(
+    loaders: Sequence[PairLoader],
+    methods: Sequence[Method],
+    protocol: Protocol,
+    matchers: Mapping[str, Matcher] | None = None,
+) -> Results:
+    """Measure every method, and its features with every matcher; pairs that cannot be read are listed and skipped."""
     results = Results()
     detecting = [
         (setting, method.name, method.at(setting))
@@ -94,13 +102,19 @@ def evaluate(loaders: Sequence[PairLoader], methods: Sequence[Method], protocol:
         pictures = []
         for name, extract in describing.items():
             fitted, features = _extract(pair, protocol.description, extract)
-            values, answer = description(fitted, features, protocol.description)
-            results.rows.append(
-                {'stage': DESCRIPTION, 'method': name, 'pair': pair.name, 'split': pair.split, **values}
-            )
-            results.answers[name].append(answer)
-            if index in drawn:
-                pictures.append(_draw(fitted, features, answer, name))
+            for matcher, find_matches in {NEAREST: None, **(matchers or {})}.items():
+                try:
+                    values, answer = description(fitted, features, protocol.description, find_matches)
+                except ValueError as error:
+                    results.refused[str(error)] = None
+                    continue
+                method = combined(name, matcher)
+                results.rows.append(
+                    {'stage': DESCRIPTION, 'method': method, 'pair': pair.name, 'split': pair.split, **values}
+                )
+                results.answers[method].append(answer)
+                if index in drawn:
+                    pictures.append(_draw(fitted, features, answer, method))
         if pictures:
             results.pictures[pair.name] = np.vstack(pictures)
     return results
@@ -143,25 +157,32 @@ def detection(pair: Pair, features: tuple[Features, Features], setting: Setting)
     }
 
 
-def description(pair: Pair, features: tuple[Features, Features], setting: Setting) -> tuple[dict[str, float], Answer]:
+def description(
+    pair: Pair, features: tuple[Features, Features], setting: Setting, matcher: Matcher | None = None
+) -> tuple[dict[str, float], Answer]:
     """The metrics of the paper's table 4 for one pair, and the matches from image 0 to image 1.
 
-    Matching score: right nearest neighbors as a share of the points in the shared region. Nearest-neighbor mAP: average
-    precision of the nearest neighbors by similarity. Both are means of the two directions.
+    Matching score: right matches as a share of the points in the shared region. Nearest-neighbor mAP: average precision
+    of the matches by similarity. Both are means of the two directions.
+
+    Args:
+        pair: of the setting's size.
+        features: of its two images.
+        setting: how it is measured.
+        matcher: takes the place of nearest neighbors, and gives the same matches in both directions.
+
+    Raises:
+        ValueError: the matcher does not match such features.
     """
-    index0, similarities0, index1, similarities1 = metrics.nearest_neighbors(*(side.descriptors for side in features))
     answers, precisions, scores = [], [], []
-    for (here, there), nearest, back, similarities, homography in (
-        (features, index0, index1, similarities0, pair.homography),
-        (features[::-1], index1, index0, similarities1, metrics.inverse(pair.homography)),
+    for (here, there), matches, homography in zip(
+        (features, features[::-1]),
+        _both_ways(features, setting.mutual, matcher),
+        (pair.homography, metrics.inverse(pair.homography)),
+        strict=True,
     ):
-        rows = np.arange(len(nearest))
-        if setting.mutual:
-            rows = rows[back[nearest] == rows]
-        matches = Matches(np.stack([rows, nearest[rows]], axis=1).astype(np.uint32), similarities[rows])
-        correct = metrics.correct_matches(
-            here.keypoints[rows], there.keypoints[nearest[rows]], homography, setting.epsilon
-        )
+        rows, columns = matches.indices.T
+        correct = metrics.correct_matches(here.keypoints[rows], there.keypoints[columns], homography, setting.epsilon)
         visible = metrics.shared(here.keypoints, homography, setting.size)
         answers.append(Answer(matches, correct))
         precisions.append(metrics.average_precision(correct, matches.similarities))
@@ -179,6 +200,21 @@ def description(pair: Pair, features: tuple[Features, Features], setting: Settin
         'matches': float(len(answer.matches)),
         'inliers': float(inliers),
     }, answer
+
+
+def _both_ways(features: tuple[Features, Features], mutual: bool, matcher: Matcher | None) -> tuple[Matches, Matches]:
+    """The matches from image 0 to image 1, and back."""
+    if matcher:
+        found = matcher(*features)
+        return found, Matches(found.indices[:, ::-1], found.similarities)
+    index0, similarities0, index1, similarities1 = metrics.nearest_neighbors(*(side.descriptors for side in features))
+    rows0, rows1 = np.arange(len(index0)), np.arange(len(index1))
+    if mutual:
+        rows0, rows1 = rows0[index1[index0] == rows0], rows1[index0[index1] == rows1]
+    return (
+        Matches(np.stack([rows0, index0[rows0]], axis=1).astype(np.uint32), similarities0[rows0]),
+        Matches(np.stack([rows1, index1[rows1]], axis=1).astype(np.uint32), similarities1[rows1]),
+    )
 
 
 def _accuracy(estimator: str, error: float) -> dict[str, float]:

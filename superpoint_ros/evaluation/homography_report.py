@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,11 @@ import numpy as np
 from superpoint_ros import drawing
 from superpoint_ros.evaluation import homography, metrics, turns
 from superpoint_ros.evaluation.datasets import PairLoader
+from superpoint_ros.evaluation.methods import ALL_NEAREST
 from superpoint_ros.evaluation.protocols import VIEWS, Protocol
 from superpoint_ros.evaluation.report import Curve, Panel, Report, means, table
+from superpoint_ros.learned_matching import NEAREST
+from superpoint_ros.matching import Matcher
 
 REPEATABILITY = {'repeatability': 'repeatability', 'localization_error': 'localization error (px)'}
 DETECTION = {**REPEATABILITY, 'keypoints': 'points#'}
@@ -28,7 +31,13 @@ DESCRIPTION = {
 }
 
 
-def measure(loaders: Sequence[PairLoader], protocol: Protocol, report: Report, photographs: Sequence[Path] = ()) -> str:
+def measure(
+    loaders: Sequence[PairLoader],
+    protocol: Protocol,
+    report: Report,
+    photographs: Sequence[Path] = (),
+    matchers: Mapping[str, Matcher] | None = None,
+) -> str:
     """Measure every method on every pair and on turned and shrunk photographs, and finish the report.
 
     Args:
@@ -36,8 +45,9 @@ def measure(loaders: Sequence[PairLoader], protocol: Protocol, report: Report, p
         protocol: how pairs are measured.
         report: of the methods.
         photographs: image files to turn and shrink, if any.
+        matchers: learned matchers by name, measured besides nearest neighbors.
     """
-    results = homography.evaluate(loaders, report.methods, protocol)
+    results = homography.evaluate(loaders, report.methods, protocol, matchers)
     summary = means(homography.by_split(results.rows), ('stage', 'method', 'split'))
     split = {'split': 'split'} if any(row['split'] != 'all' for row in summary) else {}
     sections = [f'Protocol: {protocol.name} ({protocol.source}).']
@@ -49,10 +59,12 @@ def measure(loaders: Sequence[PairLoader], protocol: Protocol, report: Report, p
         if rows := [row for row in summary if row['stage'] == stage]:
             text = table({'method': 'method', **split, 'pairs': 'pairs#', **columns}, rows)
             sections += [f'## {stage[0].upper()}{stage[1:]}', text, f'Protocol {protocol.name}: {how}.']
-    views, unread = turns.evaluate(photographs, [method for method in report.methods if method.describes], VIEWS)
+    describing = [method for method in report.methods if method.describes]
+    views, unread = turns.evaluate(photographs, describing, VIEWS, {NEAREST: ALL_NEAREST, **(matchers or {})})
     if views:
         sections += turns.sections(views, VIEWS)
         report.plot(f'{report.name}_views', 'share of points matched right', turns.panels(views), marker='o')
+    sections += results.refused
     if results.answers:
         _plot(results, report)
     data = {'protocol': dataclasses.asdict(protocol), 'summary': summary, 'pairs': results.rows, 'views': views}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import cv2
 
@@ -14,12 +15,15 @@ from superpoint_ros.evaluation.baselines import Baseline, Extract, Image
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
-from superpoint_ros.learned_matching import LearnedMatcher
+from superpoint_ros.learned_matching import NEAREST, make_matcher
 from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.models import DEFAULT
+from superpoint_ros.runtimes import RuntimeConfig
 
-NEAREST: Matcher = partial(match, config=MatchConfig(min_similarity=-1.0))
-"""Mutual nearest neighbors and nothing else."""
+ALL_NEAREST: Matcher = partial(match, config=MatchConfig(min_similarity=-1.0))
+"""All mutual nearest neighbors, however similar."""
+MIN_PROBABILITY = 0.3
+"""Smallest probability of a learned matcher's matches."""
 
 
 @dataclass(frozen=True)
@@ -77,23 +81,23 @@ def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
 
 
 def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
-    """Matchers by name.
+    """Matchers by name; files are named by their stems.
 
     Args:
-        names: 'nearest' for mutual nearest neighbors, or learned matchers: names of shipped ones, or files.
+        names: 'nearest' for mutual nearest neighbors, 'learned', or files of learned matchers.
         config: how learned matchers run.
 
     Raises:
-        ValueError, ImportError, OSError: what LearnedMatcher raises.
+        What LearnedMatcher raises.
     """
-    found: dict[str, Matcher] = {}
-    for name in names:
-        if name == 'nearest':
-            found[name] = NEAREST
-        else:
-            learned = LearnedMatcher(name, backend=config.backend, precision=config.precision)
-            found[learned.model.name] = learned
-    return found
+    runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
+    likely = MatchConfig(min_similarity=MIN_PROBABILITY)
+    return {Path(name).stem: ALL_NEAREST if name == NEAREST else make_matcher(name, likely, runtime) for name in names}
+
+
+def combined(method: str, matcher: str) -> str:
+    """The name of a method with a learned matcher; with nearest neighbors, its own name."""
+    return method if matcher == NEAREST else f'{method}, {matcher}'
 
 
 def _model(model: str, config: ModelsConfig) -> Method:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from superpoint_ros.evaluation import metrics, poses
-from superpoint_ros.evaluation.methods import NEAREST
+from superpoint_ros.evaluation.methods import ALL_NEAREST
 from superpoint_ros.evaluation.pose_pairs import PosePair
 from superpoint_ros.evaluation.report import Curve, Panel, Report, Row, means, table
+from superpoint_ros.learned_matching import NEAREST
 from superpoint_ros.matching import MatchConfig, Matcher, match
 
 RATIOS = (0.95, 0.9, 0.85)
@@ -23,7 +24,7 @@ MOST_GAPS = 5
 def ratio_tests() -> dict[str, Matcher]:
     """Mutual nearest neighbors without and with each ratio test."""
     tests = {f'ratio {r:g}': partial(match, config=MatchConfig(min_similarity=-1.0, max_ratio=r)) for r in RATIOS}
-    return {'nearest': NEAREST, **tests}
+    return {NEAREST: ALL_NEAREST, **tests}
 
 
 def measure(
@@ -44,8 +45,8 @@ def measure(
         estimator: see poses.estimate.
         side: see poses.evaluate.
     """
-    tests = ratio_tests() if 'nearest' in matchers else {}
-    every = {**tests, **{name: matcher for name, matcher in matchers.items() if name != 'nearest'}}
+    tests = ratio_tests() if NEAREST in matchers else {}
+    every = {**tests, **{name: matcher for name, matcher in matchers.items() if name != NEAREST}}
     results = poses.evaluate(pairs, folder, report.methods, every, estimator, side)
     summary = means(results.rows, ('method', 'matcher'))
     best = at_best_ratio(summary, tests)
@@ -88,7 +89,7 @@ def _panels(rows: Sequence[Row], best: Sequence[Row]) -> list[Panel]:
     curves: dict[str, dict[str, Curve]] = {}
     for method, matcher in ((row['method'], row['matcher']) for row in best):
         errors = np.array([row['errors'] for row in rows if (row['method'], row['matcher']) == (method, matcher)])
-        title = 'nearest neighbors, best ratio' if matcher == 'nearest' or matcher.startswith('ratio') else matcher
+        title = 'nearest neighbors, best ratio' if matcher == NEAREST or matcher.startswith('ratio') else matcher
         curve = thresholds, np.array([metrics.accuracy(errors, threshold) for threshold in thresholds])
         curves.setdefault(title, {})[method] = curve
     return [Panel(title, 'pose error allowed (degrees)', (0, 20), drawn) for title, drawn in curves.items()]

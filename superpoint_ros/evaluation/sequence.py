@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros import image_files
-from superpoint_ros.evaluation.methods import NEAREST, Method
+from superpoint_ros.evaluation.methods import ALL_NEAREST, Method
 from superpoint_ros.evaluation.protocols import PROTOCOLS, Setting
 from superpoint_ros.evaluation.report import Report, Row, means, table
 from superpoint_ros.features import Features
@@ -64,7 +64,7 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
 
 def match_frames(features0: Features, features1: Features) -> dict[str, float]:
     """Mutual nearest neighbors of two frames, and those that agree with one fundamental matrix."""
-    matches = NEAREST(features0, features1).indices
+    matches = ALL_NEAREST(features0, features1).indices
     points0, points1 = features0.keypoints[matches[:, 0]], features1.keypoints[matches[:, 1]]
     inliers = float(verify(points0, points1, 'fundamental', THRESHOLD).inliers.sum())
     return {

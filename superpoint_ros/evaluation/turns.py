@@ -12,12 +12,13 @@ from rich.progress import track
 
 from superpoint_ros import image_files
 from superpoint_ros.evaluation.baselines import Image
-from superpoint_ros.evaluation.methods import NEAREST, Method
+from superpoint_ros.evaluation.methods import ALL_NEAREST, Method, combined
 from superpoint_ros.evaluation.metrics import correct_matches
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, crop_transform, resize_transform
+from superpoint_ros.matching import Matcher
 
 TURNS = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0, 135.0, 180.0)
 """Counterclockwise, in degrees."""
@@ -27,17 +28,20 @@ COUNT = 16
 """Number of photographs that give steady figures."""
 
 
-def evaluate(paths: Sequence[Path], methods: Sequence[Method], setting: Setting) -> tuple[list[Row], list[str]]:
+def evaluate(
+    paths: Sequence[Path], methods: Sequence[Method], setting: Setting, matchers: Mapping[str, Matcher]
+) -> tuple[list[Row], list[str]]:
     """Match photographs with their views.
 
     Args:
         paths: image files, measured at their own size.
         methods: with descriptors.
         setting: how many points, and how far a right match may be off.
+        matchers: by name; one that does not match the features of a method is left out.
 
     Returns:
-        One row for each method and photograph, with the share of right matches in each view under its label, and
-        a sentence for each file that cannot be read.
+        One row for each method, matcher and photograph, with the share of right matches in each view under its label;
+        and a sentence for each file that cannot be read.
     """
     rows, failed = [], []
     extractors = {method.name: method.at(setting) for method in methods}
@@ -50,24 +54,30 @@ def evaluate(paths: Sequence[Path], methods: Sequence[Method], setting: Setting)
         seen = list(views(image))
         for name, extract in extractors.items():
             features = extract(image)[: setting.keypoints]
-            shares = [
-                right_share(features, extract(view)[: setting.keypoints], transform, setting.epsilon)
-                for view, transform in seen
-            ]
-            rows.append({'method': name, 'photograph': path.name, **dict(zip(LABELS, shares, strict=True))})
+            others = [(extract(view)[: setting.keypoints], transform) for view, transform in seen]
+            for matcher, find_matches in matchers.items():
+                try:
+                    shares = [right_share(features, *other, setting.epsilon, find_matches) for other in others]
+                except ValueError:
+                    continue
+                labeled = dict(zip(LABELS, shares, strict=True))
+                rows.append({'method': combined(name, matcher), 'photograph': path.name, **labeled})
     return rows, failed
 
 
-def right_share(features0: Features, features1: Features, transform: Transform, epsilon: float) -> float:
-    """Right mutual nearest neighbors as a share of the points of the image that has fewer.
+def right_share(
+    features0: Features, features1: Features, transform: Transform, epsilon: float, matcher: Matcher = ALL_NEAREST
+) -> float:
+    """Right matches as a share of the points of the image that has fewer.
 
     Args:
         features0: of the photograph.
         features1: of the view.
         transform: (3, 3), from the photograph to the view.
         epsilon: largest distance of a right match from where the transform puts it, in pixels of the view.
+        matcher: of the two.
     """
-    rows = NEAREST(features0, features1).indices
+    rows = matcher(features0, features1).indices
     right = correct_matches(features0.keypoints[rows[:, 0]], features1.keypoints[rows[:, 1]], transform, epsilon)
     return float(right.sum()) / max(min(len(features0), len(features1)), 1)
 
@@ -109,8 +119,9 @@ def sections(rows: Sequence[Row], setting: Setting) -> list[str]:
     """The sections of a report: a table of the mean shares, and how they were measured."""
     protocol = (
         f'Share of the points that are matched right, within {setting.epsilon:g} px, between a photograph and the same '
-        f'one turned or shrunk: images at their own size; {setting.points()}; mutual nearest neighbors. A turned view '
-        'holds the whole photograph and, beyond its edges, its mirror image, where up to half of the points are.'
+        f'one turned or shrunk: images at their own size; {setting.points()}; mutual nearest neighbors, or the '
+        'named matcher. A turned view holds the whole photograph and, beyond its edges, its mirror image, where up to '
+        'half of the points are.'
     )
     columns = {'method': 'method', 'photographs': 'photographs#', **{label: label for label in LABELS}}
     return ['## Turns and scales', table(columns, means(rows, ('method',), 'photographs')), protocol]

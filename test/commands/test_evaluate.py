@@ -23,14 +23,17 @@ def photographs(tmp_path):
     return folder
 
 
-def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs, tiny_model, tmp_path):
-    output = tmp_path / 'out'
-    markdown = evaluate.pairs(photographs, output, models=ModelsConfig((str(tiny_model),), 'openvino'))
+def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs, tiny_model, make_matcher, tmp_path):
+    output, matcher = tmp_path / 'out', str(make_matcher(descriptor_size=32))
+    markdown = evaluate.pairs(
+        photographs, output, matcher=('nearest', matcher), models=ModelsConfig((str(tiny_model),), 'openvino')
+    )
     assert (output / 'pairs.md').read_text() == markdown
     assert 'images 640×480' in markdown  # the protocol stands beside the figures
     data = json.loads((output / 'pairs.json').read_text())
     described = [row for row in data['summary'] if row['stage'] == 'description']
-    assert [row['method'] for row in described][:3] == ['tiny', 'SIFT', 'RootSIFT']
+    assert [row['method'] for row in described][:4] == ['tiny', 'tiny, matcher', 'SIFT', 'RootSIFT']
+    assert 'matcher was trained for descriptors of size 32, got 128' in markdown  # SIFT's are left to nearest neighbors
     detected = [row['method'] for row in data['summary'] if row['stage'] == 'detection, NMS 8 px']
     assert detected == ['tiny', 'FAST', 'Harris', 'Shi-Tomasi', 'random']
     assert 'sha256' in data['methods']['tiny']
@@ -38,15 +41,10 @@ def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs,
     assert by_method['SIFT']['accuracy_5'] > 0
     assert by_method['tiny']['keypoints'] > 0
     assert {row['photograph'] for row in data['views']} == {'a.png', 'b.png'}
-    assert '| method | 0° | 15° |' in markdown
-    for name in (
-        'pairs_views.png',
-        'pairs_accuracy.png',
-        'pairs_precision_recall.png',
-        'pairs_matches/a.png',
-        'pairs_matches/b.png',
-    ):
-        assert cv2.imread(str(output / name)) is not None
+    assert {row['method'] for row in data['views']} >= {'tiny', 'tiny, matcher', 'ORB'}
+    assert '| method | photographs | 0° | 15° |' in markdown
+    for name in ('views', 'accuracy', 'precision_recall', 'matches/a', 'matches/b'):
+        assert cv2.imread(str(output / f'pairs_{name}.png')) is not None
 
 
 def test_a_broken_photograph_fails_the_command_but_not_the_others(photographs, tmp_path):

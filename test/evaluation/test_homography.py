@@ -5,7 +5,7 @@ import pytest
 
 from superpoint_ros.evaluation import baselines, homography, report
 from superpoint_ros.evaluation.datasets import Pair
-from superpoint_ros.evaluation.methods import Method
+from superpoint_ros.evaluation.methods import ALL_NEAREST, Method
 from superpoint_ros.evaluation.protocols import PROTOCOLS, Protocol, Setting
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import crop_transform, transform_points
@@ -101,6 +101,15 @@ class TestDescription:
         values, answer = homography.description(pair(shift), found, mutual)
         assert values['matches'] == len(points1)
         assert answer.correct.all()
+
+    def test_a_matcher_gives_the_same_matches_in_both_directions(self):
+        points0 = grid()
+        points1 = points0[points0[:, 0] < 80] + np.float32([80, 0])
+        descriptors1 = np.eye(len(points0), 200, dtype=np.float32)[points0[:, 0] < 80]
+        found, shift = (features(points0), features(points1, descriptors1)), crop_transform(-80, 0)
+        mutual = Setting(size=SIZE, keypoints=100, nms_radius=4, mutual=True)
+        expected, _ = homography.description(pair(shift), found, mutual)
+        assert homography.description(pair(shift), found, SETTING, ALL_NEAREST)[0] == expected
 
     def test_magsac_averages_what_inexact_points_are_off(self):
         """With 150 points that are 1 px off in x and in y and 40 wrong ones, the corners are off by less than that."""

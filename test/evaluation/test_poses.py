@@ -194,7 +194,7 @@ def test_a_matcher_that_refuses_the_features_is_left_out_with_its_reason(built):
 
     folder, extract = built
     method = Method('built', 'by hand', lambda _: extract, False, True)
-    matchers = {'nearest': poses_report.NEAREST, 'learned': refuse}
+    matchers = {'nearest': poses_report.ALL_NEAREST, 'learned': refuse}
     results = poses.evaluate(pose_pairs.read_pairs(folder / 'pairs.txt'), folder, [method], matchers, orders=1)
     assert [row['matcher'] for row in results.rows] == ['nearest', 'oracle']
     assert list(results.refused) == ['trained for other features']

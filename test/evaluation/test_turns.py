@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from superpoint_ros.evaluation import turns
-from superpoint_ros.evaluation.methods import Method
+from superpoint_ros.evaluation.methods import ALL_NEAREST, Method
 from superpoint_ros.evaluation.protocols import VIEWS
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import transform_points
@@ -65,7 +65,7 @@ def test_a_method_for_upright_images_fails_where_they_are_turned(tmp_path):
         return features(corners, rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
     method = Method('patches', 'by hand', lambda _: patches, False, True)
-    rows, failed = turns.evaluate([tmp_path / 'a.png', tmp_path / 'b.png'], [method], VIEWS)
+    rows, failed = turns.evaluate([tmp_path / 'a.png', tmp_path / 'b.png'], [method], VIEWS, {'nearest': ALL_NEAREST})
     assert len(failed) == 1
     (row,) = rows
     assert row['0°'] == 1
