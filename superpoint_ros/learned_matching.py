@@ -68,7 +68,7 @@ class LearnedMatcher:
 
     def __init__(self, model: str, min_similarity: float = 0.3, watch: Watch | None = None, **options: Any) -> None:
         self.min_similarity = min_similarity
-        self.model = _resolve(model)
+        self.model = resolve_matcher(model)
         self.runtime = runtimes.load_matcher(self.model, RuntimeConfig(**options), watch)
 
     def __call__(self, features0: Features, features1: Features, /) -> Matches:
@@ -125,7 +125,13 @@ class LearnedMatcher:
             )
 
 
-def _resolve(model: str) -> models.Model:
+def resolve_matcher(model: str) -> models.Model:
+    """Find the files of a learned matcher: LEARNED, name of a shipped matcher, or path.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such name, or none is shipped.
+    """
     if model == LEARNED:
         if not models.MATCHERS:
             raise ValueError('matcher learned: none is shipped; train one with superpoint train and give its path')

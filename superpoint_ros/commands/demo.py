@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from superpoint_ros import models
+from superpoint_ros.learned_matching import NEAREST, resolve_matcher
 
 
 def demo(
@@ -12,7 +13,7 @@ def demo(
     seconds: float = 20.0,
     output: Path = Path('demo'),
     model: str = models.DEFAULT,
-    matcher: str = 'nearest',
+    matcher: str = NEAREST,
     backend: str = 'auto',
     rate: float = 0.0,
 ) -> str:
@@ -29,6 +30,8 @@ def demo(
         rate: images a second, unless they come from a topic; 0 for the rate of the source.
     """
     models.resolve(model)
+    if matcher != NEAREST:
+        resolve_matcher(matcher)
     try:
         from superpoint_ros.demo.graph import run
     except ImportError as error:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from superpoint_ros import image_files
+from superpoint_ros import image_files, models
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.files import written_whole
@@ -84,7 +84,7 @@ def obtain(photographs: Sequence[Path], extractor: str, config: ScenesConfig, fo
     Raises:
         ValueError: a photograph cannot be read.
     """
-    checksum = Extractor(extractor, threads=1).runtime.checksum
+    checksum = models.checksum(models.resolve(extractor).file('weights'))
     settings = {'extractor': checksum, 'photographs': [path.name for path in photographs], **asdict(config)}
     del settings['count']  # the first scenes are the same, however many follow
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -119,8 +119,9 @@ class _Maker(Dataset[int]):
 
     def __getitem__(self, item: int) -> int:
         if self.extractor is None:
-            torch.set_num_threads(1)
-            cv2.setNumThreads(1)
+            if get_worker_info():  # each worker has one core
+                torch.set_num_threads(1)
+                cv2.setNumThreads(1)
             self.extractor = Extractor(self.model, threads=1, resize=0, max_keypoints=self.config.keypoints)
         index = self.indices[item]
         rng = np.random.default_rng([self.config.seed, index])
