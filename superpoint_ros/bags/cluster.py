@@ -77,7 +77,7 @@ def extract_on_cluster(
                 try:
                     summary = ray.get(reference)
                     work.finished.add(index)
-                    advance(summary.frames + len(summary.errors))
+                    advance(summary.frames + summary.bad)
                 except Exception as error:  # noqa: BLE001 - reported; does not concern the other bags
                     work.finished.fail(getattr(error, 'cause', None) or error)
     finally:

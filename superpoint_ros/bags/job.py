@@ -185,8 +185,8 @@ def plan(source: Path, target: Path, settings: Settings, copy: bool) -> Job:
     try:
         job = job.read(partial(_divide, job))
     except ValueError as error:
-        lines = [f'{source}: {error}', *shortened(recover.damage_of(job.recovered))]
-        raise ValueError('\n'.join(lines)) from error
+        damage = recover.damage_of(job.recovered)
+        raise ValueError('\n'.join([f'{source}: {error}', *shortened(damage, len(damage))])) from error
     job = dataclasses.replace(job, key=uuid.uuid4().hex)
     with written_whole(record) as path:
         facts = {'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames, 'key': job.key}

@@ -185,11 +185,11 @@ def prefetch(
 def _write(job: Job, index: int, frames: Iterable[Frame], extractor: Extractor, advance: Callable[[int], None]) -> None:
     runtime, descriptor_type = extractor.runtime, job.settings.descriptor_type
     infos: dict[str, str] = {}
-    with segment_writer(job, index) as (writer, errors):
+    with segment_writer(job, index) as (writer, summary):
         for frame in frames:
             topic = f'{namespace(frame.topic)}/features'
             if frame.features is None:
-                errors.append(f'{frame.topic} at {seconds(frame.stamp)}: {frame.error}')
+                summary.add_error(f'{frame.topic} at {seconds(frame.stamp)}: {frame.error}')
             else:
                 info = clouds.features_info(
                     extractor.model.name,
@@ -202,4 +202,5 @@ def _write(job: Job, index: int, frames: Iterable[Frame], extractor: Extractor, 
                     writer.string(f'{topic}/info', frame.stamp, info)
                     infos[topic] = info
                 writer.cloud(topic, frame.stamp, clouds.encode_features(frame.features, descriptor_type), frame.header)
+                summary.frames += 1
             advance(1)

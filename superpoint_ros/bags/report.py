@@ -21,9 +21,9 @@ class Outcome(NamedTuple):
     problems: list[str]
 
 
-def shortened(problems: list[str]) -> list[str]:
-    """The first problems, and the number of the others."""
-    return problems if len(problems) <= SHOWN else [*problems[:SHOWN], f'… and {len(problems) - SHOWN} more like these']
+def shortened(problems: list[str], count: int) -> list[str]:
+    """The first of `count` problems, and the number of the others."""
+    return problems[:SHOWN] + ([f'… and {count - SHOWN} more like these'] if count > SHOWN else [])
 
 
 def report(console: Console, bag: Path, outcome: Outcome | None) -> None:

@@ -25,7 +25,7 @@ from superpoint_ros.bags.job import Job, Output, Settings, names, plan
 from superpoint_ros.bags.merge import write_bag
 from superpoint_ros.bags.pipeline import extract
 from superpoint_ros.bags.read import DamagedBagError
-from superpoint_ros.bags.report import Outcome, report, shortened
+from superpoint_ros.bags.report import Outcome, printable, report, shortened
 from superpoint_ros.bags.scratch import claim, discard, read_outcome, resumable, scratch_of, sweep, write_outcome
 from superpoint_ros.bags.segments import Finished, read_summary
 from superpoint_ros.extractor import Extractor
@@ -123,7 +123,8 @@ def _begin(
             claimed = True
             outcome = read_outcome(target)
         if not target.exists():
-            job = plan(bag.absolute(), target, settings, copy)
+            with console.status(Text(f'reading {printable(str(bag))}')):
+                job = plan(bag.absolute(), target, settings, copy)
             return Work(bag, job, Finished(job))
     except (OSError, ValueError, DamagedBagError) as error:
         outcome = Outcome(0, str(error).splitlines())
@@ -138,12 +139,14 @@ def _begin(
 
 def _execute(works: Sequence[Work], run: Extraction, finish: Callable[[Work], bool], console: Console) -> list[bool]:
     """Extract features and write outputs at the same time; returns the results of `finish`."""
+    if not works:
+        return []
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(1) as pool:
         bar = progress.add_task('images', total=sum(work.job.frames for work in works))
         for work in works:
             done = [read_summary(work.job, index) for index in set(range(work.job.segments)) - set(work.job.missing())]
-            progress.advance(bar, sum(summary.frames + len(summary.errors) for summary in done))
+            progress.advance(bar, sum(summary.frames + summary.bad for summary in done))
         futures = [pool.submit(finish, work) for work in works]
         try:
             run(works, partial(progress.advance, bar))
@@ -187,11 +190,12 @@ def _complete(job: Job, finished: Finished, output: Output) -> Outcome:
     skipped = _write(job, finished, target, output)
     summaries = [read_summary(job, index) for index in range(job.segments)]
     frames = sum(summary.frames for summary in summaries)
+    bad = sum(summary.bad for summary in summaries)
     errors = [line for summary in summaries for line in summary.errors]
     damage = recover.damage_of(job.recovered)
-    if not damage and frames + len(errors) != job.frames:
-        damage = [f'the bag claims to have {job.frames} images; {frames + len(errors)} were found']
-    outcome = Outcome(frames, shortened(damage) + skipped + shortened(errors))
+    if not damage and frames + bad != job.frames:
+        damage = [f'the bag claims to have {job.frames} images; {frames + bad} were found']
+    outcome = Outcome(frames, shortened(damage, len(damage)) + skipped + shortened(errors, bad))
     write_outcome(job.target, outcome)  # if the run is killed before its report, the next one reports it
     move(target, job.target)
     return outcome

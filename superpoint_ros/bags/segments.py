@@ -3,50 +3,59 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from superpoint_ros import clouds
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.read import messages, namespace, open_bag
+from superpoint_ros.bags.report import SHOWN
 from superpoint_ros.bags.write import STRING, BagWriter, bag_writer, string_of, typestore
 from superpoint_ros.features import Features
 from superpoint_ros.files import folder_written_whole
 
 
-@dataclass(frozen=True)
+@dataclass
 class Summary:
     """Summary of the results of a segment.
 
     Args:
+        job: key of its job.
         frames: number of images with features.
-        errors: a sentence for each bad image message, with its topic and time.
+        bad: number of bad image messages.
+        errors: a sentence for each of the first bad messages, with its topic and time.
     """
 
-    frames: int
-    errors: tuple[str, ...]
+    job: str
+    frames: int = 0
+    bad: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def add_error(self, error: str) -> None:
+        """Count a bad message."""
+        self.bad += 1
+        if self.bad <= SHOWN:
+            self.errors.append(error)
 
 
 def read_summary(job: Job, index: int) -> Summary:
     """The summary of a segment with results."""
-    facts = json.loads((job.segment(index) / 'summary.json').read_text())
-    return Summary(facts['frames'], tuple(facts['errors']))
+    return Summary(**json.loads((job.segment(index) / 'summary.json').read_text()))
 
 
 @contextmanager
-def segment_writer(job: Job, index: int) -> Iterator[tuple[BagWriter, list[str]]]:
-    """Write the results of a segment: a bag of features, and a list of errors. They appear when the block ends well."""
-    errors: list[str] = []
+def segment_writer(job: Job, index: int) -> Iterator[tuple[BagWriter, Summary]]:
+    """Write the results of a segment: a bag of features, and a summary. They appear when the block ends well."""
+    summary = Summary(job.key)
     # If a worker that was believed dead has written the same results, they stay.
     with folder_written_whole(job.segment(index)) as folder:
         with bag_writer(folder / 'bag') as writer:
-            yield writer, errors
-        facts = {'job': job.key, 'frames': writer.clouds, 'errors': errors}
-        (folder / 'summary.json').write_text(json.dumps(facts))
+            yield writer, summary
+        (folder / 'summary.json').write_text(json.dumps(asdict(summary)))
 
 
 class Message(NamedTuple):
@@ -100,39 +109,30 @@ class Finished:
     """The finished segments of a job. Iterating yields all segments in order and waits for those that are missing."""
 
     def __init__(self, job: Job) -> None:
-        self._missing = set(job.missing())
-        self._count = job.segments
-        self._error: BaseException | None = None
-        self._changed = threading.Condition()
+        self._futures: list[Future[None]] = [Future() for _ in range(job.segments)]
+        for index in set(range(job.segments)) - set(job.missing()):
+            self.add(index)
 
     def add(self, index: int) -> None:
         """Add a segment.
 
         Raises:
-            BaseException: the error of `fail`: no more segments are wanted.
+            InvalidStateError: the job has failed.
         """
-        with self._changed:
-            if self._error:
-                raise self._error
-            self._missing.discard(index)
-            self._changed.notify_all()
+        self._futures[index].set_result(None)
 
     def fail(self, error: BaseException) -> None:
-        """End the job: raise this error where segments are added or awaited."""
-        with self._changed:
-            self._error = self._error or error
-            self._changed.notify_all()
+        """End the job: raise this error where missing segments are awaited."""
+        for future in self._futures:
+            with suppress(InvalidStateError):  # it is finished, or has failed before
+                future.set_exception(error)
 
     @property
     def failed(self) -> bool:
         """Whether the job ended early."""
-        return self._error is not None
+        return any(future.done() and future.exception() for future in self._futures)
 
     def __iter__(self) -> Iterator[int]:
-        for index in range(self._count):
-            with self._changed:
-                while index in self._missing:
-                    if self._error:
-                        raise self._error
-                    self._changed.wait()
+        for index, future in enumerate(self._futures):
+            future.result()
             yield index

@@ -47,8 +47,6 @@ class BagWriter:
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
-        self.clouds = 0
-        """Number of clouds written."""
         self._connections: dict[str, Connection] = {}
 
     def cloud(self, topic: str, stamp: int, cloud: npt.NDArray[np.void], header: Any) -> None:
@@ -74,7 +72,6 @@ class BagWriter:
             is_dense=True,
         )
         self.raw(topic, CLOUD, stamp, typestore().serialize_cdr(message, CLOUD))
-        self.clouds += 1
 
     def reference(self, topic: str, stamp: int, header: Any, first: Any) -> None:
         """Write a sensor_msgs/TimeReference with the header of an image, and the stamp and frame of another header."""

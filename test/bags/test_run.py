@@ -209,6 +209,13 @@ def test_bad_images_are_reported_and_do_not_affect_others(batch, record, run, ex
     assert told.count('/camera/image at 17000000') == 5
 
 
+def test_many_bad_images_are_counted_and_the_first_are_listed(record, run, capfd):
+    assert not run(record.ros2('drive', 30, change=lambda *_: b'broken'))
+    told = capfd.readouterr().err
+    assert told.count('/camera/image at 17000000') == 10
+    assert '… and 20 more like these' in told
+
+
 def test_damaged_bags_give_what_is_readable_and_do_not_affect_others(
     record, run, extractor, tmp_path, capfd, monkeypatch
 ):
