@@ -61,7 +61,7 @@ class FeatureStream:
     Args:
         node: the matcher.
         name: namespace of the topics; may be empty.
-        config: of the node.
+        config: of the node; may be replaced.
     """
 
     def __init__(self, node: Node, name: str, config: MatcherConfig) -> None:
@@ -70,7 +70,7 @@ class FeatureStream:
         self.input = InputTopic(node, PointCloud2, f'{self.prefix}features', config.qos_reliability)
         self._images = image_input(node, self.prefix, config.image_transport)
         self._node = node
-        self._config = config
+        self.config = config
         self._others: list[Any] = []
         self._publishers: frozenset[bytes] = frozenset()
         self._info, self._info_at = '', 0.0
@@ -82,7 +82,7 @@ class FeatureStream:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         info = follow(self._node, self.input.topic, 'info')
         self._others = [self._node.create_subscription(String, info, self._take_info, latched)]
-        if self._config.geometry == 'essential':
+        if self.config.geometry == 'essential':
             # Best effort also receives from reliable publishers.
             qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
             topic = f'{self.prefix}camera_info'
@@ -90,7 +90,9 @@ class FeatureStream:
 
         def arrived(message: PointCloud2, received_at: float) -> None:
             self._update_publishers()
-            receive(Arrival(message, received_at, self._publishers, self._info))
+            with self.input.guard():
+                _check_size(message, self.config.max_points)
+                receive(Arrival(message, received_at, self._publishers, self._info))
 
         self.input.subscribe(arrived)
 
@@ -127,7 +129,7 @@ class FeatureStream:
         """
         if self._camera_info is None:
             raise ValueError(f'geometry is essential, but nothing arrived on {self.prefix}camera_info')
-        return read_camera_info(self._camera_info, self._config.rectified)
+        return read_camera_info(self._camera_info, self.config.rectified)
 
     def _update_publishers(self) -> None:
         infos = self._node.get_publishers_info_by_topic(self.input.topic)
@@ -147,3 +149,13 @@ class FeatureStream:
             self._kept[nanoseconds(message.header)] = message
             while len(self._kept) > IMAGES_KEPT:
                 del self._kept[next(iter(self._kept))]
+
+
+def _check_size(message: PointCloud2, limit: int) -> None:
+    """Refuse a cloud with too many points before it waits in a queue and memory is taken for it."""
+    count = message.width * message.height
+    if count > limit:
+        raise ValueError(
+            f'the cloud has {count} points, more than max_points ({limit}): raise it, or lower max_keypoints of the '
+            'detector'
+        )

@@ -69,6 +69,13 @@ class MatcherConfig:
         minimum=1,
         maximum=1000,
     )
+    max_points: int = option(
+        4096,
+        'Largest number of points in a cloud of features; more are refused. Memory and time grow with its square.',
+        minimum=1,
+        maximum=100_000,
+        live=True,
+    )
     autostart: bool = option(True, 'Configure and activate on startup; false leaves this to a lifecycle manager.')
 
     def __post_init__(self) -> None:

@@ -90,6 +90,8 @@ class MatcherNode(ManagedNode):
         configs = self._configs()
         if self._learned:
             self._learned.min_similarity = configs[1].min_similarity
+        for stream in self._streams.values():
+            stream.config = configs[0]
         for matcher in self._matchers:
             matcher.set_config(*configs)
 

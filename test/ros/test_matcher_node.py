@@ -278,7 +278,8 @@ def bad_clouds(good):
     fields = change().fields
     return {
         'too short': (change(width=1000), 'bytes'),
-        'an absurd size': (change(width=2**32 - 1, height=2**32 - 1), 'bytes'),
+        'an absurd size': (change(width=2**32 - 1, height=2**32 - 1), 'more than max_points'),
+        'too many points': (features_message(Scene(4097, 8).features(), header(1.0)), 'max_points (4096): raise'),
         'no x': (change(fields=fields[1:]), 'x'),
         'a field beyond the point': (
             change(fields=[*fields[:3], PointField(name='descriptor', offset=1000, datatype=1, count=64)]),
@@ -453,6 +454,7 @@ def test_live_parameters_change_while_it_runs(bench):
     def put(name, value):
         kinds = {
             float: ('double_value', ParameterType.PARAMETER_DOUBLE),
+            int: ('integer_value', ParameterType.PARAMETER_INTEGER),
             str: ('string_value', ParameterType.PARAMETER_STRING),
         }
         attribute, kind = kinds[type(value)]
@@ -460,6 +462,10 @@ def test_live_parameters_change_while_it_runs(bench):
         request = SetParameters.Request(parameters=[parameter])
         return node.call(SetParameters, 'superpoint_matcher/set_parameters', request).results[0]
 
+    assert put('max_points', 59).successful
+    node.send(scene.features(), 0.8)
+    assert node.wait(lambda: 'the cloud has 60 points' in node.diagnostics()['last error'])
+    assert put('max_points', 60).successful
     other = Scene()
     other.descriptors = scene.descriptors + 0.08 * other.rng.normal(size=scene.descriptors.shape).astype(np.float32)
     other.descriptors /= np.linalg.norm(other.descriptors, axis=1, keepdims=True)
