@@ -170,7 +170,7 @@ def read_features_info(info: str) -> tuple[str, tuple[int, int]]:
         facts = json.loads(info)
         width, height = facts['image_size']
         return str(facts['checksum']), (int(width), int(height))
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return info, (0, 0)
 
 

@@ -127,7 +127,18 @@ def test_info_is_json():
 
 
 @pytest.mark.parametrize(
-    'text', ['', 'ORB', '[]', '{}', '{"checksum": "abc", "image_size": 640}', '[' * 100_000, '{"checksum": "\\ud800"}']
+    'text',
+    [
+        '',
+        'ORB',
+        '[]',
+        '{}',
+        '{"checksum": "abc", "image_size": 640}',
+        '{"checksum": "abc", "image_size": [1e999, 480]}',
+        '{"checksum": "abc", "image_size": [NaN, 480]}',
+        '[' * 100_000,
+        '{"checksum": "\\ud800"}',
+    ],
 )
 def test_info_of_other_detectors_identifies_the_model_by_its_whole_text(text):
     assert clouds.read_features_info(text) == (text, (0, 0))
