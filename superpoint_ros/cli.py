@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         result = run(load(name), words[1:], f'superpoint {name}')
     except ModuleNotFoundError as error:
-        if not error.name:
+        if not error.name or error.name.startswith('superpoint_ros'):
             raise
         needed = error.name.partition('.')[0]
         print(f'superpoint {name} needs {needed}; pip install superpoint_ros[{COMMANDS[name].extra}]', file=sys.stderr)

@@ -145,7 +145,7 @@ def test_the_node_is_measured_between_processes(tiny_model, folder, tmp_path, mo
         sizes=[],
         backends=['openvino'],
         precisions=['fp32'],
-        keypoints=200,
+        max_keypoints=200,
         images=folder,
         seconds=3,
         node=True,

@@ -63,6 +63,16 @@ for words in {STEPS}:
         assert f'\n{" ".join(words)} 0\n' in done.stdout
 
 
+def test_options_have_one_spelling():
+    for words in STEPS:
+        function = cli.load(words[0])
+        function = function if callable(function) else function[words[1]]
+        if words != ('train',):
+            parser = arguments.parser_of(function, 'test')
+            options = {option for action in parser._actions for option in action.option_strings}
+            assert not {option for option in options if '.' in option or option == '--keypoints'}, words
+
+
 @pytest.mark.parametrize(
     ('words', 'missing', 'message'),
     [
@@ -71,6 +81,7 @@ for words in {STEPS}:
         ('quantize superpoint photos pairs', 'onnx', 'quantize needs onnx; pip install superpoint_ros[train]'),
         ('evaluate shapes', 'matplotlib', 'evaluate needs matplotlib; pip install superpoint_ros[train]'),
         ('convert x.pth --output y.safetensors', 'torch', 'convert needs torch; pip install superpoint_ros[train]'),
+        ('export superpoint', 'torch', 'export needs torch; pip install superpoint_ros[train]'),
         ('demo', 'rclpy', 'pip install superpoint_ros[ros'),
     ],
 )

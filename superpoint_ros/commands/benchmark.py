@@ -25,7 +25,7 @@ def benchmark(
     backends: Sequence[str] = (),
     precisions: Sequence[str] = ('fp32', 'auto'),
     baselines: bool = True,
-    keypoints: int = 1024,
+    max_keypoints: int = 1024,
     threads: int = 0,
     images: Path | None = None,
     repetitions: int = 50,
@@ -43,7 +43,7 @@ def benchmark(
         backends: libraries that run the models; if not given, all that are installed.
         precisions: precisions of the convolutions; those that a back end does not support are left out.
         baselines: also time SIFT and ORB.
-        keypoints: maximum number of keypoints of each method.
+        max_keypoints: maximum number of keypoints of each method.
         threads: CPU threads; 0 for the default of each library.
         images: folder of images; if not given, photographs of scikit-image.
         repetitions: of each method; the methods take turns.
@@ -79,22 +79,24 @@ def benchmark(
     found, which = pictures(images)
     data: dict[str, Any] = {'machine': report.machine(), 'images': which[0].upper() + which[1:]}
     options = [{'backend': backend, 'precision': precision} for backend in chosen for precision in precisions]
-    methods = [Method('model', keypoints, threads, m, {'resize': 0, **option}) for m in models for option in options]
+    methods = [
+        Method('model', max_keypoints, threads, m, {'resize': 0, **option}) for m in models for option in options
+    ]
     if baselines:
-        methods += [Method(name, keypoints, threads) for name in OPENCV]
+        methods += [Method(name, max_keypoints, threads) for name in OPENCV]
     results, left_out = [], []
     for size in parsed:
         logger.info('%d×%d', *size)
         rows, failed = measure(methods, [color_message(fit(p, size)) for p in found], repetitions, seconds)
         results += [{'size': list(size), **row} for row in rows]
         left_out += [reason for reason in failed if reason not in left_out]
-    data |= {'threads': threads, 'max_keypoints': keypoints, 'results': results, 'left_out': left_out}
+    data |= {'threads': threads, 'max_keypoints': max_keypoints, 'results': results, 'left_out': left_out}
     sections = ['# Benchmark', report.preamble(data), *report.stage_tables(results)]
     if node:
         from superpoint_ros.benchmark.node import measure_node
 
         logger.info('node')
-        first = {**options[0], 'max_keypoints': keypoints, 'threads': threads}
+        first = {**options[0], 'max_keypoints': max_keypoints, 'threads': threads}
         data['node'] = measure_node(models[0], first, [fit(p, NODE_SIZE) for p in found], rate, seconds, cameras)
         sections += report.node_section(data['node'])
     if left_out:
