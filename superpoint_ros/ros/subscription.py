@@ -25,11 +25,12 @@ REPEAT = 10.0
 
 
 class MatchedSubscription:
-    """Subscribes to a topic, reliably if all its publishers are reliable, otherwise best-effort.
+    """Subscribes to a topic with the reliability of its publishers.
 
     With default settings of the default middleware, best-effort messages over 0.5 MB do not arrive, and a reliable
     subscription receives nothing from a best-effort publisher. It therefore adopts what the publishers offer, and
-    subscribes only when there is a publisher: a wrong guess would lose messages or log warnings in the publisher.
+    subscribes only when there is a publisher: a wrong guess would lose messages or log warnings in the publisher. If
+    there are publishers of both kinds, it tries each for SILENCE and keeps the one that receives messages.
 
     Args:
         node: the subscriber.
@@ -51,8 +52,9 @@ class MatchedSubscription:
         self._callback = callback
         self._reliability = reliability
         self._subscription: Any = None
-        self._reliable = self._offered_reliable = False
-        self._last = self._logged_at = time.monotonic()
+        self._reliable = False
+        self._offered: set[bool] = set()
+        self._last = self._subscribed_at = self._logged_at = time.monotonic()
         self._logged = ''
         self._profile = resources.find('config/fastdds.xml')
         self._timer = node.create_timer(0.1, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -69,14 +71,16 @@ class MatchedSubscription:
             return ''
         if time.monotonic() - self._last > SILENCE:
             what = f'{self.topic} has a publisher, but nothing has arrived for over {SILENCE:.0f} s'
-            if self._reliable and not self._offered_reliable:
+            if self._reliability == 'reliable' and False in self._offered:
                 return f'{what}; a reliable subscription receives nothing from a best-effort publisher: use auto'
-            if self._reliable:
+            if self._reliable and self._offered == {True}:
                 return f'{what}; is it running?'
             return (
                 f'{what}; best-effort messages over 0.5 MB are lost with default settings: publish reliably, or start '
                 f'both sides with FASTDDS_DEFAULT_PROFILES_FILE={self._profile} (when launching: fastdds_profile:=true)'
             )
+        if self._reliable and len(self._offered) > 1:
+            return f'{self.topic} has {self.publishers} publishers, and only messages of the reliable ones arrive'
         if self.publishers > 1:
             return f'{self.topic} has {self.publishers} publishers, and their messages mix'
         return ''
@@ -87,11 +91,11 @@ class MatchedSubscription:
         if not self.publishers:
             self._last = time.monotonic()
         self.publishers = len(publishers)
-        self._offered_reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
-        reliable = self._offered_reliable if self._reliability == 'auto' else self._reliability == 'reliable'
+        self._offered = {p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers}
+        reliable = self._choose()
         if publishers and (not self._subscription or reliable != self._reliable):
             self._unsubscribe()
-            self._reliable = reliable
+            self._reliable, self._subscribed_at = reliable, time.monotonic()
             reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
             qos = QoSProfile(depth=5, reliability=reliability)
             # Without this callback rclpy would warn about incompatible QoS, which _check resolves.
@@ -102,6 +106,15 @@ class MatchedSubscription:
         if (trouble := self.trouble()) and (trouble != self._logged or time.monotonic() - self._logged_at > REPEAT):
             self._logged, self._logged_at = trouble, time.monotonic()
             self._node.get_logger().warning(trouble)
+
+    def _choose(self) -> bool:
+        """Whether to subscribe reliably."""
+        if self._reliability != 'auto':
+            return self._reliability == 'reliable'
+        if len(self._offered) < 2 or not self._subscription:
+            return True in self._offered
+        silent = time.monotonic() - max(self._last, self._subscribed_at) > SILENCE
+        return not self._reliable if silent else self._reliable
 
     def _unsubscribe(self) -> None:
         if self._subscription:

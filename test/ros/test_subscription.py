@@ -64,17 +64,45 @@ def test_the_reliability_of_the_publishers_is_adopted(start):
     bench = start()
     bench.subscribe('follow')
     assert bench.reliabilities('follow') == []
-    reliable = bench.talker.create_publisher(String, 'follow', RELIABLE)
-    assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.RELIABLE])
-    second = bench.talker.create_publisher(String, 'follow', BEST_EFFORT)
-    assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.BEST_EFFORT])
-    for number, publisher in enumerate((reliable, second)):
+    for number, qos in enumerate((RELIABLE, BEST_EFFORT, RELIABLE)):
+        publisher = bench.talker.create_publisher(String, 'follow', qos)
+        assert bench.wait(lambda qos=qos: bench.reliabilities('follow') == [qos.reliability])
         assert bench.wait(publisher.get_subscription_count)
         bench.wait(lambda: False, timeout=0.2)
         publisher.publish(String(data=str(number)))
         assert bench.wait(lambda number=number: str(number) in bench.heard)
-    bench.talker.destroy_publisher(second)
-    assert bench.wait(lambda: bench.reliabilities('follow') == [ReliabilityPolicy.RELIABLE])
+        bench.talker.destroy_publisher(publisher)
+
+
+@pytest.mark.parametrize('later', [False, True])
+@pytest.mark.parametrize(('silent', 'speaking'), [(BEST_EFFORT, RELIABLE), (RELIABLE, BEST_EFFORT)])
+def test_a_silent_publisher_does_not_change_a_subscription_that_receives(start, monkeypatch, silent, speaking, later):
+    monkeypatch.setattr(subscription, 'SILENCE', 0.5)
+    bench = start()
+    topic = f'mixed_{later}_{speaking.reliability.name.lower()}'
+    publisher = bench.talker.create_publisher(String, topic, speaking)
+    bench.talker.create_timer(0.02, lambda: publisher.publish(String(data='here')))
+    if not later:
+        bench.talker.create_publisher(String, topic, silent)
+        assert bench.wait(lambda: bench.listener.count_publishers(topic) == 2)
+    subscribed = bench.subscribe(topic)
+    assert bench.wait(lambda: bench.heard)
+    if later:
+        bench.talker.create_publisher(String, topic, silent)
+    assert bench.wait(lambda: '2 publishers' in subscribed.trouble())
+    used = set()
+    bench.wait(lambda: used.update(bench.reliabilities(topic)), timeout=1.5)
+    assert used == {speaking.reliability}
+
+
+def test_each_reliability_is_tried_while_publishers_of_both_are_silent(start, monkeypatch):
+    monkeypatch.setattr(subscription, 'SILENCE', 0.3)
+    bench = start()
+    for qos in (RELIABLE, BEST_EFFORT):
+        bench.talker.create_publisher(String, 'silent', qos)
+    bench.subscribe('silent')
+    for reliability in (ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE) * 2:
+        assert bench.wait(lambda reliability=reliability: bench.reliabilities('silent') == [reliability])
 
 
 def test_the_first_message_is_not_lost(start):
