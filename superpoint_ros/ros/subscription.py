@@ -18,7 +18,10 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef]
 
 SILENCE = 2.0
-"""Seconds without a message, despite a publisher, that count as trouble."""
+"""Seconds without a publisher, or without a message despite a publisher, that count as trouble."""
+
+NAMED = 10
+"""Number of topics that a message names at most."""
 
 REPEAT = 10.0
 """Seconds after which trouble that persists is logged again."""
@@ -54,8 +57,9 @@ class MatchedSubscription:
         self._subscription: Any = None
         self._reliable = False
         self._offered: set[bool] = set()
-        self._last = self._subscribed_at = self._logged_at = time.monotonic()
+        self._last = self._subscribed_at = self._logged_at = self._published_at = time.monotonic()
         self._logged = ''
+        self._absence_logged = False
         self._profile = resources.find('config/fastdds.xml')
         self._timer = node.create_timer(0.1, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._check()
@@ -103,9 +107,29 @@ class MatchedSubscription:
             self._subscription = self._node.create_subscription(
                 self._kind, self._name, self._receive, qos, event_callbacks=events
             )
+        self._log_absence()
         if (trouble := self.trouble()) and (trouble != self._logged or time.monotonic() - self._logged_at > REPEAT):
             self._logged, self._logged_at = trouble, time.monotonic()
             self._node.get_logger().warning(trouble)
+
+    def _log_absence(self) -> None:
+        """Log once that nobody publishes the topic, and which topics could be meant instead."""
+        if self.publishers:
+            self._published_at, self._absence_logged = time.monotonic(), False
+        elif not self._absence_logged and time.monotonic() - self._published_at > SILENCE:
+            self._absence_logged = True
+            kind = f'{self._kind.__module__.split(".")[0]}/msg/{self._kind.__name__}'
+            own = {publisher.topic_name for publisher in self._node.publishers}
+            names = [
+                name
+                for name, kinds in sorted(self._node.get_topic_names_and_types())
+                if kind in kinds and name not in own and self._node.count_publishers(name)
+            ]
+            found = ', '.join(names[:NAMED]) or 'none'
+            more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
+            self._node.get_logger().warning(
+                f'nobody publishes {self.topic} ({kind}); published topics of this type: {found}{more}'
+            )
 
     def _choose(self) -> bool:
         """Whether to subscribe reliably."""

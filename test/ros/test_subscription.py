@@ -5,9 +5,10 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 import rclpy
+from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 
 from superpoint_ros.ros import subscription
 from superpoint_ros.ros.subscription import MatchedSubscription
@@ -144,6 +145,40 @@ def test_trouble_is_logged_once_and_cleared_when_it_ends(start, monkeypatch, cap
     publisher.publish(String(data='here'))
     assert bench.wait(lambda: not subscribed.trouble())
     assert capfd.readouterr().err.count('/quiet has a publisher, but nothing has arrived') == 1
+
+
+def test_a_topic_without_publisher_is_logged_once_with_the_topics_of_its_type(start, monkeypatch, capfd):
+    monkeypatch.setattr(subscription, 'SILENCE', 0.3)
+    bench = start()
+    for name in ('left', 'right'):
+        bench.talker.create_publisher(String, f'/camera/{name}', RELIABLE)
+    bench.talker.create_publisher(Header, '/camera/header', RELIABLE)
+    bench.listener.create_publisher(String, '/output', RELIABLE)
+    bench.talker.create_subscription(String, '/unpublished', print, RELIABLE)
+    assert bench.wait(lambda: all(bench.listener.count_publishers(name) for name in ('/camera/right', '/output')))
+    bench.subscribe('wrong')
+    bench.wait(lambda: False, timeout=1.5)
+    log = capfd.readouterr().err
+    expected = 'nobody publishes /wrong (std_msgs/msg/String); published topics of this type: '
+    assert log.count(expected) == 1
+    named = log.split(expected)[1].splitlines()[0].split(', ')
+    assert {'/camera/left', '/camera/right'} <= set(named)
+    assert not {'/camera/header', '/output', '/unpublished'} & set(named)
+
+
+def test_many_topics_of_the_type_are_not_all_named(start, monkeypatch, capfd):
+    monkeypatch.setattr(subscription, 'SILENCE', 0.3)
+    monkeypatch.setattr(subscription, 'NAMED', 2)
+    bench = start()
+    for index in range(4):
+        bench.talker.create_publisher(Time, f'/clock_{index}', RELIABLE)
+    assert bench.wait(lambda: all(bench.listener.count_publishers(f'/clock_{index}') for index in range(4)))
+    subscribed = MatchedSubscription(bench.listener, Time, 'clocks', print)
+    bench.wait(lambda: False, timeout=1.0)
+    assert '(builtin_interfaces/msg/Time); published topics of this type: /clock_0, /clock_1 and 2 more\n' in (
+        capfd.readouterr().err
+    )
+    subscribed.destroy()
 
 
 def test_after_destroy_nothing_is_subscribed(start):
