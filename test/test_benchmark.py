@@ -170,7 +170,7 @@ def test_the_node_is_measured_between_processes(tiny_model, folder, tmp_path, mo
     assert 'tiny, openvino fp32' in markdown
 
 
-def test_node_figures_of_a_run_worked_out_by_hand():
+def test_node_figures_of_a_known_run():
     from superpoint_ros.benchmark.node import Call, summarize
 
     ms = 10**6

@@ -1,4 +1,4 @@
-"""Decoding: against a plain greedy reference, known answers and OpenCV."""
+"""Decoding, compared with a plain greedy reference, known answers and OpenCV."""
 
 import cv2
 import numpy as np
@@ -151,7 +151,7 @@ def test_refinement_finds_the_peak_of_a_gaussian(dx, dy, sigma):
     np.testing.assert_allclose(offset, [[dx, dy]], atol=1e-3)
 
 
-def test_refinement_moves_nothing_by_more_than_half_a_pixel():
+def test_refinement_moves_keypoints_by_at_most_half_a_pixel():
     rng = np.random.default_rng(0)
     scores = rng.random((16, 16), np.float32) * (rng.random((16, 16)) < 0.5)
     y, x = (index.ravel() for index in np.indices((16, 16)))
@@ -164,7 +164,7 @@ def keypoints_and_map(rng, depth=7, rows=5, columns=6):
 
 
 @pytest.mark.parametrize(('interpolation', 'flag'), [('bilinear', cv2.INTER_LINEAR), ('bicubic', cv2.INTER_CUBIC)])
-def test_descriptors_are_read_as_opencv_reads_images(interpolation, flag):
+def test_descriptors_are_interpolated_like_images_in_opencv(interpolation, flag):
     rng = np.random.default_rng(1)
     keypoints, cells = keypoints_and_map(rng)
     position = np.round((keypoints - 3.5) / 8 * 32) / 32  # OpenCV may round positions to 1/32
@@ -256,7 +256,7 @@ def test_points_of_neighboring_cells_suppress_each_other():
     assert decode_unsuperpoint(heads, (32, 24), no_suppression).scores == pytest.approx([0.8, 0.6, 0.1])
 
 
-def test_of_points_in_one_pixel_the_best_stays_and_of_equal_ones_the_first():
+def test_one_pixel_keeps_its_best_point_or_the_first_of_equal_ones():
     for first, second in ((0.6, 0.8), (0.8, 0.6), (0.7, 0.7)):
         heads = unsuperpoint_heads(1, 2, {(0, 0): (1.0, 0.5, first), (0, 1): (0.0, 0.5, second)})
         heads['positions'][0, 0, 0] -= 0.01  # x = 7.42
@@ -265,7 +265,7 @@ def test_of_points_in_one_pixel_the_best_stays_and_of_equal_ones_the_first():
         assert decoded.scores == pytest.approx([max(first, second)])
 
 
-def test_points_in_the_padding_and_the_mask_are_none():
+def test_points_in_padding_and_mask_are_removed():
     heads = unsuperpoint_heads(2, 2, {(0, 0): (0.5, 0.5, 0.9), (0, 1): (0.9, 0.5, 0.8), (1, 1): (0.2, 0.2, 0.7)})
     mask = np.ones((16, 16), bool)
     mask[:8, :8] = False

@@ -1,4 +1,4 @@
-"""From images of all kinds to keypoints in their pixels, with a graph whose scores are the brightness of the image."""
+"""Extraction from all kinds of images, with a graph whose scores are the brightness of the image."""
 
 import dataclasses
 
@@ -64,8 +64,8 @@ def nearest_errors(features, centers):
 
 @pytest.mark.parametrize(('width', 'height'), [(640, 480), (801, 605), (333, 517)])
 @pytest.mark.parametrize('resize', [0, 640, 400, 320, 211])
-def test_keypoints_come_back_in_the_pixels_of_the_image_whatever_the_network_saw(graph, width, height, resize):
-    """Half a pixel wrong, in the network's or the image's pixels, would show as an average error."""
+def test_keypoints_are_in_pixels_of_the_original_image_at_any_network_size(graph, width, height, resize):
+    """An error of half a pixel, in pixels of the network or the image, would show in the mean."""
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(np.arange(30, width - 30, 50), np.arange(30, height - 30, 50)), -1).reshape(-1, 2)
     centers = grid + rng.uniform(-8, 8, grid.shape)
@@ -129,7 +129,7 @@ PICTURE = spots(90, 70, [(20.3, 30.6), (60.2, 40.4), (45, 12)], 2)
     ],
     ids=lambda image: f'{image.dtype}{image.shape[2:]}{image.strides}',
 )
-def test_kinds_of_images_that_give_the_same(extractor, image):
+def test_all_kinds_of_images_give_the_same_keypoints(extractor, image):
     expected, found = extractor(PICTURE), extractor(image)
     assert len(expected) == 3
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.05)
@@ -166,13 +166,13 @@ def test_colors_have_the_usual_weights():
     ],
 )
 @pytest.mark.filterwarnings('error')
-def test_what_is_no_image_is_refused(extractor, image, message):
+def test_invalid_images_are_refused(extractor, image, message):
     with pytest.raises(ValueError, match=message):
         extractor(image)
     assert len(extractor(PICTURE)) == 3  # and the next one is processed
 
 
-def test_one_nan_in_one_channel_is_enough():
+def test_one_nan_in_one_channel_is_refused():
     image = np.full((20, 20, 3), 0.5)
     image[3, 4, 1] = np.nan
     with pytest.raises(ValueError, match='nan'):
@@ -223,7 +223,7 @@ def test_no_keypoints_where_the_mask_is_zero(graph, resize):
     assert not mask[y, x].all()
 
 
-def test_the_best_keypoints_are_sought_outside_the_mask(graph):
+def test_the_best_keypoints_are_selected_within_the_mask(graph):
     extract = Extractor(graph, backend='openvino', precision='fp32', border=0, max_keypoints=1, threshold=0.001)
     image = spots(80, 60, [(20, 30)], 2)
     image[30, 60] = 200
@@ -232,7 +232,7 @@ def test_the_best_keypoints_are_sought_outside_the_mask(graph):
     np.testing.assert_allclose(extract(image, mask).keypoints, [[60, 30]], atol=0.1)
 
 
-def test_masks_that_do_not_fit(extractor):
+def test_masks_of_wrong_shape_or_type_are_refused(extractor):
     for mask in (np.ones((70, 91), bool), np.ones((70, 90, 1), bool), np.ones((70, 90), np.float32), 'mask.png'):
         with pytest.raises(ValueError, match='mask: expected bool or uint8'):
             extractor(PICTURE, mask)
@@ -263,7 +263,7 @@ def test_a_bad_image_does_not_affect_the_others(extractor):
         assert message in str(error)
 
 
-def test_an_error_of_the_network_concerns_the_images_of_its_size(extractor, monkeypatch):
+def test_an_error_of_the_network_affects_only_images_of_that_size(extractor, monkeypatch):
     network = extractor.runtime.network
 
     class Failing:

@@ -9,7 +9,7 @@ from superpoint_ros.networks import checkpoint
 from superpoint_ros.runtimes import onnx_graph
 
 
-def test_twins_are_found(tmp_path):
+def test_the_other_file_of_a_model_is_found(tmp_path):
     weights, graph = tmp_path / 'mine.safetensors', tmp_path / 'mine.onnx'
     weights.touch()
     model = resolve(str(weights))
@@ -39,13 +39,13 @@ def test_the_results_of_two_runs_have_the_names_of_their_folders(tmp_path, monke
     assert resolve(file).name == name
 
 
-def test_the_home_folder(tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / 'mine.onnx').touch()
     assert resolve('~/mine.onnx').graph == tmp_path / 'mine.onnx'
 
 
-def test_what_is_no_model(tmp_path):
+def test_unknown_models_are_refused(tmp_path):
     with pytest.raises(ValueError, match=f"'superglue' is neither one of {', '.join(SHIPPED)} nor the path of"):
         resolve('superglue')
     with pytest.raises(FileNotFoundError, match='no such file'):

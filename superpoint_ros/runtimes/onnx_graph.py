@@ -135,56 +135,50 @@ def halved(graph: Graph) -> Graph:
     return half
 
 
-TO_GRAY = """(uint8[batch, 1, height, width] image) => (float[batch, 1, height, width] gray) {
+TO_GRAY = """(uint8[batch, 1, height, width] image) => (float[batch, 1, height, width] gray)
+<float white = {255}> {
     levels = Cast<to = 1>(image)
-    white = Constant<value_float = 255.0>()
     gray = Div(levels, white)
 }"""
 
 TO_HEADS = {
-    'logits': """(float[batch, 65, rows, columns] logits) => (float[batch, height, width] score_map) {
-        probabilities = Softmax<axis = 1>(logits)
-        first = Constant<value_ints = [0]>()
-        dustbin = Constant<value_ints = [64]>()
-        channel = Constant<value_ints = [1]>()
-        cells = Slice(probabilities, first, dustbin, channel)
-        pixels = DepthToSpace<blocksize = 8>(cells)
-        score_map = Squeeze(pixels, channel)
-    }""",
-    'descriptors': """(float[batch, depth, rows, columns] raw) => (TYPE[batch, rows, columns, depth] descriptors) {
-        channels_last = Transpose<perm = [0, 2, 3, 1]>(raw)
-        descriptors = Cast<to = NUMBER>(channels_last)
-    }""",
+    'logits': """(float[batch, 65, rows, columns] logits) => (float[batch, height, width] score_map)
+        <int64[1] first = {0}, int64[1] dustbin = {64}, int64[1] channel = {1}> {
+            probabilities = Softmax<axis = 1>(logits)
+            cells = Slice(probabilities, first, dustbin, channel)
+            pixels = DepthToSpace<blocksize = 8>(cells)
+            score_map = Squeeze(pixels, channel)
+        }""",
+    'descriptors': """(float[batch, depth, rows, columns] raw) => (float16[batch, rows, columns, depth] descriptors) {
+            channels_last = Transpose<perm = [0, 2, 3, 1]>(raw)
+            descriptors = Cast<to = 10>(channels_last)
+        }""",
     'scores': '(float[batch, 1, rows, columns] s) => (float[batch, 1, rows, columns] scores) { scores = Identity(s) }',
-    'positions': '(float[batch, 2, rows, columns] p) => (float[batch, 2, rows, columns] positions) '
-    '{ positions = Identity(p) }',
+    'positions': """(float[batch, 2, rows, columns] p) => (float[batch, 2, rows, columns] positions) {
+            positions = Identity(p)
+        }""",
 }
-"""What comes behind each output of a network, in ONNX's text format."""
+"""The steps behind each output of a network, in ONNX's text format."""
 
 
-def with_heads(graph: Graph, half_descriptors: bool = False) -> Graph:
+def with_heads(graph: Graph) -> Graph:
     """Extend a graph to the contract of superpoint_ros.runtimes.Runtime: uint8 images in, heads out.
 
     Args:
-        graph: as `read` returns it, in any precision; its inputs and outputs are float32.
-        half_descriptors: return the descriptors as float16, which halves what is copied from a GPU.
+        graph: of an image network, in any precision; its inputs and outputs are float32.
 
     Returns:
-        A graph with input image (B, 1, H, W) uint8 and outputs score_map (B, H, W) float32 instead of logits, and
-        descriptors (B, H/8, W/8, D). Softmax is computed in float32.
+        A graph with the input image (B, 1, H, W) uint8. Its outputs are score_map (B, H, W) float32 instead of logits,
+        and descriptors (B, H/8, W/8, D) in float16, which halves what is copied from a GPU. Softmax runs in float32.
     """
-    kind, number = ('float16', TensorProto.FLOAT16) if half_descriptors else ('float', TensorProto.FLOAT)
     header = f'<ir_version: {graph.ir_version}, opset_import: ["" : {opset(graph)}]>'
-    result = compose.add_prefix(graph, 'network/')
-    result = compose.merge_models(
-        parser.parse_model(f'{header} preprocess {TO_GRAY}'), result, [('gray', 'network/image')]
-    )
-    for output in graph.graph.output:
-        text = TO_HEADS[output.name].replace('TYPE', kind).replace('NUMBER', str(number))
-        head = parser.parse_model(f'{header} {output.name} {text}')
-        head = compose.add_prefix(head, f'{output.name}/', rename_outputs=False)
-        connection = (f'network/{output.name}', head.graph.input[0].name)
-        result = compose.merge_models(result, head, [connection])
+    network = compose.add_prefix(graph, 'network/')
+    before = parser.parse_model(f'{header} preprocess {TO_GRAY}')
+    result = compose.merge_models(before, network, [('gray', 'network/image')])
+    for name in (output.name for output in graph.graph.output):
+        head = parser.parse_model(f'{header} {name} {TO_HEADS[name]}')
+        head = compose.add_prefix(head, f'{name}/', rename_outputs=False)
+        result = compose.merge_models(result, head, [(f'network/{name}', head.graph.input[0].name)])
     return result
 
 

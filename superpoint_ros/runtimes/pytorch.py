@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class TorchNetwork:
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, kind, enabled=kind != torch.float32),
-            # Images of one size come many times: it pays to time cuDNN's algorithms once.
+            # Images of one size arrive many times, so timing cuDNN's algorithms once pays off.
             torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.precision == 'tf32'),
         ):
             outputs = self._module(**{name: tensor.to(self._device) for name, tensor in batch.items()})
@@ -69,24 +69,19 @@ class TorchNetwork:
 
 
 class ImageNetwork(nn.Module):
-    """A network of networks.checkpoint, from (B, 1, H, W) uint8 images to the heads that decoding takes."""
+    """A network of networks.checkpoint, from (B, 1, H, W) uint8 images to heads for superpoint_ros.decode."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        return to_heads(self.network((image.float() / 255).to(memory_format=torch.channels_last)))
-
-
-def to_heads(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs of a network as decoding takes them: a score map, and descriptors channels last."""
-    heads = dict(outputs)
-    if 'logits' in heads:
-        heads['score_map'] = score_map(heads.pop('logits'))
-    if 'descriptors' in heads:
-        heads['descriptors'] = heads['descriptors'].permute(0, 2, 3, 1)
-    return heads
+        heads = dict(self.network((image.float() / 255).to(memory_format=torch.channels_last)))
+        if 'logits' in heads:
+            heads['score_map'] = score_map(heads.pop('logits'))
+        if 'descriptors' in heads:
+            heads['descriptors'] = heads['descriptors'].permute(0, 2, 3, 1)
+        return heads
 
 
 def _device(name: str) -> torch.device:

@@ -37,9 +37,6 @@ from superpoint_ros.runtimes.engine_check import Run, check_image_network, check
 
 logger = logging.getLogger(__name__)
 
-SHAPES_KEPT = 8
-"""Engines are built for the shapes of their inputs; the latest stay in the GPU's memory."""
-
 
 def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
     """Load an image network from its graph, and prepare its engines for engine_sizes; see superpoint_ros.runtimes.load.
@@ -52,7 +49,7 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
     precision = _choose_precision(path, onnx_graph.precision_of(graph), config.precision)
     typed = onnx_graph.with_precision(graph, 'fp32' if precision == 'tf32' else precision)
 
-    heads = onnx_graph.with_heads(typed, half_descriptors=True)
+    heads = onnx_graph.with_heads(typed)
     check = partial(check_image_network, graph, precision)
     network = TensorRTNetwork(heads, model.name, precision, config, check, watch)
     sizes = tuple(_multiples_of_cells(size) for size in config.engine_sizes)
@@ -107,7 +104,6 @@ class TensorRTNetwork:
         self.device, self.precision = self._gpu.name, precision
         self._graph = graph.SerializeToString(deterministic=True)
         self._name, self._batch, self._check, self._watch = name, config.engine_batch, check, watch
-        self._kept = max(SHAPES_KEPT, len(config.engine_sizes))
         self._executions: dict[Any, Execution] = {}
         self._failed: dict[Any, str] = {}
 
@@ -128,8 +124,6 @@ class TensorRTNetwork:
         if key in self._failed:
             raise EngineError(self._failed[key])
         if key not in self._executions:
-            while len(self._executions) >= self._kept:
-                del self._executions[next(iter(self._executions))]
             try:
                 self._executions[key] = self._load(dict(key))
             except BuildCancelledError:
@@ -188,7 +182,7 @@ class TensorRTNetwork:
 
 
 class Execution:
-    """An engine with an execution context, a stream and memory of its own; runs 1 to `batch` items at once.
+    """An engine with its own execution context, stream and memory; runs 1 to `batch` items at once.
 
     Raises:
         EngineError: TensorRT refuses the shapes or the memory.
@@ -237,7 +231,7 @@ def export_engines(model: Model, config: RuntimeConfig, output: Path | None, wat
 
     Args:
         model: as in `load`.
-        config: as in `load`; engines that a node shall find later must have its precision and engine_batch.
+        config: as in `load`; a node finds engines with its own precision and engine_batch.
         output: file to write the only engine to; None to keep the engines where the back end finds them.
         watch: reports the progress of builds and can cancel them.
 
@@ -267,7 +261,7 @@ def export_engines(model: Model, config: RuntimeConfig, output: Path | None, wat
 
 
 def _choose_precision(path: Path, found: str, asked: str) -> str:
-    """The precision of the graph, or fp16 for one in fp32, unless another one is asked for."""
+    """The precision of the engines: what is asked for; for auto that of the graph, but fp16 for graphs in fp32."""
     if 'int8' in (found, asked):
         subject = f'{path}: quantized' if found == 'int8' else 'precision int8'
         raise ValueError(

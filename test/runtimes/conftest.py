@@ -1,7 +1,9 @@
-"""A small model with its files, and stand-ins for TensorRT and CUDA."""
+"""A small model with its files, an image, and stand-ins for TensorRT and CUDA."""
 
 import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +32,17 @@ def model(tmp_path_factory):
     checkpoint.save(folder / 'small.safetensors', network)
     export.export(folder / 'small.safetensors', folder / 'small.onnx')
     return resolve(str(folder / 'small.onnx'))
+
+
+@pytest.fixture(scope='session')
+def picture():
+    """Rectangles on noise, 200 × 150 pixels: both sides need padding."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(100, 130, (150, 200), np.uint8)
+    for _ in range(80):
+        x, y, w, h = (int(v) for v in rng.integers([0, 0, 4, 4], [196, 146, 30, 30]))
+        cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
+    return picture
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""All back ends give the same keypoints; what they cannot run is refused."""
+"""All back ends find the same keypoints, and refuse what they cannot run."""
 
 import importlib
 import logging
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import onnx
 import openvino
@@ -16,17 +15,6 @@ from onnx import TensorProto, helper
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import resolve
 from superpoint_ros.runtimes import RuntimeConfig, Watch, load
-
-
-@pytest.fixture(scope='module')
-def picture():
-    """Rectangles on noise, 200 × 150 pixels: both sides need padding."""
-    rng = np.random.default_rng(0)
-    picture = rng.integers(100, 130, (150, 200), np.uint8)
-    for _ in range(80):
-        x, y, w, h = (int(v) for v in rng.integers([0, 0, 4, 4], [196, 146, 30, 30]))
-        cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
-    return picture
 
 
 def runtime(model, backend, precision='fp32', **options):
@@ -71,7 +59,7 @@ def test_bf16_hardly_changes_the_keypoints(model, picture):
 
 
 @pytest.mark.parametrize('backend', ['openvino', 'torch'])
-def test_what_a_back_end_says_of_itself(model, backend):
+def test_a_back_end_reports_its_name_device_precision_and_weights(model, backend):
     loaded = runtime(model, backend, threads=1)
     assert (loaded.name, loaded.precision, loaded.descriptor_size) == (backend, 'fp32', 32)
     assert loaded.device
@@ -82,7 +70,7 @@ def test_what_a_back_end_says_of_itself(model, backend):
     ('backend', 'options'),
     [('openvino', {}), ('openvino', {'performance': 'throughput', 'pinning': False}), ('torch', {})],
 )
-def test_a_batch_is_as_its_images_alone(model, picture, backend, options):
+def test_a_batch_gives_the_same_as_single_images(model, picture, backend, options):
     extract = Extractor(str(model.graph), backend=backend, precision='fp32', **options)
     images = [picture, picture[:, ::-1], picture.T, picture, picture[:64, :64]]
     for together, image in zip(extract.batch(images), images, strict=True):
@@ -135,7 +123,7 @@ def test_a_network_with_several_inputs_runs_on_every_back_end(backend, gpu):
             np.testing.assert_array_equal(found['half'], item['first'] / 2)
 
 
-def test_auto_says_what_it_chose(model, caplog):
+def test_auto_logs_its_choice(model, caplog):
     with caplog.at_level(logging.INFO):
         chosen = load(model, RuntimeConfig())
     assert f'back end: {chosen.name}' in caplog.text
@@ -143,12 +131,12 @@ def test_auto_says_what_it_chose(model, caplog):
 
 
 @pytest.mark.parametrize('backend', ['openvino', 'torch'])
-def test_a_device_that_is_not_there(model, backend):
+def test_unknown_devices_are_refused(model, backend):
     with pytest.raises(ValueError, match="device 'cuda:7'"):
         runtime(model, backend, device='cuda:7')
 
 
-def test_a_precision_that_is_not_there(model):
+def test_unsupported_precisions_are_refused(model):
     with pytest.raises(ValueError, match=r'precision tf32: not supported by .*; available: .*FP32'):
         runtime(model, 'openvino', precision='tf32')
 
@@ -156,14 +144,14 @@ def test_a_precision_that_is_not_there(model):
 @pytest.mark.parametrize(
     ('backend', 'there', 'missing'), [('openvino', 'safetensors', 'graph'), ('torch', 'onnx', 'weights')]
 )
-def test_the_wrong_kind_of_file(model, backend, there, missing, tmp_path):
+def test_a_missing_kind_of_file_is_named(model, backend, there, missing, tmp_path):
     path = tmp_path / f'alone.{there}'
     path.write_bytes((model.graph if there == 'onnx' else model.weights).read_bytes())
     with pytest.raises(FileNotFoundError, match=f'model alone: this back end needs the {missing}'):
         runtime(resolve(str(path)), backend)
 
 
-def test_truncated_graphs(model, tmp_path):
+def test_truncated_graphs_are_refused(model, tmp_path):
     whole = model.graph.read_bytes()
     path = tmp_path / 'broken.onnx'
     for content in (b'', b'hello', whole[:100], whole[: len(whole) // 2], whole[:-5]):
@@ -203,7 +191,7 @@ def graph_of(path, inputs, outputs):
         ),
     ],
 )
-def test_graphs_of_other_networks(inputs, outputs, message, tmp_path):
+def test_graphs_of_other_networks_are_refused(inputs, outputs, message, tmp_path):
     path = tmp_path / 'other.onnx'
     graph_of(path, inputs, outputs)
     with pytest.raises(ValueError, match=message) as error:
@@ -211,7 +199,7 @@ def test_graphs_of_other_networks(inputs, outputs, message, tmp_path):
     assert str(path) in str(error.value)
 
 
-def test_a_graph_of_others_with_our_outputs_runs(tmp_path, picture):
+def test_a_graph_of_another_tool_with_our_outputs_runs(tmp_path, picture):
     path = tmp_path / 'other.onnx'
     graph_of(path, {'image': ['b', 1, 'h', 'w']}, {'logits': ['b', 65, 'r', 'c'], 'descriptors': ['b', 5, 'r', 'c']})
     features = Extractor(str(path), backend='openvino', threshold=0.01)(picture)
@@ -236,8 +224,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_after_extractors_have_gone(model):
-    """It was a segmentation fault: OpenVINO had left the stack of a Core that was gone to run signal handlers on."""
+def test_an_interrupt_after_extractors_are_deleted(model):
+    """This was a segmentation fault: OpenVINO left signal handlers on the stack of a deleted Core."""
     process = subprocess.run(
         [sys.executable, '-c', AFTER_TWO, str(model.graph)], capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,4 +1,4 @@
-"""Graphs made from weights."""
+"""Export of weights to graphs."""
 
 import numpy as np
 import onnx
@@ -35,7 +35,7 @@ def test_a_graph_computes_what_the_network_computes_at_any_size(norm, stride, de
             np.testing.assert_allclose(found[name], wanted, atol=2e-4 * float(wanted.abs().max()))
 
 
-def test_what_the_graph_says_of_itself(model):
+def test_the_graph_has_opset_and_metadata(model):
     graph = onnx.load(model.graph)
     onnx.checker.check_model(graph, full_check=True)
     assert [(domain.domain, domain.version) for domain in graph.opset_import] == [('', 17)]
@@ -55,7 +55,7 @@ def test_a_foreign_checkpoint_becomes_a_graph(tmp_path):
     assert (tmp_path / 'foreign.onnx').stat().st_size > 1000
 
 
-def test_a_graph_that_differs_from_the_network_never_appears(model, tmp_path, monkeypatch):
+def test_a_graph_that_differs_from_the_network_is_not_written(model, tmp_path, monkeypatch):
     monkeypatch.setattr(export.onnx.helper, 'set_model_props', wrong_weights)
     with pytest.raises(RuntimeError, match='differs from the network'):
         export.export(model.weights, tmp_path / 'wrong.onnx')
@@ -63,11 +63,11 @@ def test_a_graph_that_differs_from_the_network_never_appears(model, tmp_path, mo
 
 
 def wrong_weights(graph, _):
-    """Stands in for what puts the metadata into a graph, and spoils its first weights."""
+    """Replaces the function that adds metadata, and overwrites the first weights with zeros."""
     graph.graph.initializer[0].raw_data = bytes(len(graph.graph.initializer[0].raw_data))
 
 
-def test_no_graph_of_broken_weights(tmp_path):
+def test_broken_weights_are_refused(tmp_path):
     (tmp_path / 'broken.safetensors').write_bytes(b'hello')
     with pytest.raises(ValueError, match=r'broken\.safetensors'):
         export.export(tmp_path / 'broken.safetensors', tmp_path / 'broken.onnx')

@@ -1,4 +1,4 @@
-"""The graph that TensorRT gets, run by others: ONNX's own evaluator, OpenVINO, ONNX Runtime where it is installed."""
+"""The graphs that TensorRT gets, run by ONNX's evaluator, OpenVINO and ONNX Runtime."""
 
 import importlib.util
 
@@ -70,7 +70,7 @@ RUNNERS = [
 
 @pytest.mark.parametrize('runner', RUNNERS)
 @pytest.mark.parametrize(('precision', 'tolerance'), [('fp32', 1e-5), ('fp16', 1e-2)])
-def test_graphs_give_what_the_network_gives(graphs, network, images, runner, precision, tolerance):
+def test_graphs_and_the_network_give_the_same(graphs, network, images, runner, precision, tolerance):
     with torch.inference_mode():
         expected = [tensor.numpy() for tensor in network(torch.from_numpy(images)).values()]
     found = runner(graphs[precision], images)
@@ -80,20 +80,20 @@ def test_graphs_give_what_the_network_gives(graphs, network, images, runner, pre
 
 
 @pytest.mark.parametrize('runner', RUNNERS)
-@pytest.mark.parametrize(('precision', 'half_descriptors'), [('fp32', False), ('fp32', True), ('fp16', True)])
-def test_heads_are_made_of_bytes_in_float32(graphs, runner, precision, half_descriptors):
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_graphs_with_heads_take_bytes_and_give_heads(graphs, runner, precision):
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 48, 64), np.uint8)
     logits, descriptors = runner(graphs[precision], images.astype(np.float32) / 255)
-    heads = runner(onnx_graph.with_heads(graphs[precision], half_descriptors), images)
-    assert [head.dtype for head in heads] == [np.float32, np.float16 if half_descriptors else np.float32]
+    heads = runner(onnx_graph.with_heads(graphs[precision]), images)
+    assert [head.dtype for head in heads] == [np.float32, np.float16]
     for one, raw in zip(heads[0], logits, strict=True):
         np.testing.assert_allclose(one, score_map(raw), rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(heads[1], descriptors.transpose(0, 2, 3, 1), atol=1e-3 * np.abs(descriptors).max())
 
 
-def test_half_precision_is_that_of_torch(graphs, network, images):
+def test_half_precision_agrees_with_torch(graphs, network, images):
     class Halves(torch.nn.Module):
-        """The network in half precision between casts, as torch itself computes it."""
+        """The network in half precision between casts, as torch computes it."""
 
         def __init__(self):
             super().__init__()
@@ -108,10 +108,10 @@ def test_half_precision_is_that_of_torch(graphs, network, images):
     for one, other, reference in zip(halved, full, expected, strict=True):
         scale = np.abs(reference).max()
         assert np.abs(one - reference).mean() < 2e-3 * scale
-        assert 1e-6 * scale < np.abs(one - other).mean() < 5e-3 * scale  # it did compute in halves
+        assert 1e-6 * scale < np.abs(one - other).mean() < 5e-3 * scale  # it is computed in half precision
 
 
-def test_in_the_halved_graph_only_the_ends_are_float32(graphs, model):
+def test_only_inputs_and_outputs_of_a_half_precision_graph_are_float32(graphs, model):
     graph = onnx.shape_inference.infer_shapes(graphs['fp16'], strict_mode=True, data_prop=True)
     types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
     assert set(types.values()) == {TensorProto.FLOAT16}
@@ -124,7 +124,7 @@ def test_in_the_halved_graph_only_the_ends_are_float32(graphs, model):
     assert graph.metadata_props == onnx.load(model.graph).metadata_props
 
 
-def test_an_output_that_is_used_inside_too_stays_whole():
+def test_an_output_that_other_nodes_use_stays_correct():
     image = helper.make_tensor_value_info('image', TensorProto.FLOAT, ['b', 1, 'h', 'w'])
     ends = [
         helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['b', 1, 'h', 'w']),
@@ -179,7 +179,7 @@ def test_old_graphs_are_refused(graphs, tmp_path):
         onnx_graph.read(tmp_path / 'old.onnx')
 
 
-def test_weights_beyond_half_precision_are_refused(graphs):
+def test_weights_outside_the_range_of_half_precision_are_refused(graphs):
     graph = copied(graphs['fp32'])
     weights = graph.graph.initializer[0]
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + 1e5, weights.name))
@@ -187,7 +187,7 @@ def test_weights_beyond_half_precision_are_refused(graphs):
         onnx_graph.halved(graph)
 
 
-def test_weights_in_a_file_of_their_own_are_read(graphs, tmp_path, images):
+def test_weights_in_a_separate_file_are_read(graphs, tmp_path, images):
     graph = copied(graphs['fp32'])
     onnx.save(graph, tmp_path / 'split.onnx', save_as_external_data=True, location='weights', size_threshold=0)
     assert (tmp_path / 'weights').stat().st_size > 1000
@@ -208,7 +208,7 @@ def test_magicpoint_has_no_descriptors(tmp_path):
     assert [value.name for value in onnx_graph.halved(graph).graph.output] == ['logits']
 
 
-def test_batch_norm_after_the_relu_is_halved_too(tmp_path, images):
+def test_batch_norm_after_the_relu_runs_in_half_precision(tmp_path, images):
     network = lively(SuperPointConfig((8, 8, 16, 16), 32, 32, norm='after_relu'))
     graph = exported(network, tmp_path)
     assert 'BatchNormalization' in {node.op_type for node in graph.graph.node}

@@ -43,7 +43,7 @@ def infer(path, precision, image):
     return runtime, {name: array.copy() for name, array in next(runtime([image])).items()}
 
 
-def test_every_convolution_computes_in_8_bits_and_gives_nearly_the_same(graph, photographs):
+def test_all_convolutions_run_in_8_bits_with_nearly_the_same_result(graph, photographs):
     quantized_graph = onnx.load(graph.with_name('small_int8.onnx'))
     assert precision_of(quantized_graph) == 'int8'
     made_by = {output: node for node in quantized_graph.graph.node for output in node.output}
@@ -64,7 +64,7 @@ def test_every_convolution_computes_in_8_bits_and_gives_nearly_the_same(graph, p
         assert np.corrcoef(rough_outputs[name].ravel(), values.ravel())[0, 1] > 0.99
 
 
-def test_convolutions_that_are_kept_stay_as_they_are(graph, photographs, tmp_path):
+def test_kept_convolutions_are_not_quantized(graph, photographs, tmp_path):
     names = convolutions(onnx.load(graph))
     quantize(graph, tmp_path / 'kept.onnx', sorted(photographs.iterdir()), [names[0], names[-1]])
     kept = onnx.load(tmp_path / 'kept.onnx')
@@ -73,7 +73,7 @@ def test_convolutions_that_are_kept_stay_as_they_are(graph, photographs, tmp_pat
     assert exact == [names[0], names[-1]]
 
 
-def test_auto_takes_the_quantized_graph_if_it_is_of_the_same_weights(graph, photographs, tmp_path, caplog):
+def test_auto_runs_the_quantized_graph_of_the_same_weights(graph, photographs, tmp_path, caplog):
     image = cv2.imread(str(photographs / 'a.png'), cv2.IMREAD_GRAYSCALE)
     assert infer(graph, 'auto', image)[0].precision == 'int8'
     assert infer(graph.with_name('small_int8.onnx'), 'auto', image)[0].precision == 'int8'
@@ -91,7 +91,7 @@ def test_auto_takes_the_quantized_graph_if_it_is_of_the_same_weights(graph, phot
         infer(copy, 'int8', image)
 
 
-def test_torch_has_no_int8(model):
+def test_torch_refuses_int8(model):
     with pytest.raises(ValueError, match='int8'):
         load(model, RuntimeConfig(backend='torch', device='cpu', precision='int8'))
 
@@ -110,7 +110,7 @@ def test_graphs_that_cannot_be_quantized_are_refused(graph, photographs, tmp_pat
     assert not (tmp_path / 'x.onnx').exists()
 
 
-def test_what_8_bits_may_cost():
+def test_limits_of_the_loss_of_accuracy():
     exact = {'accuracy_3': 0.70, 'repeatability': 0.50}
     assert quantization.good_enough(exact, {'accuracy_3': 0.69, 'repeatability': 0.49})
     assert not quantization.good_enough(exact, {'accuracy_3': 0.68, 'repeatability': 0.50})
@@ -118,7 +118,7 @@ def test_what_8_bits_may_cost():
     assert quantization.good_enough({'repeatability': 0.5}, {'repeatability': 0.5})  # a detector alone
 
 
-def test_the_command_keeps_layers_until_it_is_good_enough(graph, photographs, tmp_path, monkeypatch):
+def test_the_command_keeps_layers_until_the_accuracy_suffices(graph, photographs, tmp_path, monkeypatch):
     losses = iter([0.0, 0.05, 0.0])
     figures = {'accuracy_3': 0.7, 'repeatability': 0.5}
     seen = []

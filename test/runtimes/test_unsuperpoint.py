@@ -1,4 +1,4 @@
-"""A second model runs wherever the first does."""
+"""UnSuperPoint on all back ends."""
 
 import cv2
 import numpy as np
@@ -29,23 +29,12 @@ def model(tmp_path_factory):
     return resolve(str(folder / 'un.onnx'))
 
 
-@pytest.fixture(scope='module')
-def picture():
-    """Rectangles on noise, 200 × 150 pixels: both sides need padding."""
-    rng = np.random.default_rng(0)
-    picture = rng.integers(100, 130, (150, 200), np.uint8)
-    for _ in range(80):
-        x, y, w, h = (int(v) for v in rng.integers([0, 0, 4, 4], [196, 146, 30, 30]))
-        cv2.rectangle(picture, (x, y), (x + w, y + h), int(rng.integers(256)), -1)
-    return picture
-
-
 def features(model, picture, **options):
     return Extractor(str(model.graph), **{'precision': 'fp32', **options})(picture)
 
 
 def shared(first, second, tolerance):
-    """The share of the first's keypoints that are keypoints of the second, too."""
+    """The fraction of the first keypoints that are also among the second."""
     distances = np.abs(first.keypoints[:, None] - second.keypoints).max(axis=2)
     return (distances.min(axis=1) <= tolerance).mean()
 
@@ -66,7 +55,7 @@ def test_the_same_keypoints_on_all_back_ends(model, picture, backend, radius, gp
         assert apart[~np.eye(len(found), dtype=bool)].min() > radius - 1
 
 
-def test_half_precision_and_8_bits_find_nearly_the_same(model, picture, tmp_path):
+def test_half_precision_and_8_bits_find_nearly_the_same_keypoints(model, picture, tmp_path):
     expected = features(model, picture, backend='openvino')
     onnx.save(onnx_graph.halved(onnx_graph.read(model.graph)[0]), tmp_path / 'half.onnx')
     half = Extractor(str(tmp_path / 'half.onnx'), backend='openvino', precision='fp32')(picture)
