@@ -1,4 +1,4 @@
-"""Writes files and folders so that they appear complete or not at all, even if the power fails."""
+"""Writes files and folders so that they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     partial = path.with_name(f'.{path.stem}.{os.getpid()}.partial{path.suffix}')
     try:
         yield partial
-        move(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` to write to; it becomes `path` when the block ends well.
+    """Yield a new folder beside `path` to write to; it becomes `path`, and is on the disk, when the block ends well.
 
     If the block fails, nothing is left behind. If another process was faster, its folder stays at `path`.
     """
@@ -49,7 +49,10 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file or folder when all of it is on the disk, and wait until the new name is on the disk too."""
+    """Rename a file or folder when all of it is on the disk, so that it is complete even if the power fails.
+
+    The new name is on the disk too when this returns.
+    """
     files = [Path(folder, name) for folder, _, names in os.walk(source) for name in ('.', *names)] or [source]
     if len(files) > MANY_FILES:
         os.sync()

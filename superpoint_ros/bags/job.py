@@ -18,10 +18,9 @@ from rosbags.highlevel import AnyReader
 
 from superpoint_ros import models
 from superpoint_ros.bags import recover
-from superpoint_ros.bags.read import DamagedBagError, bag_files, image_connections, image_topics, namespace, open_bag
+from superpoint_ros.bags.read import bag_files, image_connections, image_topics, namespace
 from superpoint_ros.bags.report import shortened
-from superpoint_ros.bags.scratch import clear, scratch_of
-from superpoint_ros.files import written_whole
+from superpoint_ros.bags.scratch import clear, scratch_of, write_json
 from superpoint_ros.matching import MatchConfig, Matcher
 from superpoint_ros.tracking import TrackerConfig
 
@@ -124,11 +123,6 @@ class Job:
         """Folder for a sound copy of a damaged bag."""
         return self.scratch / ('recovered' if self.copy else 'recovered_images')
 
-    @property
-    def readable(self) -> Path:
-        """The bag to read: the sound copy if there is one."""
-        return recover.find(self.recovered) or self.source
-
     def segment(self, index: int) -> Path:
         """Folder for the results of a segment, which appears when they are complete."""
         return self.scratch / f'segment-{index:06d}'
@@ -143,14 +137,7 @@ class Job:
         Raises:
             ValueError: the file is not a bag.
         """
-        while True:
-            try:
-                with open_bag(self.readable) as reader:
-                    return use(reader)
-            except DamagedBagError as error:
-                if error.path != self.source:
-                    raise
-                recover.recover(self.source, self.recovered, self.copy, error.damage)
+        return recover.read(self.source, self.recovered, self.copy, use)
 
 
 def plan(source: Path, target: Path, settings: Settings, copy: bool) -> Job:
@@ -188,9 +175,8 @@ def plan(source: Path, target: Path, settings: Settings, copy: bool) -> Job:
         damage = recover.damage_of(job.recovered)
         raise ValueError('\n'.join([f'{source}: {error}', *shortened(damage, len(damage))])) from error
     job = dataclasses.replace(job, key=uuid.uuid4().hex)
-    with written_whole(record) as path:
-        facts = {'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames, 'key': job.key}
-        path.write_text(json.dumps({'identity': identity, **facts}))
+    facts = {'topics': job.topics, 'bounds': job.bounds, 'frames': job.frames, 'key': job.key}
+    write_json(record, {'identity': identity, **facts})
     return job
 
 

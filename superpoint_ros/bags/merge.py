@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from heapq import merge
@@ -36,11 +37,17 @@ def write_bag(job: Job, finished: Iterable[int], target: Path, output: Output, r
         copied, skipped = _copied(job, reader)
         connections, convert = create_connections_converters(copied, None, reader, writer.writer)
         results = _Results(writer, output)
+        broken: Counter[str] = Counter()
 
         def originals(index: int) -> Iterator[tuple[int, Callable[[], None]]]:
             for connection, stamp, data in messages(reader, copied, *job.bounds[index : index + 2]):
-                target, converted = connections[connection.id, connection.owner], convert[connection.msgtype](data)
-                yield stamp, partial(writer.writer.write, target, stamp, converted)
+                try:
+                    converted = convert[connection.msgtype](data)
+                except Exception:  # noqa: BLE001 - a broken message leads to any error
+                    broken[connection.topic] += 1
+                else:
+                    target = connections[connection.id, connection.owner]
+                    yield stamp, partial(writer.writer.write, target, stamp, converted)
 
         def ours(index: int) -> Iterator[tuple[int, Callable[[], None]]]:
             for message in segment_messages(job, index):
@@ -50,6 +57,7 @@ def write_bag(job: Job, finished: Iterable[int], target: Path, output: Output, r
             # If log times are equal, the original comes first: the image before its features.
             for _, write in merge(originals(index), ours(index), key=itemgetter(0)):
                 write()
+    skipped += [f'{topic}: {count} broken messages are not copied' for topic, count in broken.items()]
     return skipped + results.problems()
 
 

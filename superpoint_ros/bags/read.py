@@ -34,7 +34,8 @@ class DamagedBagError(Exception):
     """
 
     def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(f'{path}: {str(reason).rstrip(".") or type(reason).__name__}')
+        line = str(reason).partition('\n')[0].rstrip('.:') or type(reason).__name__
+        super().__init__(f'{path}: {line}')
         self.path = path
         self.damage = [str(self)]
 
@@ -154,6 +155,11 @@ def namespace(image_topic: str) -> str:
     """
     parent = image_topic.removesuffix('/compressed').strip('/').rpartition('/')[0]
     return f'/{parent}' if parent else ''
+
+
+def topic_path(topic: str) -> str:
+    """A topic as a path below a folder: without the first slash, and with _ for names that are . or .. or empty."""
+    return '/'.join('_' if name in ('', '.', '..') else name for name in topic.strip('/').split('/'))
 
 
 def seconds(stamp: int) -> str:

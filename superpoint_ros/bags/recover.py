@@ -12,15 +12,16 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 from rosbags import rosbag1, rosbag2
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from superpoint_ros.bags import records
-from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, bag_files, seconds
+from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, DamagedBagError, bag_files, open_bag, seconds
 from superpoint_ros.files import folder_written_whole
 
 if sys.version_info >= (3, 14):
@@ -28,11 +29,36 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+T = TypeVar('T')
+
 _READERS: dict[bytes, Callable[[Path, list[str]], records.Messages]] = {
     records.ROS1: records.ros1,
     records.MCAP: records.mcap,
     records.SQLITE: records.sqlite,
 }
+
+
+def read(source: Path, folder: Path, everything: bool, use: Callable[[AnyReader], T]) -> T:
+    """Open a bag and return `use(reader)`. If the bag proves to be damaged, recover it and call `use` again.
+
+    Args:
+        source: the bag.
+        folder: for a sound copy of a damaged bag, see `recover`. If it exists, the copy is read.
+        everything: whether `use` reads other messages than images.
+        use: reads the bag.
+
+    Raises:
+        ValueError: source is not a bag.
+        FileNotFoundError, PermissionError: the bag does not exist or may not be read.
+    """
+    while True:
+        try:
+            with open_bag(find(folder) or source) as reader:
+                return use(reader)
+        except DamagedBagError as error:
+            if error.path != source:
+                raise
+            recover(source, folder, everything, error.damage)
 
 
 def recover(source: Path, folder: Path, everything: bool, damage: list[str]) -> None:

@@ -36,5 +36,5 @@ def report(console: Console, bag: Path, outcome: Outcome | None) -> None:
 
 def printable(text: str) -> str:
     """Text without control characters and undecodable bytes of file names, and not too long."""
-    cut = text if len(text) <= LONGEST else f'{text[:LONGEST]}…'
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in cut)
+    safe = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text[:LONGEST])
+    return safe if len(text) <= LONGEST and len(safe) <= LONGEST else f'{safe[:LONGEST]}…'

@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from superpoint_ros.bags.report import Outcome
-from superpoint_ros.files import written_whole
+from superpoint_ros.files import move
 
 _OWN = re.compile(r'lock|\.?(job|outcome)\..*|(segment-\d{6}|recovered|recovered_images)(\..*)?|output')
 """Names of the files and folders that runs create."""
@@ -96,8 +97,14 @@ def _delete_own(paths: Iterable[Path]) -> None:
 
 def write_outcome(target: Path, outcome: Outcome) -> None:
     """Keep the outcome of a run until it is reported."""
-    with written_whole(scratch_of(target) / 'outcome.json') as path:
-        path.write_text(json.dumps(outcome))
+    write_json(scratch_of(target) / 'outcome.json', outcome)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is on the disk, and complete, when it gets its name."""
+    partial = path.with_name(f'.{path.name}')
+    partial.write_text(json.dumps(value))
+    move(partial, path)
 
 
 def read_outcome(target: Path) -> Outcome | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from superpoint_ros import clouds
 from superpoint_ros.bags.job import Job
-from superpoint_ros.bags.read import messages, namespace, open_bag
+from superpoint_ros.bags.read import messages, namespace, open_bag, topic_path
 from superpoint_ros.bags.report import SHOWN
 from superpoint_ros.bags.write import STRING, BagWriter, bag_writer, string_of, typestore
 from superpoint_ros.features import Features
@@ -83,10 +83,10 @@ def features_of(message: Message, info: str) -> tuple[Features, Any]:
 def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
     """The features of all images, each with a unique name: <topic>/<stamp of the header in ns>.
 
-    The topic is without its first slash, and _ replaces names in it that are . or .. or empty. The log time replaces a
-    stamp of 0. Images with the same stamp get -1, -2, … after the first one.
+    The topic is as in `topic_path`. The log time replaces a stamp of 0. Images with the same stamp get -1, -2, … after
+    the first one.
     """
-    topics = {f'{namespace(topic)}/features': _as_path(topic) for topic in job.topics}
+    topics = {f'{namespace(topic)}/features': topic_path(topic) for topic in job.topics}
     infos: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for index in finished:
@@ -99,10 +99,6 @@ def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
             name = f'{topics[message.topic]}/{stamp}'
             yield f'{name}-{seen[name]}' if seen[name] else name, features
             seen[name] += 1
-
-
-def _as_path(topic: str) -> str:
-    return '/'.join('_' if name in ('', '.', '..') else name for name in topic.strip('/').split('/'))
 
 
 class Finished:

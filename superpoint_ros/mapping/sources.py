@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
+from rosbags.highlevel import AnyReader
 
 from superpoint_ros import image_files, images
+from superpoint_ros.bags import recover
 from superpoint_ros.bags.read import (
     COMPRESSED_IMAGE,
     DamagedBagError,
+    deserialize_image,
     image_connections,
     image_topics,
     messages,
     namespace,
     open_bag,
     seconds,
+    topic_path,
 )
 from superpoint_ros.files import written_whole
 from superpoint_ros.mapping.cameras import CameraConfig, from_camera_info
@@ -86,31 +91,35 @@ def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int
         FileNotFoundError: there is no such bag.
         ValueError: the bag does not have these topics, or no images.
     """
-    failed = []
-    seen: Counter[str] = Counter()
-    try:
-        with open_bag(bag) as reader:
-            connections = image_connections(reader, image_topics(reader, topics))
-            for connection, log_time, data in messages(reader, connections):
-                seen[connection.topic] += 1
-                if (seen[connection.topic] - 1) % every:
-                    continue
-                try:
-                    message: Any = reader.deserialize(data, connection.msgtype)
-                    stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec or log_time
-                    path = folder / connection.topic.strip('/') / f'{stamp}.png'
-                    if not path.exists():
-                        convert = images.decompress if connection.msgtype == COMPRESSED_IMAGE else images.to_gray
-                        pixels = image_files.eight_bits(convert(message))
-                        with written_whole(path) as partial:
-                            cv2.imwrite(str(partial), pixels)
-                except OSError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - deserializing raises whatever a broken message leads to
-                    failed.append(f'{connection.topic} at {seconds(log_time)}: {error}')
-    except DamagedBagError as error:
-        failed.append(f'{error}; the images before that are used')
-    return failed
+    failed: list[str] = []
+
+    def write(reader: AnyReader) -> None:
+        failed.clear()
+        seen: Counter[str] = Counter()
+        connections = image_connections(reader, image_topics(reader, topics))
+        for connection, log_time, data in messages(reader, connections):
+            seen[connection.topic] += 1
+            if (seen[connection.topic] - 1) % every:
+                continue
+            try:
+                message = deserialize_image(reader, data, connection.msgtype)
+                stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec or log_time
+                path = folder / topic_path(connection.topic) / f'{stamp}.png'
+                if not path.exists():
+                    convert = images.decompress if connection.msgtype == COMPRESSED_IMAGE else images.to_gray
+                    pixels = image_files.eight_bits(convert(message))
+                    with written_whole(path) as partial:
+                        cv2.imwrite(str(partial), pixels)
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - deserializing raises whatever a broken message leads to
+                failed.append(f'{connection.topic} at {seconds(log_time)}: {error}')
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        recovered = Path(scratch) / 'recovered'
+        recover.read(bag, recovered, False, write)
+        return recover.damage_of(recovered) + failed
 
 
 def cameras_of(bag: Path, topics: Sequence[str] = ()) -> dict[str, CameraConfig]:
@@ -122,5 +131,5 @@ def cameras_of(bag: Path, topics: Sequence[str] = ()) -> dict[str, CameraConfig]
             for connection, _, data in itertools.islice(messages(reader, infos), 1):
                 camera = from_camera_info(reader.deserialize(data, connection.msgtype))
                 if camera:
-                    found[topic.strip('/')] = camera
+                    found[topic_path(topic)] = camera
     return found

@@ -12,6 +12,7 @@ from rosbags.rosbag2 import Reader, Writer
 
 from superpoint_ros import clouds
 from superpoint_ros.bags import job
+from superpoint_ros.bags.report import LONGEST
 from superpoint_ros.bags.write import typestore
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
@@ -239,6 +240,27 @@ def test_damaged_bags_give_what_is_readable_and_do_not_affect_others(
     told = capfd.readouterr().err
     for what in ('is cut off after', 'holed.mcap: the chunk at byte', 'missing.bag: no such bag'):
         assert what in told
+
+
+def test_broken_messages_of_ros_1_are_not_copied(record, run, tmp_path, capfd):
+    """Conversion to ROS 2 parses them."""
+    assert not run(record.ros1('drive', 6, change=lambda n, message, _: b'broken' if n % 2 else message), copy=True)
+    told = capfd.readouterr().err
+    assert 'features of 3 images' in told
+    assert '/camera/image: 3 broken messages are not copied' in told
+    assert len(decoded(tmp_path / 'out/drive', '/camera/image')) == 3
+    assert len(decoded(tmp_path / 'out/drive', '/imu')) == 6
+
+
+def test_a_problem_is_one_short_printable_line(record, run, capfd):
+    bag = record.ros1('drive', 6)
+    data = bag.read_bytes()
+    definition = b'std_msgs/Header header'
+    bag.write_bytes(data.replace(definition, b'\x00\x1b' + definition[2:]))
+    assert not run(bag)
+    problems = [line for line in capfd.readouterr().err.splitlines() if line.startswith('  ')]
+    assert 1 <= len(problems) < 5
+    assert all(line.isprintable() and len(line) <= LONGEST + 3 for line in problems)
 
 
 def test_damage_between_copied_messages(record, run, extractor, tmp_path, capfd):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rosbags.highlevel import AnyReader
 
+from superpoint_ros.bags.report import LONGEST
 from test.bags.conftest import Recorder
 
 MODEL = 'unsuperpoint_lite'
@@ -248,8 +249,8 @@ def _check(good: bool, report: str, output: Path) -> str:
     problems = [line for line in report.splitlines() if line.startswith('  ')]
     if good != (not problems):
         return f'the exit code does not fit the report: {report}'
-    if any(len(line) > 510 for line in problems):
-        return f'a problem is too long: {report}'
+    if any(len(line) > LONGEST + 3 or not line.isprintable() for line in problems):
+        return f'a problem is not one line of text: {report}'
     if not outputs:
         return 'refused' if problems and not count else f'no output: {report}'
     with AnyReader([outputs[0]]) as reader:
