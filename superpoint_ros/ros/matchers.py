@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
@@ -12,6 +13,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from superpoint_ros import clouds
+from superpoint_ros.config import options
 from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.feature_stream import FeatureStream
@@ -88,7 +90,7 @@ class CameraMatcher:
 
     def report(self) -> DiagnosticStatus:
         """Status for /diagnostics."""
-        return _report(self._node, self.output, [(self.streams[0], self._tracker.stream)], {})
+        return _report(self._node, self.output, [(self.streams[0], self._tracker.stream)])
 
     def _set_reference(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:  # noqa: ARG002
         last = self._tracker.stream.last
@@ -178,11 +180,21 @@ class PairMatcher:
     def report(self) -> DiagnosticStatus:
         """Status for /diagnostics."""
         streams = list(zip(self.streams, self._orders, strict=True))
-        return _report(self._node, self.output, streams, {'unpaired': self._pairing.unpaired})
+        difference = self._pairing.smallest_difference()
+        trouble = '' if difference is None else _no_pairs(difference / 1e9)
+        return _report(self._node, self.output, streams, {'unpaired': self._pairing.unpaired}, trouble)
 
 
 def _nearest(config: MatcherConfig, match_config: MatchConfig) -> Matcher:
     return partial(match, config=replace(match_config, window=config.max_disparity))
+
+
+def _no_pairs(difference: float) -> str:
+    """Why frames whose stamps differ by this many seconds form no pairs, with a remedy."""
+    remedy = 'raise sync_tolerance'
+    if difference > (options(MatcherConfig)['sync_tolerance'].maximum or 0):
+        remedy = 'synchronize the clocks of the cameras'
+    return f'no pairs: stamps differ by {1000 * difference:.1f} ms; {remedy}'
 
 
 def _log_restart(node: Node, stream: FeatureStream, reason: str) -> None:
@@ -193,20 +205,26 @@ def _report(
     node: Node,
     output: MatchOutput,
     streams: Sequence[tuple[FeatureStream, Stream]],
-    counts: Mapping[str, object],
+    counts: Mapping[str, object] = MappingProxyType({}),
+    no_results: str = '',
 ) -> DiagnosticStatus:
+    """Status of a matcher; `no_results` says why there are none although all of its streams deliver."""
     results = output.statistics.values()
     publishing = float(results['rate out [Hz]']) > 0
     level, message = DiagnosticStatus.OK, f'{results["rate out [Hz]"]} Hz, {output.matches} matches'
     values: dict[str, object] = {'matches': output.matches, **counts}
     values |= {name: results[name] for name in ('rate out [Hz]', 'latency p50 [ms]', 'latency p99 [ms]', 'published')}
+    delivering = True
     for stream, order in streams:
         received = stream.input.statistics.values()
         prefix = f'{stream.name} ' if len(streams) > 1 else ''
         names = 'rate in [Hz]', 'received', 'dropped', 'bad', 'last error'
         values |= {f'{prefix}{name}': received[name] for name in names}
         values |= {f'{prefix}out of order': order.late, f'{prefix}resets': order.restarts}
+        delivering &= float(received['rate in [Hz]']) > 0
         stream_level, trouble = stream.input.health(publishing)
         if stream_level > level:
             level, message = stream_level, trouble
+    if no_results and delivering and not publishing and level == DiagnosticStatus.OK:
+        level, message = DiagnosticStatus.WARN, no_results
     return status(level, f'{node.get_name()}: {output.topic}', message, values)

@@ -39,6 +39,14 @@ class Pairing(Generic[T]):
             self.unpaired += 1
         return None
 
+    def smallest_difference(self) -> int | None:
+        """Smallest difference in ns between waiting messages of the two streams; None if only one stream waits.
+
+        It may be called while another thread adds messages.
+        """
+        mine, others = (list(waiting) for waiting in self._waiting)
+        return min((abs(stamp - other) for stamp in mine for other in others), default=None)
+
     def clear(self) -> None:
         """Give up all waiting messages."""
         for waiting in self._waiting:

@@ -52,3 +52,16 @@ def test_all_messages_with_a_counterpart_are_paired(delays, lost):
     assert sorted(feed(pairing, arriving)) == wanted
     pairing.clear()
     assert pairing.unpaired == len(arriving) - 2 * len(wanted)
+
+
+def test_the_smallest_difference_is_of_frames_that_wait():
+    pairing = Pairing(1, 3)
+    assert pairing.smallest_difference() is None
+    assert feed(pairing, [(0, 100), (0, 200)]) == []
+    assert pairing.smallest_difference() is None
+    assert feed(pairing, [(1, 107), (1, 220)]) == []
+    assert pairing.smallest_difference() == 7
+    assert feed(pairing, [(1, 101)]) == [(100, 101)]
+    assert pairing.smallest_difference() == 20
+    pairing.clear()
+    assert pairing.smallest_difference() is None
