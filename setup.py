@@ -116,5 +116,6 @@ setup(
         *shared('config/**/*.yaml'),
         *shared('config/*.xml'),
         *shared('models/*'),
+        *shared('rtabmap/*.py'),
     ],
 )
