@@ -208,7 +208,7 @@ for name in {['package.xml', *map(str, SHARED)]}:
         timeout=60,
     )
     assert started.returncode == 1
-    assert started.stderr.strip() == 'superpoint_camera: rate: -1.0 is out of range, expected 0.1 to 1000 Hz'
+    assert started.stderr.strip().startswith('superpoint_camera: rate: -1.0 is out of range')
 
 
 def test_every_import_is_required(required):
