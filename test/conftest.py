@@ -46,11 +46,9 @@ def make_matcher(tmp_path_factory):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             network = LightGlue(config).eval()
-            torch.nn.init.eye_(network.input.weight).mul_(4)
             for attention in (*network.self_attention, *network.cross_attention):
-                attention.update[3].weight.mul_(0.05)
+                torch.nn.init.normal_(attention.update[3].weight, std=0.05)
             for assignment in network.assignment:
-                torch.nn.init.eye_(assignment.projection.weight).mul_(4)
                 torch.nn.init.constant_(assignment.matchability.bias, 4)
         path = tmp_path_factory.mktemp('matcher') / 'matcher.safetensors'
         checkpoint.save(path, network)

@@ -42,9 +42,9 @@ def test_similar_descriptors_match(matcher, features):
 
 
 def test_a_higher_probability_leaves_the_likelier_matches(matcher, features):
-    few = LearnedMatcher(str(matcher.model.graph), 0.5, backend='openvino', precision='fp32')
+    few = LearnedMatcher(str(matcher.model.graph), 0.9, backend='openvino', precision='fp32')
     every = matcher(*features[:2])
-    expected = every[every.similarities >= 0.5]
+    expected = every[every.similarities >= 0.9]
     assert 0 < len(expected) < len(every)
     assert pairs(few(*features[:2])) == pairs(expected)
 

@@ -10,12 +10,18 @@ from torch import Tensor, nn
 
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
 
+SHARPNESS = 20.0
+"""Factor of the cosine of two descriptors in an untrained network's similarities."""
+
 MASKED = -1e4
 """Added to the logits of padding: its exponential is 0, and half precision holds the sum."""
 
 
 class LightGlue(nn.Module):
     """Maps the keypoints of pairs of images to the logarithms of their match probabilities.
+
+    An untrained network matches by the cosines of the descriptors alone, so training starts from nearest neighbors and
+    not from chance. The paper starts at random.
 
     Args of forward, for B pairs with N keypoints in each image, some of which may be padding:
         keypoints: (B, 2, N, 2), relative to the image's center, divided by half its longest side.
@@ -38,6 +44,7 @@ class LightGlue(nn.Module):
         self.self_attention = nn.ModuleList(Attention(width, heads, own_keys=True) for _ in layers)
         self.cross_attention = nn.ModuleList(Attention(width, heads, own_keys=False) for _ in layers)
         self.assignment = nn.ModuleList(Assignment(width) for _ in layers)
+        self._start_from_nearest_neighbors()
 
     def forward(
         self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None
@@ -45,6 +52,22 @@ class LightGlue(nn.Module):
         *_, last = self.states(keypoints, descriptors, valid, scores)
         log_assignment, _ = self.assignment[-1](last, valid)
         return {'log_assignment': log_assignment}
+
+    def _start_from_nearest_neighbors(self) -> None:
+        """Keep the cosines of descriptors in the states, change no state, and compare states as they are."""
+        size, width = self.config.descriptor_size, self.config.width
+        with torch.no_grad():
+            self.input.weight.zero_()
+            nn.init.orthogonal_(self.input.weight[:, :size], max(size, width) ** 0.5)  # elements of about 1
+            self.input.bias.zero_()
+            for attention in (*self.self_attention, *self.cross_attention):
+                attention.update[-1].weight.zero_()
+                attention.update[-1].bias.zero_()
+            for assignment in self.assignment:
+                nn.init.eye_(assignment.projection.weight).mul_((SHARPNESS / width**0.5) ** 0.5)
+                assignment.projection.bias.zero_()
+                assignment.matchability.weight.zero_()
+                assignment.matchability.bias.zero_()
 
     def states(
         self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None

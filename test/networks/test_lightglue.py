@@ -15,10 +15,18 @@ SMALL = LightGlueConfig(descriptor_size=8, width=16, heads=2, layers=2)
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = LightGlue(SMALL).eval()
-        for assignment in network.assignment:  # so that some probabilities are large
-            assignment.projection.weight.data *= 8
-    return network
+        return trained_like(LightGlue(SMALL))
+
+
+def trained_like(network):
+    """The network with random weights where an untrained one has zeros."""
+    with torch.no_grad():
+        for attention in (*network.self_attention, *network.cross_attention):
+            torch.nn.init.normal_(attention.update[3].weight, std=0.2)
+        for assignment in network.assignment:
+            torch.nn.init.normal_(assignment.matchability.weight, std=0.1)
+        torch.nn.init.normal_(network.input.weight)
+    return network.eval()
 
 
 def keypoints(count, seed=0, pairs=1):
@@ -62,6 +70,20 @@ def test_probabilities_of_each_keypoint_add_up_to_at_most_1(network):
     assert probabilities.max() > 0.05
     assert probabilities.sum(dim=1).max() <= 1
     assert probabilities.sum(dim=2).max() <= 1
+
+
+@pytest.mark.parametrize('size', [8, 16, 24])
+def test_an_untrained_network_matches_by_cosines(size):
+    network = LightGlue(LightGlueConfig(size, width=16, heads=2, layers=2)).eval()
+    inputs = keypoints(12)
+    inputs['descriptors'] = F.normalize(torch.randn(1, 2, 12, size), dim=-1)
+    cosines = inputs['descriptors'][0, 0] @ inputs['descriptors'][0, 1].T
+    expected = (20 * cosines).log_softmax(dim=0) + (20 * cosines).log_softmax(dim=1)
+    found = assign(network, inputs)[0]
+    if size <= 16:
+        torch.testing.assert_close(found.exp(), expected.exp() / 4, rtol=1e-3, atol=1e-4)
+    else:  # a projection to fewer dimensions keeps them about
+        assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.7
 
 
 def test_permuting_the_keypoints_permutes_the_assignment(network):
@@ -124,7 +146,7 @@ def test_gradients_are_finite(network):
 
 def test_scores_are_an_input_only_if_the_configuration_says_so(network):
     inputs = keypoints(10)
-    without = LightGlue(LightGlueConfig(8, 16, 2, 2, use_scores=False)).eval()
+    without = trained_like(LightGlue(LightGlueConfig(8, 16, 2, 2, use_scores=False)))
     changed = inputs | {'scores': inputs['scores'] * 0.5}
     assert torch.equal(assign(without, changed), assign(without, inputs))
     assert not torch.equal(assign(network, changed), assign(network, inputs))
