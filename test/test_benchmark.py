@@ -62,6 +62,20 @@ def test_every_stage_of_every_back_end_is_timed_beside_sift_and_orb(tiny_model, 
         assert f'## {size[0]}×{size[1]}' in markdown
 
 
+def test_matchers_are_timed_beside_nearest_neighbors(make_matcher, folder, tmp_path):
+    path = make_matcher()
+    markdown = benchmark(output=tmp_path / 'out', sizes=[], images=folder, repetitions=3, matchers=[str(path)])
+    rows = json.loads((tmp_path / 'out/benchmark.json').read_text())['matching']
+    assert [(row['keypoints'], row['matcher'].split(',')[0]) for row in rows] == [
+        (512, 'nearest neighbors'),
+        (512, path.stem),
+        (1024, 'nearest neighbors'),
+        (1024, path.stem),
+    ]
+    assert all(0 < row['milliseconds']['median'] <= row['milliseconds']['p99'] for row in rows)
+    assert '| ms | 512 × 512 keypoints | 1024 × 1024 keypoints |' in markdown
+
+
 def test_methods_take_turns(monkeypatch, folder):
     from contextlib import contextmanager
 

@@ -33,6 +33,7 @@ def benchmark(
     node: bool = False,
     rate: float = 30.0,
     cameras: int = 1,
+    matchers: Sequence[str] = (),
 ) -> str:
     """Time every stage from image message to features message, beside OpenCV's SIFT and ORB in the same run.
 
@@ -51,6 +52,7 @@ def benchmark(
         node: also measure the node, with the first model, back end and precision: latency between processes, CPU use.
         rate: images per second that each camera sends to the node.
         cameras: number of cameras of the node.
+        matchers: learned matchers to time beside nearest neighbors: learned, or paths.
 
     Returns:
         The report in Markdown.
@@ -99,9 +101,14 @@ def benchmark(
         first = {**options[0], 'max_keypoints': max_keypoints, 'threads': threads}
         data['node'] = measure_node(models[0], first, [fit(p, NODE_SIZE) for p in found], rate, seconds, cameras)
         sections += report.node_section(data['node'])
+    if matchers:
+        from superpoint_ros.benchmark.matching import matching_section, measure_matchers
+
+        data['matching'] = measure_matchers(matchers, repetitions, threads)
+        sections += matching_section(data['matching'])
     if left_out:
         sections.append('Left out: ' + '; '.join(left_out) + '.')
-    if not results and not node:
+    if not results and not node and not matchers:
         raise ValueError('nothing was measured: ' + ('; '.join(left_out) or 'expected at least one size'))
     markdown = '\n\n'.join(sections) + '\n'
     reports.write(output, 'benchmark', markdown, data)

@@ -38,13 +38,16 @@ class LightGlue(nn.Module):
         super().__init__()
         self.config = config
         width, heads, layers = config.width, config.heads, range(config.layers)
-        self.input = nn.Linear(config.descriptor_size + config.use_scores, width)
+        size = config.descriptor_size
+        self.input = nn.Linear(size + config.use_scores, width)
+        nn.init.zeros_(self.input.weight)
+        nn.init.orthogonal_(self.input.weight.data[:, :size], max(size, width) ** 0.5)  # states of length √width
+        nn.init.zeros_(self.input.bias)
         self.frequencies = nn.Linear(2, width // 2, bias=False)
         nn.init.normal_(self.frequencies.weight)
         self.self_attention = nn.ModuleList(Attention(width, heads, own_keys=True) for _ in layers)
         self.cross_attention = nn.ModuleList(Attention(width, heads, own_keys=False) for _ in layers)
         self.assignment = nn.ModuleList(Assignment(width) for _ in layers)
-        self._start_from_nearest_neighbors()
 
     def forward(
         self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None
@@ -52,22 +55,6 @@ class LightGlue(nn.Module):
         *_, last = self.states(keypoints, descriptors, valid, scores)
         log_assignment, _ = self.assignment[-1](last, valid)
         return {'log_assignment': log_assignment}
-
-    def _start_from_nearest_neighbors(self) -> None:
-        """Keep the cosines of descriptors in the states, change no state, and compare states as they are."""
-        size, width = self.config.descriptor_size, self.config.width
-        with torch.no_grad():
-            self.input.weight.zero_()
-            nn.init.orthogonal_(self.input.weight[:, :size], max(size, width) ** 0.5)  # elements of about 1
-            self.input.bias.zero_()
-            for attention in (*self.self_attention, *self.cross_attention):
-                attention.update[-1].weight.zero_()
-                attention.update[-1].bias.zero_()
-            for assignment in self.assignment:
-                nn.init.eye_(assignment.projection.weight).mul_((SHARPNESS / width**0.5) ** 0.5)
-                assignment.projection.bias.zero_()
-                assignment.matchability.weight.zero_()
-                assignment.matchability.bias.zero_()
 
     def states(
         self, keypoints: Tensor, descriptors: Tensor, valid: Tensor, scores: Tensor | None = None
@@ -108,6 +95,8 @@ class Attention(nn.Module):
         self.update = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        for parameter in self.update[-1].parameters():  # at first, states stay as they are
+            nn.init.zeros_(parameter)
 
     def forward(
         self, state: Tensor, source: Tensor, bias: Tensor, rotation: tuple[Tensor, Tensor] | None = None
@@ -137,6 +126,9 @@ class Assignment(nn.Module):
         super().__init__()
         self.projection = nn.Linear(width, width)
         self.matchability = nn.Linear(width, 1)
+        nn.init.eye_(self.projection.weight).data.mul_((SHARPNESS / width**0.5) ** 0.5)
+        for parameter in (self.projection.bias, self.matchability.weight, self.matchability.bias):
+            nn.init.zeros_(parameter)
 
     def forward(self, state: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the states of a layer.
