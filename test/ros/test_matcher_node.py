@@ -1,5 +1,6 @@
 """The matcher as a separate process, over DDS."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -363,20 +364,21 @@ def test_a_stereo_pair_is_matched_by_stamp_inside_the_epipolar_band(bench):
 )
 def test_a_pair_with_unequal_stamps_says_by_how_much_they_differ(bench, difference, words):
     scene, node = Scene(), bench('pairs:=["left:right"]')
-    stamp = 1.0
+    stamps = itertools.count(1)
 
-    def found():
-        nonlocal stamp
-        stamp += 0.1
+    def status(difference):
+        """The status after another frame of each camera."""
+        stamp = next(stamps) * 0.1
         node.send(scene.features(), stamp, 'left/features')
         node.send(scene.features(), stamp + difference, 'right/features')
-        status = node.diagnostics()
-        return status['level'] == DiagnosticStatus.WARN and all(word in status['message'] for word in words)
+        return node.diagnostics()
 
-    assert node.wait(found), node.diagnostics()
-    for side in ('left', 'right'):
-        node.send(scene.features(), 100.0, f'{side}/features')
-    assert node.wait(lambda: node.diagnostics()['level'] == DiagnosticStatus.OK)
+    def warned():
+        found = status(difference)
+        return found['level'] == DiagnosticStatus.WARN and all(word in found['message'] for word in words)
+
+    assert node.wait(warned), node.diagnostics()
+    assert node.wait(lambda: status(0)['level'] == DiagnosticStatus.OK)
 
 
 @pytest.mark.parametrize('other', ['b', '\ud800'], ids=['text', 'surrogate'])
