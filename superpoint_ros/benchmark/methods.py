@@ -200,7 +200,7 @@ class _TimedNetwork:
     """A network that adds up the time it takes."""
 
     def __init__(self, network: Network) -> None:
-        self.device, self.precision = network.device, network.precision
+        self.device, self.precision, self.keep = network.device, network.precision, network.keep
         self.milliseconds = 0.0
         self._network = network
 

@@ -60,6 +60,7 @@ class DetectorNode(ManagedNode):
         self._cancel.clear()
         watch = Watch(self._prepare, self._cancel)
         extractor = self._extractor = self._make_extractor(config.model, watch=watch, **options)
+        extractor.runtime.network.keep(len(names) * extractor.config.octaves)
         self._preparing = ''
         self._facts = {
             'model': extractor.model.name,

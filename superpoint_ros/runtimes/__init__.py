@@ -117,6 +117,10 @@ class Network(Protocol):
     precision: str
     """Precision in use: fp32, tf32, bf16, fp16 or int8."""
 
+    def keep(self, shapes: int) -> None:
+        """Keep the networks of at least this many different shapes in memory; call it before the first use."""
+        ...
+
     def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
         """Run the network on each of some items.
 

@@ -30,7 +30,7 @@ MODES = {
 }
 
 SHAPES_KEPT = 8
-"""Networks are compiled for the shapes of their inputs; the latest stay in memory."""
+"""Networks are compiled for the shapes of their inputs; at least this many stay in memory, the latest used."""
 
 
 def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa: ARG001
@@ -81,7 +81,12 @@ class OpenVINONetwork:
             self._settings[properties.hint.enable_cpu_pinning] = False
         if config.threads:
             self._settings[properties.inference_num_threads] = config.threads
-        self._requests = lru_cache(maxsize=SHAPES_KEPT)(self._compile)
+        self.keep(SHAPES_KEPT)
+
+    def keep(self, shapes: int) -> None:
+        self._kept = max(shapes, SHAPES_KEPT)
+        self._requests = lru_cache(maxsize=self._kept)(self._compile)
+        self._compiled: set[Any] = set()
 
     def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
         requests = self._requests(tuple((name, array.shape) for name, array in items[0].items()))
@@ -104,6 +109,14 @@ class OpenVINONetwork:
                 request.wait()
 
     def _compile(self, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> list[Any]:
+        if shapes in self._compiled:
+            logger.warning(
+                'more than %d sizes of images are in use, so that a network is compiled again for %s; use fewer sizes',
+                self._kept,
+                ', '.join('x'.join(map(str, shape[:0:-1])) for _, shape in shapes),
+            )
+            self._compiled.clear()  # warn again only after as many sizes
+        self._compiled.add(shapes)
         graph = self._graph.clone()
         graph.reshape({name: [1, *shape] for name, shape in shapes})
         compiled = self._core.compile_model(graph, self._device, self._settings)

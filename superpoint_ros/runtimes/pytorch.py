@@ -53,6 +53,9 @@ class TorchNetwork:
             torch.set_num_threads(config.threads)
         self._module = module.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def keep(self, shapes: int) -> None:
+        """Nothing to do: the network takes all shapes."""
+
     def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
         batch = {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
         kind = TYPES[self.precision]

@@ -107,6 +107,9 @@ class TensorRTNetwork:
         self._executions: dict[Any, Execution] = {}
         self._failed: dict[Any, str] = {}
 
+    def keep(self, shapes: int) -> None:
+        """Nothing to do: all engines stay in memory."""
+
     def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
         cuda.use(self._gpu)
         run = self.prepare({name: array.shape for name, array in items[0].items()})

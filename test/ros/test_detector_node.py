@@ -432,6 +432,16 @@ def test_cameras_have_separate_topics_masks_and_errors_and_share_batches(start, 
     assert "parameter 'treshold' is not known, did you mean threshold?" in output
 
 
+def test_networks_for_the_sizes_of_all_cameras_are_kept(start, tiny_model, photo):
+    cameras = [f'camera{index}' for index in range(9)]
+    bench = start(f'model:={tiny_model}', f'cameras:={cameras}')
+    for _ in range(2):
+        for index, camera in enumerate(cameras):
+            assert len(bench.answer(image_message(photo[:, : 240 + 8 * index].copy(), header()), f'{camera}/image'))
+    _, output = bench.stop()
+    assert 'compiled again' not in output
+
+
 def test_while_the_network_is_busy_old_images_are_dropped_and_parameters_can_be_set(start, tiny_model, photo, tmp_path):
     hold = tmp_path / 'hold'
     bench = start(f'model:={tiny_model}', program=HELD.format(path=str(hold)))

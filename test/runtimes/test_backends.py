@@ -230,3 +230,15 @@ def test_an_interrupt_after_extractors_are_deleted(model):
         [sys.executable, '-c', AFTER_TWO, str(model.graph)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (process.returncode, process.stdout) == (0, 'interrupted\n'), process.stderr
+
+
+@pytest.mark.parametrize('asked', [0, 10])
+def test_networks_for_enough_sizes_are_kept_and_too_few_are_logged(model, caplog, asked):
+    network = load(model, RuntimeConfig(backend='openvino', precision='fp32')).network
+    network.keep(asked)
+    caplog.set_level(logging.WARNING, 'superpoint_ros')
+    for width in [*range(16, 16 + 8 * 10, 8)] * 2:
+        for heads in network([{'image': np.zeros((1, 16, width), np.uint8)}]):
+            assert heads['score_map'].shape == (16, width)
+    expected = 'more than 8 sizes of images are in use, so that a network is compiled again for 16x16; use fewer sizes'
+    assert [record.message for record in caplog.records][:1] == ([] if asked else [expected])
