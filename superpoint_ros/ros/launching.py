@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]  # mypy takes launch/ for it
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from superpoint_ros import resources
 from superpoint_ros.config import Option, options
 
+LOG_LEVELS = 'debug', 'info', 'warn', 'error', 'fatal'
+
 COMMON = {
     'namespace': 'Namespace of the nodes and their topics.',
     'params_file': 'YAML file of parameters; arguments take precedence.',
     'fastdds_profile': 'true for a 16 MB shared-memory segment, so that large best-effort images arrive; '
     'the publishers need it too.',
-    'log_level': 'debug, info, warn, error or fatal.',
+    'log_level': f'One of {", ".join(LOG_LEVELS)}.',
 }
 
 
@@ -54,15 +58,16 @@ def nodes_description(
     described = {
         **{name: f'Topic: {what}' for name, what in topics.items()},
         **{name: f'{what} Default: {default}.' for name, (default, what) in arguments.items()},
-        **{name: _describe(cls, name, what) for each in own.values() for name, (cls, what) in each.items()},
+        **_described(own),
         **COMMON,
     }
 
     def start(context: LaunchContext) -> list[Any]:
         given = {name: context.launch_configurations[name] for name in described}
         given = {name: value for name, value in given.items() if value}
+        _check(given)
         values_of = {name: given.get(name, default) for name, (default, _) in arguments.items()}
-        actions: list[Any] = []
+        actions: list[Any] = _warnings(context.launch_configurations, described)
         if parse('fastdds_profile', given.get('fastdds_profile', 'false'), bool).value:
             profile = str(resources.find('config/fastdds.xml'))
             # The second name is for Jazzy and older.
@@ -110,6 +115,35 @@ def parse(name: str, text: str, kind: Any) -> ParameterValue:
     except (TypeError, ValueError, yaml.YAMLError):
         wanted = {bool: 'true or false', int: 'an integer', float: 'a number'}.get(kind, kind)
         raise ValueError(f'argument {name}: expected {wanted}, got {text!r}') from None
+
+
+def _check(given: Mapping[str, str]) -> None:
+    """Check the arguments that launch would pass on unchecked, or silently ignore."""
+    file, level = given.get('params_file'), given.get('log_level', 'info')
+    if file and not Path(file).is_file():
+        raise ValueError(f'argument params_file: no such file: {file!r}')
+    if level.lower() not in LOG_LEVELS:
+        raise ValueError(f'argument log_level: expected one of {", ".join(LOG_LEVELS)}, got {level!r}')
+
+
+def _warnings(given: Mapping[str, str], known: Collection[str]) -> list[Any]:
+    """Log arguments that look like a misspelled one; others may belong to a launch file that includes this one."""
+    near = {name: difflib.get_close_matches(name, known, 1, 0.85) for name in given if name not in known}
+    return [LogInfo(msg=f'argument {name!r} is not known, did you mean {m[0]}?') for name, m in near.items() if m]
+
+
+def _described(own: Mapping[str, Mapping[str, tuple[type, Option]]]) -> dict[str, str]:
+    """A text for each parameter; one for each node where nodes share a name but not its meaning."""
+    texts: dict[str, dict[str, str]] = {}
+    for executable, parameters in own.items():
+        for name, (cls, what) in parameters.items():
+            texts.setdefault(name, {})[_describe(cls, name, what)] = executable
+    return {
+        name: next(iter(each))
+        if len(each) == 1
+        else ' '.join(f'{executable}: {text}' for text, executable in each.items())
+        for name, each in texts.items()
+    }
 
 
 def _describe(cls: type, name: str, what: Option) -> str:

@@ -17,7 +17,10 @@ pytest.importorskip('launch', reason='needs launch, which comes with a ROS 2 ins
 pytest.importorskip('launch_ros', reason='needs launch_ros, which comes with a ROS 2 installation and is not on PyPI')
 
 import rclpy
+from launch import LaunchContext
+from launch.actions import LogInfo
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from launch.utilities import perform_substitutions
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 
@@ -78,6 +81,40 @@ def test_arguments_become_parameters_of_the_right_type(text, kind, value):
 def test_wrong_arguments_are_named(text, kind, wanted):
     with pytest.raises(ValueError, match=f'argument name: expected {wanted}, got {text!r}'):
         launching.parse('name', text, kind)
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'params_file': '/nowhere.yaml'}, "argument params_file: no such file: '/nowhere.yaml'"),
+        ({'log_level': 'loud'}, "argument log_level: expected one of debug, info, warn, error, fatal, got 'loud'"),
+    ],
+)
+def test_arguments_that_launch_does_not_check_are_checked(given, message):
+    description = launching.nodes_description({'superpoint_detector': detector_config.CONFIGURATIONS}, {})
+    context = LaunchContext()
+    context.launch_configurations.update({argument.name: '' for argument in description.get_launch_arguments()} | given)
+    with pytest.raises(ValueError, match=message):
+        description.entities[-1].execute(context)
+
+
+@pytest.mark.parametrize('name', ['treshold', 'max_keypoint'])
+def test_a_misspelled_argument_is_logged_with_the_right_spelling(name):
+    description = launching.nodes_description({'superpoint_detector': detector_config.CONFIGURATIONS}, {})
+    context = LaunchContext()
+    context.launch_configurations.update({argument.name: '' for argument in description.get_launch_arguments()})
+    context.launch_configurations.update({name: '1', 'ros_namespace': 'robot', 'world': 'office'})
+    actions = description.entities[-1].execute(context)
+    [logged] = [action for action in actions if isinstance(action, LogInfo)]
+    assert f"argument '{name}' is not known, did you mean" in perform_substitutions(context, logged.msg)
+
+
+def test_a_shared_argument_shows_the_text_of_each_node():
+    description = get_launch_description_from_python_launch_file(str(ROOT / 'launch/frontend.launch.py'))
+    texts = {argument.name: argument.description for argument in description.get_launch_arguments()}
+    assert 'superpoint_detector: Library that runs the network' in texts['backend']
+    assert 'superpoint_matcher: Library that runs a learned matcher' in texts['backend']
+    assert texts['autostart'].count('Configure and activate') == 1
 
 
 @pytest.fixture
