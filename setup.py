@@ -115,6 +115,8 @@ setup(
         *shared('launch/*.launch.py'),
         *shared('config/**/*.yaml'),
         *shared('config/*.xml'),
+        *shared('include/**/*.hpp'),
+        *shared('cmake/*.cmake'),
         *shared('models/*'),
         *shared('rtabmap/*.py'),
     ],

@@ -18,11 +18,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
-FOLDERS = ('config', 'launch', 'models', 'resource', 'rtabmap', 'scripts', 'superpoint_ros')
+FOLDERS = ('cmake', 'config', 'include', 'launch', 'models', 'resource', 'rtabmap', 'scripts', 'superpoint_ros')
 EXECUTABLES = {'superpoint_camera', 'superpoint_detector', 'superpoint_matcher'}
 SHARED = sorted(
     path.relative_to(ROOT)
-    for folder, pattern in (('launch', '*.launch.py'), ('config', '**/*.*ml'), ('models', '*'), ('rtabmap', '*.py'))
+    for folder, pattern in (
+        ('launch', '*.launch.py'),
+        ('config', '**/*.*ml'),
+        ('models', '*'),
+        ('rtabmap', '*.py'),
+        ('include', '**/*.hpp'),
+        ('cmake', '*.cmake'),
+    )
     for path in (ROOT / folder).glob(pattern)
 )
 

@@ -27,23 +27,31 @@ POINT_CLOUD = """
 #include <string>
 #include <vector>
 namespace sensor_msgs::msg {
-struct PointField { enum { INT8 = 1, UINT32 = 6, FLOAT32 = 7 }; std::string name; uint32_t offset, datatype, count; };
-struct PointCloud2 { uint32_t width, point_step; std::vector<PointField> fields; std::vector<uint8_t> data; };
+struct PointField { std::string name; uint32_t offset, datatype, count; };
+struct PointCloud2 {
+  uint32_t height = 1, width, point_step;
+  bool is_bigendian = false;
+  std::vector<PointField> fields;
+  std::vector<uint8_t> data;
+};
 }
 """
 OPENCV = """
 #include <cstddef>
 #include <cstdint>
-enum { CV_8S = 1, CV_32S = 4, CV_32F = 5 };
+#include <vector>
+enum { CV_8S = 1, CV_32F = 5 };
 namespace cv {
-struct Point2f { Point2f(float x, float y) : x(x), y(y) {} float x, y; };
+struct Point2f { float x, y; };
+struct KeyPoint {
+  KeyPoint(float x, float y, float, float, float response) : pt{x, y}, response(response) {}
+  Point2f pt; float response;
+};
 struct Mat {
-  Mat(int rows, int cols, int type, void * data, size_t step)
-  : rows(rows), cols(cols), kind(type), data(static_cast<uint8_t *>(data)), step(step) {}
-  template<class T> const T & at(int i, int j = 0) const { return reinterpret_cast<const T *>(data + i * step)[j]; }
-  Mat row(int i) const { return {1, cols, kind, data + i * step, step}; }
-  int type() const { return kind; }
-  int rows, cols, kind; uint8_t * data; size_t step;
+  Mat(int rows, int cols, int) : rows(rows), cols(cols), own(rows * cols), data(own.data()), step(cols * 4) {}
+  Mat(int rows, int cols, int, void * data, size_t step) : rows(rows), cols(cols), data(data), step(step) {}
+  template<class T> T * ptr(int i) const { return reinterpret_cast<T *>(static_cast<uint8_t *>(data) + i * step); }
+  int rows, cols; std::vector<float> own; void * data; size_t step;
 };
 }
 """
@@ -51,15 +59,19 @@ PROGRAM = """
 #include <cstdio>
 #include <iostream>
 #include <opencv2/core.hpp>
-void add_feature(cv::Point2f point, const cv::Mat & descriptor)
+void add_features(const std::vector<cv::KeyPoint> & keypoints, const cv::Mat & descriptors)
 {
-  printf("%g %g", point.x, point.y);
-  for (int i = 0; i < descriptor.cols; ++i) {
-    printf(" %g", descriptor.type() == CV_8S ? descriptor.at<int8_t>(0, i) : descriptor.at<float>(0, i));
+  for (size_t i = 0; i < keypoints.size(); ++i) {
+    printf("%g %g", keypoints[i].pt.x, keypoints[i].pt.y);
+    for (int k = 0; k < descriptors.cols; ++k) { printf(" %g", descriptors.ptr<float>(i)[k]); }
+    printf("\\n");
   }
-  printf("\\n");
 }
-void add_observation(uint32_t id, cv::Point2f point) { printf("%u %g %g\\n", id, point.x, point.y); }
+void add_observation(uint32_t id, float x, float y) { printf("%u %g %g\\n", id, x, y); }
+void add_pair(float x0, float y0, float x1, float y1, uint32_t index0, uint32_t index1)
+{
+  printf("%g %g %g %g %u %u\\n", x0, y0, x1, y1, index0, index1);
+}
 @CODE@
 int main()
 {
@@ -161,7 +173,15 @@ class TestCpp:
                 (tmp_path / name).write_text(f'#pragma once\n{text}')
             (block,) = code(page, 'cpp')
             (tmp_path / 'main.cpp').write_text(PROGRAM.replace('@CODE@', block).replace('@CALL@', callback))
-            flags = ['-std=c++17', '-Wall', '-Wextra', '-Werror', '-fsanitize=address,undefined', '-I.']
+            flags = [
+                '-std=c++17',
+                '-Wall',
+                '-Wextra',
+                '-Werror',
+                '-fsanitize=address,undefined',
+                '-I.',
+                f'-I{ROOT}/include',
+            ]
             subprocess.run(['g++', *flags, 'main.cpp'], check=True, cwd=tmp_path)
             return run
 
@@ -182,10 +202,14 @@ class TestCpp:
             given = features(size)
             found = np.array(read(clouds.encode_features(given, kind)))
             np.testing.assert_allclose(found[:, :2], given.keypoints, rtol=1e-5)
-            scale = 127 if kind == 'int8' else 1
-            np.testing.assert_allclose(found[:, 2:] / scale, given.descriptors, atol=tolerance)
+            np.testing.assert_allclose(found[:, 2:], given.descriptors, atol=tolerance)
         assert read(clouds.encode_features(features(128, count=0))) == []
 
     def test_tracks(self, compiled):
         read = compiled(SLAM, 'on_tracks')
         assert read(clouds.encode_tracks(tracks())) == [[7, 3.5, 4.5], [2**32 - 1, 1, 2]]
+
+    def test_matches(self, compiled):
+        given, matches = features(8), Matches(np.array([[0, 4]], np.uint32), np.array([0.9], np.float32))
+        (found,) = compiled(SLAM, 'on_matches')(clouds.encode_matches(given, given, matches))
+        np.testing.assert_allclose(found, [*given.keypoints[0], *given.keypoints[4], 0, 4], rtol=1e-5)
