@@ -1,1 +1,1 @@
-"""Measures detectors and descriptors, ours and OpenCV's, by the published protocols (docs/evaluation.md)."""
+"""Measures detectors, descriptors and matchers, ours and OpenCV's, by published protocols (docs/evaluation.md)."""

@@ -1,4 +1,4 @@
-"""What is compared: our models and OpenCV's methods behind one interface."""
+"""The methods that are compared: our models and OpenCV's, behind one interface."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Method:
     """A detector, or a detector and descriptor.
 
     Args:
-        name: as it stands in the tables.
-        about: what exactly it is: the model's checksum and what ran it, or the library's version.
-        at: gives, for a setting, the function from a gray image to its features.
-        detects: whether it is compared as a detector.
-        describes: whether it has descriptors.
+        name: in the tables.
+        about: checksum and back end of the model, or version of the library.
+        at: makes, for a setting, the function from a gray image to its features.
+        detects: it is compared as a detector.
+        describes: it has descriptors.
     """
 
     name: str
@@ -57,11 +57,11 @@ class ModelsConfig:
 
 
 def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
-    """The methods to compare: models first, then everything that the installed OpenCV has.
+    """The methods to compare: models, then those of the installed OpenCV.
 
     Args:
         config: the models.
-        baselines: compare OpenCV's methods, and chance, too.
+        baselines: with OpenCV's methods and random keypoints.
 
     Raises:
         ValueError: there is nothing to measure, or two models have the same name. Also what Extractor raises.

@@ -1,4 +1,4 @@
-"""Photometric changes of an image, of a random kind and strength, for test images that are made."""
+"""Random photometric changes of an image, for synthetic test images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:  # noq
 
 
 def _motion_blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
-    """Blur along a line of up to 9 pixels, centered, so that points stay where they are."""
+    """Blur along a centered line of up to 9 pixels; points stay where they are."""
     half = 4 * strength
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((9, 9), np.float32)
@@ -68,7 +68,7 @@ def _salt_and_pepper(gray: Gray, rng: np.random.Generator, strength: float) -> G
 
 
 CAMERA = (_contrast, _brightness, _shade, _motion_blur, _speckle, _gaussian_noise)
-"""What a camera does to a photograph."""
+"""Changes that a camera makes."""
 
 EVERYTHING = (_contrast, _brightness, _shade, _blur, _motion_blur, _speckle, _gaussian_noise, _salt_and_pepper)
 """Eight changes, as many as the paper counts for noisy Synthetic Shapes (figure 12; its text does not name them)."""
@@ -77,14 +77,14 @@ EVERYTHING = (_contrast, _brightness, _shade, _blur, _motion_blur, _speckle, _ga
 def photometric(image: Image, rng: np.random.Generator, changes: Sequence[Change], strength: float = 1.0) -> Image:
     """Change an image as light, lens and sensor do.
 
-    Each change is applied with probability one half, with a strength drawn evenly from none to the given one.
+    Each change is applied with probability ½ and a strength that is uniform from 0 to the given one.
 
     Args:
         image: (H, W) uint8.
-        rng: what is drawn.
+        rng: source of the random numbers.
         changes: CAMERA or EVERYTHING, in this order.
-        strength: 1 is a bad camera in bad light: gray levels ±50, Gaussian noise of 25 gray levels, speckle of 35 %,
-            2 % of all pixels white and as many black, contrast × or ÷ 1.6, shade ±70 %, motion blur over 9 px.
+        strength: 1 is a poor camera in poor light: gray levels ±50, Gaussian noise of 25 gray levels, speckle of 35 %,
+            2 % of the pixels white and as many black, contrast × or ÷ 1.6, shade ±70 %, motion blur over 9 px.
 
     Returns:
         (H, W) uint8.

@@ -1,6 +1,6 @@
-"""Who measured how: the published protocols as named presets.
+"""The published protocols as named presets.
 
-Figures of different authors are not comparable unless the protocol is the same, so every figure is printed with it.
+Figures of different authors are only comparable under the same protocol, so every report names it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.evaluation.metrics import Frame
 
 
@@ -16,18 +17,18 @@ class Setting:
     """How points are taken from an image, and what counts as correct.
 
     Args:
-        size: (width, height) that images are brought to, keeping their aspect ratio, and cropped to at the center.
-        keypoints: at most so many of an image are used, the best by score.
-        nms_radius: of two points closer than this in x and in y, only the better stays, in pixels; 0 keeps all.
-        nms_all: whether SIFT, ORB and AKAZE are thinned in the same way, or are left as OpenCV gives them.
-        candidates: how many points are detected; more than `keypoints` only makes sense with `in_common`.
-        in_common: drop the points outside the shared region before, not after, the best `keypoints` are taken.
-        border: points closer than this to the image's edge are dropped, in pixels.
-        threshold: least score of a learned detector's point.
-        quality: least response of Harris and Shi-Tomasi, as a share of the image's strongest.
-        whole_pixels: round points to whole pixels.
-        frame: in which image repeatability is measured, see metrics.correspondence_distances.
-        mutual: match only mutual nearest neighbors, or else the nearest neighbor of every point.
+        size: (width, height) to which images are resized with their aspect ratio kept, and cropped at the center.
+        keypoints: largest number of keypoints of an image, the best by score.
+        nms_radius: no two keypoints are nearer than this in both x and y, in pixels; 0 keeps all.
+        nms_all: non-maximum suppression also for SIFT, ORB and AKAZE.
+        candidates: number of keypoints that are detected; more than `keypoints` only matters with `in_common`.
+        in_common: drop keypoints outside the shared region before, not after, the best `keypoints` are taken.
+        border: no keypoints nearer than this to the edge of the image, in pixels.
+        threshold: smallest score of a model's keypoint.
+        quality: smallest response of Harris and Shi-Tomasi, relative to the strongest in the image.
+        whole_pixels: round keypoints to whole pixels.
+        frame: image in which repeatability is measured, see metrics.correspondence_distances.
+        mutual: match only mutual nearest neighbors, else the nearest neighbor of every keypoint.
         epsilon: correctness distance of repeatability, localization error and matches, in pixels.
     """
 
@@ -49,14 +50,14 @@ class Setting:
         object.__setattr__(self, 'candidates', max(self.candidates, self.keypoints))
 
     def points(self) -> str:
-        """In words: how points are taken from an image."""
+        """How points are taken from an image, in words."""
         thinned = f'NMS {self.nms_radius} px' + ('' if self.nms_all else ' (not for SIFT, ORB and AKAZE)')
         whole = ', rounded to whole pixels' if self.whole_pixels else ''
         least = f'border {self.border} px; learned score > {self.threshold:g}'
         return f'at most {self.keypoints} points{whole}; {thinned}; {least}'
 
     def pair(self, matching: bool) -> str:
-        """In words: how a pair of images is measured, with or without matching."""
+        """How a pair of images is measured, with or without matching, in words."""
         when = 'before' if self.in_common else 'after'
         neighbors = 'mutual nearest neighbors' if self.mutual else 'nearest neighbors of all points'
         return '; '.join(
@@ -76,10 +77,10 @@ class Protocol:
     """A published way to measure on pairs of images with a known homography.
 
     Args:
-        name: what it is called on the command line.
-        source: whose it is.
-        detection: the settings at which repeatability and localization error of detectors are measured.
-        description: the setting at which everything that needs descriptors is measured.
+        name: on the command line.
+        source: publication.
+        detection: settings for repeatability and localization error of detectors.
+        description: setting for everything that needs descriptors.
     """
 
     name: str
@@ -92,8 +93,8 @@ _PAPER = Setting(size=(320, 240), keypoints=300, nms_radius=4)
 _RPAUTRAT = Setting(
     size=(320, 240),
     keypoints=300,
-    # Its NMS of 4 keeps boxes of side 4 that overlap by less than a tenth: nearest to it is our square of radius 3, and
-    # of radius 5 for its NMS of 8.
+    # Its NMS of 4 keeps boxes of side 4 that overlap by less than a tenth: our square of radius 3 is nearest to it, and
+    # radius 5 to its NMS of 8.
     nms_radius=3,
     nms_all=True,
     candidates=1000,
@@ -120,4 +121,5 @@ PROTOCOLS = {
 
 SYNTHETIC = Setting(size=(160, 120), keypoints=300, nms_radius=4, border=0, quality=0.01, epsilon=2.0)
 
-VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=1000, threshold=0.005)
+VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=1000, threshold=DecodeConfig().threshold)
+"""Turned and shrunk photographs; few views have 1000 keypoints, so the threshold is the detector's own."""

@@ -11,13 +11,13 @@ SETTING = Setting(size=(160, 120), keypoints=50, nms_radius=4)
 
 @pytest.fixture(scope='module')
 def image():
-    """A texture with something to find for every detector."""
+    """A texture in which every detector finds keypoints."""
     noise = np.random.default_rng(2).integers(0, 255, (240, 320), np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
 
 
 @pytest.mark.parametrize('name', baselines.detectors())
-def test_detectors_give_the_best_points_apart_from_each_other_and_from_the_border(image, name):
+def test_detectors_return_the_best_keypoints_with_nms_and_border_applied(image, name):
     features = baselines.detectors()[name](SETTING)(image)
     assert len(features) == SETTING.keypoints
     assert (np.diff(features.scores) <= 0).all()
@@ -37,39 +37,39 @@ def test_detectors_find_the_corners_of_a_square(name):
     assert np.linalg.norm(corners[:, None] - found[None], axis=2).min(axis=1).max() <= 2.5
 
 
-def test_random_points_are_the_same_in_every_run_and_others_in_every_image(image):
+def test_random_keypoints_depend_on_the_image_but_not_on_the_run(image):
     extract = baselines.detectors()['random'](SETTING)
     np.testing.assert_array_equal(extract(image).keypoints, extract(image).keypoints)
     assert (extract(image).keypoints != extract(255 - image).keypoints).any()
 
 
 @pytest.mark.parametrize('name', baselines.descriptors())
-def test_features_have_unit_descriptors_and_at_most_as_many_points_as_asked(image, name):
+def test_features_have_unit_descriptors_and_respect_the_keypoint_limit(image, name):
     features = baselines.descriptors()[name](SETTING)(image)
     assert 0 < len(features) <= SETTING.keypoints
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-5)
     assert (np.diff(features.scores) <= 0).all()
 
 
-def test_akaze_is_there_where_opencv_has_it():
+def test_akaze_is_available_if_opencv_has_it():
     assert ('AKAZE' in baselines.descriptors()) == hasattr(cv2, 'AKAZE')
 
 
 @pytest.mark.parametrize('name', [*baselines.detectors(), *baselines.descriptors()])
-def test_a_picture_of_nothing_gives_few_or_no_points(name):
+def test_a_blank_image_has_no_keypoints_but_random_ones(name):
     methods = {**baselines.detectors(), **baselines.descriptors()}
     features = methods[name](SETTING)(np.full((120, 160), 90, np.uint8))
     assert len(features) == (50 if name == 'random' else 0)
 
 
-def test_features_are_thinned_where_the_protocol_says_so(image):
+def test_nms_applies_to_features_if_the_protocol_asks_for_it(image):
     setting = Setting(size=(160, 120), keypoints=200, nms_radius=8, nms_all=True)
     keypoints = np.rint(baselines.descriptors()['ORB'](setting)(image).keypoints)
     apart = np.abs(keypoints[:, None] - keypoints[None]).max(axis=2) + 100 * np.eye(len(keypoints))
     assert apart.min() > 8
 
 
-def test_binary_descriptors_match_as_by_hamming_distance():
+def test_binary_descriptors_rank_as_by_hamming_distance():
     rng = np.random.default_rng(4)
     bits0, bits1 = rng.integers(0, 256, (40, 32), np.uint8), rng.integers(0, 256, (50, 32), np.uint8)
     nearest, similarities, _, _ = nearest_neighbors(baselines._unit_rows(bits0), baselines._unit_rows(bits1))

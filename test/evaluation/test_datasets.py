@@ -12,7 +12,7 @@ HOMOGRAPHY = np.array([[0.9, -0.1, 14.0], [0.12, 1.05, -6.0], [2e-4, -1e-4, 1.0]
 
 
 def blobs(size, centers, sigma=3.0):
-    """A picture with a bright Gaussian at each center."""
+    """An image with a bright Gaussian at each center."""
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     total = np.zeros(x.shape)
     for cx, cy in centers:
@@ -21,7 +21,7 @@ def blobs(size, centers, sigma=3.0):
 
 
 def centroid(image, near, radius=12):
-    """The center of mass of what is bright around a position."""
+    """The center of mass of the brightness around a position."""
     left, top = (max(round(float(v)) - radius, 0) for v in near)
     window = image[top : top + 2 * radius + 1, left : left + 2 * radius + 1].astype(float)
     y, x = np.mgrid[top : top + window.shape[0], left : left + window.shape[1]]
@@ -51,7 +51,7 @@ class TestFit:
         _, transform = datasets.fit(np.zeros((333, 500), np.uint8), (320, 240))
         assert transform[0, 0] == pytest.approx(transform[1, 1], rel=0.01)
 
-    def test_an_image_of_that_size_is_left_alone(self):
+    def test_an_image_of_the_right_size_is_unchanged(self):
         image = np.random.default_rng(0).integers(0, 255, (48, 64), np.uint8)
         fitted, transform = datasets.fit(image, (64, 48))
         np.testing.assert_array_equal(fitted, image)
@@ -59,7 +59,7 @@ class TestFit:
 
 
 def test_a_fitted_pair_has_the_homography_between_its_images():
-    """The two images are resized and cropped differently; blobs that correspond must still do."""
+    """The two images are resized and cropped differently; corresponding blobs must still correspond."""
     centers = np.array([[80.0, 60.0], [150.0, 100.0], [100.0, 130.0]])
     image0 = blobs((240, 180), centers)
     image1 = blobs((300, 300), transform_points(HOMOGRAPHY, centers))
@@ -89,7 +89,7 @@ class TestHPatches:
             ('graf_2', '', (60, 80)), ('graf_3', '', (60, 80)),
         ]  # fmt: skip
 
-    def test_a_folder_without_scenes_is_an_error_that_says_what_is_expected(self, tmp_path):
+    def test_a_folder_without_scenes_is_an_error_that_names_the_expected_layout(self, tmp_path):
         with pytest.raises(ValueError, match='H_1_2'):
             datasets.hpatches(tmp_path)
         with pytest.raises(ValueError, match='no such folder'):
@@ -123,7 +123,7 @@ class TestRandomPairs:
             cv2.imwrite(str(tmp_path / name), cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX))
         return tmp_path
 
-    def test_depend_on_the_seed_and_the_name_alone(self, photographs):
+    def test_depend_only_on_the_seed_and_the_file_name(self, photographs):
         def load(seed, name='a'):
             pairs = [load() for load in datasets.random_pairs(photographs, seed, (128, 96))]
             return next(pair for pair in pairs if pair.name == name)
@@ -135,7 +135,7 @@ class TestRandomPairs:
         np.testing.assert_array_equal(first.homography, again.homography)
         assert not np.allclose(load(2).homography, first.homography)
 
-    def test_show_the_same_points_where_the_homography_says(self, photographs, monkeypatch):
+    def test_show_the_same_points_at_positions_given_by_the_homography(self, photographs, monkeypatch):
         monkeypatch.setattr(datasets, 'photometric', lambda image, *_: image)
         pair = datasets.random_pairs(photographs, 0, (128, 96))[0]()
         x, y = np.meshgrid(np.arange(128.0), np.arange(96.0))

@@ -49,7 +49,7 @@ class TestDescription:
         assert answer.correct.all()
 
     def test_known_wrong_matches_give_known_figures(self):
-        """Of 40 points with counterparts, 10 have descriptors that lead astray, with less similarity than the rest."""
+        """Of 40 points with counterparts, 10 have the descriptors of others, with less similarity than the rest."""
         points = grid(8, 152, 8, 88)[:40]
         count, wrong = len(points), 10
         similar = np.full(count, 0.9, np.float32)
@@ -80,8 +80,8 @@ class TestDescription:
         assert values['matching_score'] == pytest.approx((1 / 2 + 0) / 2)
         assert values['nn_map'] == pytest.approx((1 / 2 + 0) / 2)
 
-    def test_points_outside_the_shared_region_are_not_held_against_anyone(self):
-        """Image 1 is moved by 80 px: the points of the left half of image 0 come to its right half."""
+    def test_points_outside_the_shared_region_do_not_count(self):
+        """Image 1 is moved by 80 px: the left half of image 0 is its right half."""
         shift = crop_transform(-80, 0)
         points0 = grid()
         points1 = points0[points0[:, 0] < 80] + np.float32([80, 0])
@@ -91,7 +91,7 @@ class TestDescription:
         assert values['repeatability'] == values['matching_score'] == 1.0
         assert (values['matches'], answer.correct.sum()) == (len(points0), len(points1))
 
-    def test_mutual_matching_drops_those(self):
+    def test_mutual_matching_drops_points_without_a_counterpart(self):
         shift = crop_transform(-80, 0)
         points0 = grid()
         points1 = points0[points0[:, 0] < 80] + np.float32([80, 0])
@@ -111,7 +111,7 @@ class TestDescription:
         expected, _ = homography.description(pair(shift), found, mutual)
         assert homography.description(pair(shift), found, SETTING, ALL_NEAREST)[0] == expected
 
-    def test_magsac_averages_what_inexact_points_are_off(self):
+    def test_magsac_averages_the_errors_of_inexact_points(self):
         """With 150 points that are 1 px off in x and in y and 40 wrong ones, the corners are off by less than that."""
         rng = np.random.default_rng(0)
         points0 = rng.uniform((8, 8), (152, 112), (190, 2)).astype(np.float32)
@@ -121,7 +121,7 @@ class TestDescription:
         assert values['corner_error_magsac'] < 1
 
     @pytest.mark.parametrize('counts', [(0, 0), (0, 5), (5, 0), (3, 3)])
-    def test_too_few_points_are_no_homography_and_no_crash(self, counts):
+    def test_too_few_points_give_no_homography(self, counts):
         found = features(grid()[: counts[0]]), features(grid()[: counts[1]])
         values, _ = homography.description(pair(np.eye(3)), found, SETTING)
         assert values['corner_error'] == values['corner_error_magsac'] == math.inf
@@ -129,8 +129,8 @@ class TestDescription:
 
 
 class TestSelect:
-    def test_the_shared_region_before_or_after_the_best(self):
-        """The 10 best points lie where the other image does not see."""
+    def test_the_shared_region_is_applied_before_or_after_the_best_are_taken(self):
+        """The 10 best points are not visible in the other image."""
         outside, inside = grid(96, 152, 8, 72)[:10], grid(8, 72, 8, 72)[:10]
         found = features(np.concatenate([outside, inside]))
         shift = crop_transform(-80, 0)
@@ -139,13 +139,13 @@ class TestSelect:
         before = homography.select(found, shift, Setting(size=SIZE, keypoints=10, nms_radius=4, in_common=True))
         np.testing.assert_array_equal(before.keypoints, inside)
 
-    def test_whole_pixels(self):
+    def test_keypoints_are_rounded_to_whole_pixels(self):
         setting = Setting(size=SIZE, keypoints=10, nms_radius=4, whole_pixels=True)
         selected = homography.select(features([[10.4, 20.6]]), np.eye(3), setting)
         assert selected.keypoints.tolist() == [[10, 21]]
 
 
-def test_random_points_repeat_by_chance_as_often_as_the_paper_says():
+def test_random_points_repeat_as_often_as_in_the_paper():
     """Chance: 1 − exp(−density · π · 3²) = .11 inside the border. The paper's table 3 has .100 to .104, for viewpoint
     changes too, which shows that it counts only the points in the shared region."""
     setting = PROTOCOLS['paper'].detection[0]
@@ -164,7 +164,7 @@ def test_random_points_repeat_by_chance_as_often_as_the_paper_says():
 class TestEvaluate:
     PROTOCOL = Protocol('test', 'by hand', (SETTING,), SETTING)
 
-    def test_measures_every_method_at_every_stage_and_splits_the_means(self):
+    def test_measures_every_method_at_every_stage_and_averages_by_split(self):
         points = grid()
         moved = transform_points(PERSPECTIVE, points)
         perfect = known_method(features(points), features(moved))
@@ -185,7 +185,7 @@ class TestEvaluate:
         assert all(row['accuracy_1'] == row['accuracy_5'] == 1.0 for row in described)
         assert list(results.pictures) == ['a', 'b']
 
-    def test_goes_on_after_a_pair_that_cannot_be_read(self):
+    def test_continues_after_a_pair_that_cannot_be_read(self):
         def broken():
             raise ValueError('v_x/2.ppm: not an image')
 
@@ -195,7 +195,7 @@ class TestEvaluate:
         assert {row['pair'] for row in results.rows} == {'pair'}
 
 
-def test_protocols_say_what_they_do():
+def test_protocols_describe_themselves_in_words():
     paper, rpautrat = PROTOCOLS['paper'], PROTOCOLS['rpautrat']
     assert [s.nms_radius for s in paper.detection] == [4, 8]
     assert 'dropped after the best' in paper.description.pair(matching=True)

@@ -23,7 +23,7 @@ def shift(x, y):
 
 
 class TestShared:
-    def test_keeps_points_whose_image_is_in_the_other_picture(self):
+    def test_keeps_points_that_are_visible_in_the_other_image(self):
         points = np.array([[0.0, 0.0], [89.0, 10.0], [90.0, 10.0], [50.0, 79.0]])
         kept = metrics.shared(points, shift(10, 0), SIZE)
         assert kept.tolist() == [True, True, False, True]  # 89 + 10 is the last column, 99
@@ -89,12 +89,12 @@ class TestRepeatability:
 
 
 class TestAssign:
-    def test_a_corner_is_found_once_and_the_best_find_counts(self):
+    def test_a_corner_counts_once_for_the_best_detection(self):
         truth = np.array([[10.0, 10.0], [30.0, 30.0]])
         points = np.array([[11.0, 10.0], [10.0, 10.0], [30.0, 31.0], [60.0, 60.0]])
         assert metrics.assign(points, truth, 2.0).tolist() == [True, False, True, False]
 
-    def test_a_detection_takes_the_nearest_corner_that_is_free(self):
+    def test_a_detection_takes_the_nearest_free_corner(self):
         truth = np.array([[10.0, 10.0], [13.0, 10.0]])
         points = np.array([[11.0, 10.0], [11.2, 10.0]])
         assert metrics.assign(points, truth, 2.0).tolist() == [True, True]
@@ -104,7 +104,7 @@ class TestAssign:
         assert metrics.assign(np.empty((0, 2)), np.zeros((3, 2)), 2.0).shape == (0,)
 
     @given(points_lists, points_lists)
-    def test_never_more_than_there_are(self, points, truth):
+    def test_never_assigns_more_than_there_are(self, points, truth):
         correct = metrics.assign(points, truth, 5.0)
         assert correct.sum() <= min(len(points), len(truth))
         assert not correct[metrics.distances(points, truth) > 5.0].any()
@@ -119,7 +119,7 @@ class TestAveragePrecision:
         np.testing.assert_allclose(recall, [1 / 3, 1 / 3, 2 / 3])
         assert metrics.average_precision(correct, scores, 3) == pytest.approx(1 / 3 + 2 / 3 / 3)
 
-    def test_relative_to_what_was_found(self):
+    def test_recall_is_relative_to_the_right_answers_by_default(self):
         correct, scores = np.array([True, False, True]), np.array([0.9, 0.8, 0.7])
         assert metrics.average_precision(correct, scores) == pytest.approx(1 / 2 + 2 / 3 / 2)
 
@@ -155,7 +155,7 @@ class TestMatching:
         assert index1.tolist() == [1, 0]
         assert similarities1.tolist() == [1, 1]
 
-    def test_nothing_has_no_neighbors(self):
+    def test_no_descriptors_have_no_neighbors(self):
         some, none = np.eye(3, dtype=np.float32), np.empty((0, 3), np.float32)
         for pair in ((some, none), (none, some), (none, none)):
             assert [len(array) for array in metrics.nearest_neighbors(*pair)] == [0, 0, 0, 0]
@@ -178,7 +178,7 @@ class TestHomography:
             math.hypot(x, y), abs=1e-6
         )
 
-    def test_no_homography_is_infinitely_wrong(self):
+    def test_the_error_of_no_homography_is_infinite(self):
         assert metrics.corner_error(None, IDENTITY, SIZE) == math.inf
         assert metrics.corner_error(np.zeros((3, 3)), IDENTITY, SIZE) == math.inf
 

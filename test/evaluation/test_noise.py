@@ -9,7 +9,7 @@ def image():
     return np.random.default_rng(0).integers(60, 190, (48, 64), np.uint8)
 
 
-def test_is_the_same_for_the_same_state_and_leaves_its_input_alone(image):
+def test_is_reproducible_and_does_not_change_its_input(image):
     before = image.copy()
     first, again, other = (photometric(image, np.random.default_rng(seed), EVERYTHING) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -20,14 +20,14 @@ def test_is_the_same_for_the_same_state_and_leaves_its_input_alone(image):
 
 
 @pytest.mark.parametrize('change', EVERYTHING)
-def test_every_change_changes_something_in_proportion_to_its_strength(image, change):
+def test_every_change_grows_with_its_strength(image, change):
     gray = image.astype(np.float32)
     weak, strong = (np.abs(change(gray, np.random.default_rng(3), s) - gray).mean() for s in (0.2, 1.0))
     assert 0 <= weak < strong
 
 
-def test_points_stay_where_they_are():
-    """Blurs are centered: the center of mass of a dot does not move."""
+def test_blurs_do_not_move_points():
+    """The center of mass of a dot stays in place."""
     dot = np.zeros((41, 41), np.uint8)
     dot[20, 20] = 255
     y, x = np.mgrid[:41, :41]
@@ -39,7 +39,7 @@ def test_points_stay_where_they_are():
                 np.testing.assert_allclose(center, [20, 20], atol=0.05)
 
 
-def test_no_strength_changes_nothing_but_a_trace_of_blur(image):
+def test_strength_zero_changes_almost_nothing(image):
     assert set(CAMERA) < set(EVERYTHING)
     for seed in range(5):
         changed = photometric(image, np.random.default_rng(seed), EVERYTHING, strength=0.0)

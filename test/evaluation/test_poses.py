@@ -23,7 +23,7 @@ POSE = transform([0, 0.1, 0], [1, 0, 0])
 
 
 def project(points, pose, camera=CAMERA):
-    """Pixels of points in the world that is camera 0's."""
+    """Pixels of points given in the coordinates of camera 0."""
     seen = (points @ pose[:3, :3].T + pose[:3, 3]) @ camera.T
     return seen[:, :2] / seen[:, 2:]
 
@@ -71,7 +71,7 @@ def test_a_malformed_pair_list_names_the_line_and_the_mistake(tmp_path, text, me
         pose_pairs.read_pairs(path)
 
 
-def test_a_missing_or_binary_pair_list_is_one_sentence(tmp_path):
+def test_the_error_of_a_missing_or_binary_pair_list_names_the_file(tmp_path):
     with pytest.raises(ValueError, match='missing'):
         pose_pairs.read_pairs(tmp_path / 'missing.txt')
     (tmp_path / 'binary.txt').write_bytes(b'\xff\xfe\x00')
@@ -126,8 +126,8 @@ def test_the_pose_error_is_the_larger_of_the_two_angles(estimator):
 
 
 @pytest.mark.parametrize('turns', [0, 1, 2, 3])
-def test_keypoints_of_an_image_that_lies_on_its_side_are_turned_back(tmp_path, turns):
-    """A bright pixel is found in the upright, shrunk image, and given in the stored image's orientation."""
+def test_keypoints_of_a_turned_image_are_given_in_the_stored_orientation(tmp_path, turns):
+    """A bright spot is found in the upright, shrunk image."""
     image = np.zeros((400, 800), np.uint8)
     image[100:110, 300:310] = 255
     cv2.imwrite(str(tmp_path / 'image.png'), image)
@@ -144,7 +144,7 @@ def test_keypoints_of_an_image_that_lies_on_its_side_are_turned_back(tmp_path, t
 
 
 @pytest.fixture
-def built(tmp_path):
+def synthetic(tmp_path):
     """Points seen by two cameras, of which a fifth is matched wrongly; the second image is stored on its side."""
     rng = np.random.default_rng(0)
     points, pose = scene(rng), transform([0, 0.1, 0.05], [1, 0.2, 0])
@@ -171,9 +171,9 @@ def built(tmp_path):
     return tmp_path, extract
 
 
-def test_a_built_pair_is_measured_and_the_oracle_drops_its_wrong_matches(built):
-    folder, extract = built
-    method = Method('built', 'by hand', lambda _: extract, False, True)
+def test_a_synthetic_pair_is_measured_and_the_oracle_drops_wrong_matches(synthetic):
+    folder, extract = synthetic
+    method = Method('synthetic', 'by hand', lambda _: extract, False, True)
     results = poses.evaluate(
         pose_pairs.read_pairs(folder / 'pairs.txt'), folder, [method], poses_report.ratio_tests(), orders=3
     )
@@ -188,19 +188,19 @@ def test_a_built_pair_is_measured_and_the_oracle_drops_its_wrong_matches(built):
     assert rows['oracle']['right'] > 0.97
 
 
-def test_a_matcher_that_refuses_the_features_is_left_out_with_its_reason(built):
+def test_a_matcher_that_refuses_the_features_is_left_out_with_its_reason(synthetic):
     def refuse(features0, features1):
         raise ValueError('trained for other features')
 
-    folder, extract = built
-    method = Method('built', 'by hand', lambda _: extract, False, True)
+    folder, extract = synthetic
+    method = Method('synthetic', 'by hand', lambda _: extract, False, True)
     matchers = {'nearest': poses_report.ALL_NEAREST, 'learned': refuse}
     results = poses.evaluate(pose_pairs.read_pairs(folder / 'pairs.txt'), folder, [method], matchers, orders=1)
     assert [row['matcher'] for row in results.rows] == ['nearest', 'oracle']
     assert list(results.refused) == ['trained for other features']
 
 
-def test_the_report_has_each_method_at_its_best_ratio():
+def test_the_best_ratio_test_of_each_method_is_chosen():
     tests = {'nearest': None, 'ratio 0.9': None}
     summary = [
         {'method': method, 'matcher': matcher, 'auc_10': auc}

@@ -8,7 +8,7 @@ import pytest
 from superpoint_ros.evaluation import report
 
 
-def test_table():
+def test_a_table_rounds_numbers_and_shows_missing_ones_as_dashes():
     rows = [{'method': 'SIFT', 'a': 0.12345, 'n': 12.0}, {'method': 'ORB', 'a': math.nan}]
     assert report.table({'method': 'method', 'a': 'rate', 'n': 'points#'}, rows).split('\n') == [
         '| method | rate | points |',
@@ -18,7 +18,7 @@ def test_table():
     ]
 
 
-def test_means_are_of_each_group_and_leave_out_what_is_not_defined():
+def test_means_are_taken_by_group_without_undefined_values():
     rows = [
         {'method': 'a', 'pair': 'x', 'error': 1.0, 'found': 1, 'errors': [1]},
         {'method': 'b', 'pair': 'x', 'error': math.nan, 'found': 0},
@@ -31,7 +31,7 @@ def test_means_are_of_each_group_and_leave_out_what_is_not_defined():
     assert math.isnan(second['error'])
 
 
-def test_json_has_null_for_what_is_not_finite(tmp_path):
+def test_numbers_that_are_not_finite_become_null_in_json(tmp_path):
     data = {'a': [math.inf, np.float32(0.5)], 'b': {'c': math.nan}, 'd': (1,)}
     report.Report('x', 'images', [], tmp_path / 'new').finish('X', ['text'], data)
     written = json.loads((tmp_path / 'new/x.json').read_text())
@@ -39,7 +39,7 @@ def test_json_has_null_for_what_is_not_finite(tmp_path):
     assert (tmp_path / 'new/x.md').read_text() == '# X\n\n- Images: images\n\ntext\n'
 
 
-def test_each_file_that_cannot_be_read_is_named_once_after_the_report_is_written(tmp_path):
+def test_each_unreadable_file_is_named_once_and_the_report_is_still_written(tmp_path):
     with pytest.raises(ValueError, match='2 could not be read'):
         report.Report('x', 'images', [], tmp_path).finish(
             'X', [], {}, ['a.png: broken', 'b.png: broken', 'a.png: broken']

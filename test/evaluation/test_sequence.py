@@ -15,7 +15,7 @@ def features(keypoints, descriptors):
     return Features(keypoints.astype(np.float32), scores, descriptors.astype(np.float32), (640, 480))
 
 
-def test_matches_of_a_moving_camera_agree_but_for_the_wrong_ones():
+def test_matches_of_a_moving_camera_agree_except_the_wrong_ones():
     """Points at different depths seen by a camera that moves sideways, and a fifth of the descriptors swapped."""
     rng = np.random.default_rng(0)
     points = np.stack([rng.uniform(-2, 2, 100), rng.uniform(-1.5, 1.5, 100), rng.uniform(3, 9, 100)], axis=1)
@@ -30,7 +30,7 @@ def test_matches_of_a_moving_camera_agree_but_for_the_wrong_ones():
     assert row['inlier_ratio'] == row['inliers'] / 100
 
 
-def test_no_features_are_no_matches():
+def test_no_features_give_no_matches():
     nothing, some = features(np.empty((0, 2)), np.empty((0, 8))), features(np.zeros((8, 2)), np.eye(8))
     for pair in ((nothing, some), (some, nothing), (nothing, nothing)):
         row = sequence.match_frames(*pair)
@@ -38,7 +38,7 @@ def test_no_features_are_no_matches():
 
 
 @pytest.mark.parametrize('broken', [False, True])
-def test_frames_are_matched_with_the_next_and_a_broken_one_is_listed(tmp_path, broken):
+def test_consecutive_frames_are_matched_and_a_broken_one_is_listed(tmp_path, broken):
     rng = np.random.default_rng(1)
     scene = cv2.GaussianBlur(rng.integers(0, 255, (260, 400), np.uint8), (0, 0), 2)
     scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)

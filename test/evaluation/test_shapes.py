@@ -10,7 +10,7 @@ from superpoint_ros.features import Features
 
 
 def known_method(name, answer):
-    """A detector whose answer to each image is given by its content."""
+    """A detector with a given answer for each image."""
     return Method(name, 'by hand', lambda _: lambda image: answer[image.tobytes()], True, False)
 
 
@@ -23,7 +23,7 @@ def features(keypoints, scores):
 
 @pytest.fixture
 def known_set(monkeypatch):
-    """Two shapes of one image each: one with two corners, one without any."""
+    """Two shapes of one image each, with two corners and with none."""
     corners = {'square': np.array([[20.0, 20], [60, 20]], np.float32), 'disc': np.empty((0, 2), np.float32)}
 
     def images(shape, index, seed, size):
@@ -39,7 +39,7 @@ def known_set(monkeypatch):
     }
 
 
-def test_known_detections_give_known_figures(known_set):
+def test_average_precision_and_error_worked_out_by_hand(known_set):
     answer = {
         known_set['square', 'clean']: features([[20, 21], [100, 100], [60, 23]], [0.9, 0.8, 0.7]),
         known_set['square', 'noisy']: features([[20, 20], [60, 20]], [0.9, 0.8]),

@@ -22,8 +22,8 @@ def photograph():
     return cv2.GaussianBlur(picture, (0, 0), 1)
 
 
-def test_homographies_are_those_of_the_frames(photograph):
-    """Frames warped back by their homographies are most like the first frame, and less if one errs by 1 px."""
+def test_homographies_belong_to_their_frames(photograph):
+    """Frames warped back by their homographies are most similar to the first frame, less so with an error of 1 px."""
     clip = tracking.moving_camera(photograph, np.random.default_rng(1), 12, 6, SIZE)
     inside = np.s_[70:170, 100:220]
 
@@ -40,7 +40,7 @@ def test_homographies_are_those_of_the_frames(photograph):
     assert np.linalg.norm(moved - still) > 5, 'the camera moves'
 
 
-def test_both_follow_a_slow_camera_rightly(photograph):
+def test_both_trackers_track_a_slow_camera(photograph):
     clip = tracking.moving_camera(photograph, np.random.default_rng(1), 16, 60, SIZE)
     sift = baselines.descriptors()['SIFT'](Setting(size=SIZE, keypoints=200, nms_radius=0))
     flow, strict, loose = tracking.compare([clip], sift, [0.95, 0.5], MatchConfig(), TrackerConfig())
@@ -58,8 +58,8 @@ def still_clip(frames, homographies):
     return tracking.Clip([np.zeros((240, 320), np.uint8)] * frames, homographies)
 
 
-def test_counts_by_hand():
-    """Four points; the camera moves 10 px a frame: the third leaves the picture, the fourth is found wrongly."""
+def test_counts_worked_out_by_hand():
+    """Four points; the camera moves 10 px a frame: the third leaves the image, the fourth is found wrongly."""
     keypoints = np.array([[100, 100], [50, 50], [305, 100], [200, 200]], np.float32)
     shift = np.array([10, 0], np.float32)
     clip = still_clip(3, [np.array([[1, 0, 10.0 * t], [0, 1, 0], [0, 0, 1]]) for t in range(3)])
@@ -74,7 +74,7 @@ def test_counts_by_hand():
     assert row['recall'] == pytest.approx(4 / 7)
 
 
-def test_where_the_truth_is_not_known_right_agrees_with_the_others():
+def test_without_ground_truth_right_points_agree_with_the_others():
     rng = np.random.default_rng(2)
     space = rng.uniform((-2, -1.5, 3), (2, 1.5, 8), (80, 3))
     keypoints = (300 * space[:, :2] / space[:, 2:] + [160, 120]).astype(np.float32)
@@ -88,7 +88,7 @@ def test_where_the_truth_is_not_known_right_agrees_with_the_others():
     assert np.isnan(tracking.summarize([counts])['recall'])
 
 
-def test_nothing_to_follow():
+def test_no_keypoints_to_track():
     clip = still_clip(12, [np.eye(3)] * 12)
     nothing = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, 8), np.float32), SIZE)
     for row in tracking.compare([clip], lambda _: nothing, [0.7], MatchConfig(), TrackerConfig()):
