@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -211,24 +211,15 @@ def evaluate(
         for pair in track(pairs, 'pairs', console=Console(stderr=True)):
             for method, load in loaders.items():
                 try:
-                    view0, view1 = (
-                        load(folder / name, turns) for name, turns in zip(pair.names, pair.turns, strict=True)
-                    )
+                    view0, view1 = (load(folder / pair.names[i], pair.turns[i]) for i in (0, 1))
                 except (OSError, ValueError) as error:
                     results.failed[str(error)] = None
                     break
                 cameras = view0.resize @ pair.cameras[0], view1.resize @ pair.cameras[1]
                 resized = replace(pair, cameras=cameras)
                 for matcher, points0, points1 in _matches(view0, view1, resized, matchers, results):
-                    rng = np.random.default_rng(0)
-                    shuffled = [rng.permutation(len(points0)) for _ in range(orders)]
-                    errors = pool.map(
-                        partial(pose_error, pair=resized, estimator=estimator),
-                        [points0[order] for order in shuffled],
-                        [points1[order] for order in shuffled],
-                    )
-                    distances = epipolar_distances(points0, points1, resized)
-                    results.rows.append({'method': method, 'matcher': matcher, **_row(pair, distances, list(errors))})
+                    row = _measure(points0, points1, resized, estimator, orders, pool)
+                    results.rows.append({'method': method, 'matcher': matcher, 'pair': pair.names, **row})
     return results
 
 
@@ -249,13 +240,19 @@ def _matches(
             yield ORACLE, points0[kept], points1[kept]
 
 
-def _row(pair: PosePair, distances: Doubles, errors: list[float]) -> Row:
-    right = float(np.mean(distances <= RIGHT)) if len(distances) else math.nan
+def _measure(
+    points0: Doubles, points1: Doubles, pair: PosePair, estimator: Estimator, orders: int, pool: Executor
+) -> Row:
+    rng = np.random.default_rng(0)
+    shuffled = [rng.permutation(len(points0)) for _ in range(orders)]
+    find_error = partial(pose_error, pair=pair, estimator=estimator)
+    errors = list(pool.map(find_error, (points0[order] for order in shuffled), (points1[order] for order in shuffled)))
+    right = epipolar_distances(points0, points1, pair) <= RIGHT
+    share = float(right.mean()) if len(right) else math.nan
     return {
-        'pair': pair.names,
         **{f'auc_{t:g}': metrics.auc(np.array(errors), t) for t in THRESHOLDS},
-        'right': right,
-        **({} if pair.gap is None else {f'right_{pair.gap}': right}),
-        'matches': len(distances),
+        'right': share,
+        **({} if pair.gap is None else {f'right_{pair.gap}': share}),
+        'matches': len(right),
         'errors': errors,
     }
