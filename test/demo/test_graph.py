@@ -144,7 +144,8 @@ def test_a_node_that_cannot_configure_ends_it(start, tiny_model, tmp_path):
     process = start(model=str(tiny_model.with_suffix('.safetensors')), backend='tensorrt', output=tmp_path)
     text = process.communicate(timeout=100)[0]
     assert process.returncode != 0
-    assert 'superpoint_detector: cannot configure' in text
+    assert 'the detector ended with exit code 1' in text
+    assert 'cannot configure: back end tensorrt' in text
 
 
 def test_a_missing_model_is_named_before_anything_starts(start, tmp_path):
