@@ -218,9 +218,9 @@ def _run(make: Callable[[], ManagedNode]) -> int:
         return 1
     handler = _ToRos(node)
     logging.getLogger('superpoint_ros').addHandler(handler)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     try:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
         while rclpy.ok() and not node.start_failed.done():
             try:
                 executor.spin_until_future_complete(node.start_failed)
@@ -231,6 +231,7 @@ def _run(make: Callable[[], ManagedNode]) -> int:
         return int(node.start_failed.done() and rclpy.ok())
     finally:
         logging.getLogger('superpoint_ros').removeHandler(handler)
+        executor.shutdown(timeout_sec=0)
         node.destroy_node()
 
 
