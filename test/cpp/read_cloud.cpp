@@ -1,5 +1,5 @@
 // Reads a cloud of features, matches or tracks from stdin with superpoint_ros/features.hpp, and prints its numbers.
-// The struct PointCloud2 stands in for sensor_msgs::msg::PointCloud2, whose members it has.
+// Where the headers of sensor_msgs are missing, a struct with the same members stands in for its message.
 // usage: read_cloud features|matches|tracks
 
 #include <superpoint_ros/features.hpp>
@@ -7,6 +7,11 @@
 #include <cstdio>
 #include <iostream>
 
+#if __has_include(<sensor_msgs/msg/point_cloud2.hpp>)
+#include <sensor_msgs/msg/point_cloud2.hpp>
+using sensor_msgs::msg::PointCloud2;
+using sensor_msgs::msg::PointField;
+#else
 struct PointField
 {
   std::string name;
@@ -24,12 +29,14 @@ struct PointCloud2
   std::vector<uint8_t> data;
   bool is_dense = true;
 };
+#endif
 
 PointCloud2 read()
 {
   PointCloud2 cloud;
-  int fields, bytes, type;
-  std::cin >> cloud.height >> cloud.width >> cloud.is_bigendian >> cloud.point_step >> fields >> bytes;
+  int fields, bytes, type, is_bigendian;
+  std::cin >> cloud.height >> cloud.width >> is_bigendian >> cloud.point_step >> fields >> bytes;
+  cloud.is_bigendian = is_bigendian;
   for (int i = 0; i < fields; ++i) {
     PointField field;
     std::cin >> field.name >> field.offset >> type >> field.count;

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ OPENCV = Path('/usr/include/opencv4')
 pytestmark = pytest.mark.skipif(not shutil.which('g++'), reason='needs g++ to compile the C++ header')
 
 
-@pytest.fixture(scope='module', params=['alone', 'with OpenCV'])
+@pytest.fixture(scope='module', params=['alone', 'with OpenCV', 'with sensor_msgs'])
 def read(request, tmp_path_factory):
     """Compiles the program and returns a function that gives it a cloud and returns the lines that it prints."""
     program = tmp_path_factory.mktemp('read') / 'read_cloud'
@@ -26,6 +27,11 @@ def read(request, tmp_path_factory):
         if not (OPENCV / 'opencv2/core.hpp').exists():
             pytest.skip(f'needs the headers of OpenCV in {OPENCV} (libopencv-core-dev)')
         flags, libraries = [*flags, '-isystem', str(OPENCV)], ['-lopencv_core']
+    if request.param == 'with sensor_msgs':
+        folders = list((Path(sys.prefix) / 'include').glob('*/'))
+        if not any((folder / 'sensor_msgs/msg/point_cloud2.hpp').exists() for folder in folders):
+            pytest.skip(f'needs the C++ headers of sensor_msgs in {sys.prefix}/include')
+        flags += [word for folder in folders for word in ('-isystem', str(folder))]
     source = Path(__file__).with_name('read_cloud.cpp')
     subprocess.run(['g++', *flags, str(source), '-o', str(program), *libraries], check=True, timeout=120)
 
