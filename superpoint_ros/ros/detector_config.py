@@ -23,6 +23,15 @@ class DetectorConfig:
     mask: tuple[str, ...] = option(
         (), 'Mask files of the size of the images, 0 where keypoints are not allowed: one, or one for each camera.'
     )
+    mask_topic: str = option(
+        'none',
+        'Subscribe to mask, a mono8 image with the stamp of each image, 0 where keypoints are not allowed. An image '
+        'whose mask does not arrive in time is processed without it (optional) or dropped (required).',
+        choices=('none', 'optional', 'required'),
+    )
+    mask_timeout: float = option(
+        0.1, 'Longest time that an image waits for its mask.', unit='s', minimum=0.001, maximum=60
+    )
     descriptor_type: str = option(
         'int8', 'Type of descriptor elements; int8 is round(127·d).', choices=('int8', 'float32')
     )

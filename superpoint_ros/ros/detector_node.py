@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from superpoint_ros.ros.detector_config import CONFIGURATIONS, EXTRACTOR_CONFIGU
 from superpoint_ros.ros.detector_topics import DetectorTopics
 from superpoint_ros.ros.input_topic import gray_image
 from superpoint_ros.ros.lifecycle import ManagedNode, run
+from superpoint_ros.ros.mask_topic import Arrival
 from superpoint_ros.ros.parameters import read
 from superpoint_ros.ros.topic_names import check_cameras
 from superpoint_ros.ros.worker import Worker
@@ -41,7 +41,7 @@ class DetectorNode(ManagedNode):
         super().__init__('superpoint_detector', CONFIGURATIONS)
         self._make_extractor = make_extractor
         self._extractor: Extractor | None = None
-        self._worker: Worker[tuple[Any, float]] | None = None
+        self._worker: Worker[Arrival] | None = None
         self._cameras: dict[str, DetectorTopics] = {}
         self._facts: dict[str, str] = {}
         self._preparing = ''
@@ -79,11 +79,11 @@ class DetectorNode(ManagedNode):
             self._process, self.log_unexpected, lambda name: self._cameras[name].input.statistics.drop()
         )
         for name, camera in self._cameras.items():
-            camera.input.subscribe(partial(self._receive, name))
+            camera.subscribe(partial(self._receive, name))
 
     def deactivate(self) -> None:
         for camera in self._cameras.values():
-            camera.input.unsubscribe()
+            camera.unsubscribe()
         self._cancel.set()
         if self._worker:
             self._worker.stop()
@@ -112,25 +112,25 @@ class DetectorNode(ManagedNode):
         if not self.context.ok():  # a signal cannot end the transition that is waiting for the engine
             self._cancel.set()
 
-    def _receive(self, name: str, message: Any, received_at: float) -> None:
+    def _receive(self, name: str, arrival: Arrival) -> None:
         if self._worker:
-            self._worker.put(name, (message, received_at))
+            self._worker.put(name, arrival)
 
-    def _process(self, arrivals: dict[str, tuple[Any, float]]) -> None:
+    def _process(self, arrivals: dict[str, Arrival]) -> None:
         """Publish the features of one image of each camera; runs in the worker thread."""
         assert self._extractor
-        grays: dict[str, Gray] = {}
-        for name, (message, _) in arrivals.items():
-            with self._cameras[name].input.guard():
-                grays[name] = gray_image(message)
-        results = self._extractor.batch(list(grays.values()), [self._cameras[name].mask for name in grays])
+        inputs: dict[str, tuple[Gray, Gray | None]] = {}
+        for name, arrival in arrivals.items():
+            camera = self._cameras[name]
+            with camera.input.guard():
+                inputs[name] = gray_image(arrival.image), camera.mask_of(arrival)
+        results = self._extractor.batch(*zip(*inputs.values(), strict=True)) if inputs else []
         self._preparing = ''
-        for (name, gray), result in zip(grays.items(), results, strict=True):
-            message, received_at = arrivals[name]
+        for (name, (gray, _)), result in zip(inputs.items(), results, strict=True):
             with self._cameras[name].input.guard():
                 if isinstance(result, Exception):
                     raise result
-                self._cameras[name].publish(result, gray, message.header, received_at)
+                self._cameras[name].publish(result, gray, arrivals[name].image.header, arrivals[name].received_at)
 
 
 def _read_mask(path: str) -> npt.NDArray[np.uint8]:

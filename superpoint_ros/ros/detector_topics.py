@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -16,6 +19,7 @@ from superpoint_ros.image_files import eight_bits
 from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.input_topic import image_input
+from superpoint_ros.ros.mask_topic import Arrival, MaskTopic, mask_in
 from superpoint_ros.ros.messages import features_message, image_message
 from superpoint_ros.ros.topic_names import follow
 
@@ -26,7 +30,7 @@ class DetectorTopics:
     Args:
         node: the detector.
         name: namespace of the topics; may be empty.
-        mask: (H, W) uint8, 0 where keypoints are not allowed; None allows them everywhere.
+        mask: (H, W) uint8 for every image, 0 where keypoints are not allowed; None allows them everywhere.
         config: of the node.
         extractor: makes the features.
     """
@@ -34,9 +38,10 @@ class DetectorTopics:
     def __init__(
         self, node: Node, name: str, mask: images.Gray | None, config: DetectorConfig, extractor: Extractor
     ) -> None:
-        self.mask = mask
+        self._mask = mask
         prefix = f'{name}/' if name else ''
         self.input = image_input(node, prefix, config.image_transport, config.qos_reliability)
+        self._masks = MaskTopic(node, prefix, config) if config.mask_topic != 'none' else None
         self._node = node
         self._status_name = f'{node.get_name()}: {name}' if name else node.get_name()
         self._extractor = extractor
@@ -51,9 +56,37 @@ class DetectorTopics:
         self._annotated = node.create_publisher(Image, follow(node, topic, 'image'), 1)
         self._info = node.create_publisher(String, follow(node, topic, 'info'), latched)
 
+    def subscribe(self, receive: Callable[[Arrival], None]) -> None:
+        """Call a function with each image that arrives, and with its mask if masks come on a topic."""
+        if self._masks:
+            self._masks.subscribe(self.input, receive)
+        else:
+            self.input.subscribe(lambda image, received_at: receive(Arrival(image, received_at)))
+
+    def unsubscribe(self) -> None:
+        """Stop receiving."""
+        self.input.unsubscribe()
+        if self._masks:
+            self._masks.unsubscribe()
+
+    def mask_of(self, arrival: Arrival) -> images.Gray | None:
+        """The mask of an image, (H, W), 0 where the file or the topic allows no keypoints; None if there is neither.
+
+        Raises:
+            ValueError: the message is not a mask, or has another size than the file.
+        """
+        if arrival.mask is None:
+            return self._mask
+        mask = mask_in(arrival.mask)
+        if self._mask is None:
+            return mask
+        if mask.shape != self._mask.shape:
+            raise ValueError(f'mask: expected shape {self._mask.shape} as that of the mask file, got {mask.shape}')
+        return np.minimum(mask, self._mask)
+
     def destroy(self) -> None:
         """Remove all topics."""
-        self.input.unsubscribe()
+        self.unsubscribe()
         for publisher in (self._features, self._annotated, self._info):
             self._node.destroy_publisher(publisher)
 
@@ -85,9 +118,12 @@ class DetectorTopics:
 
     def report(self, facts: dict[str, str]) -> DiagnosticStatus:
         """Status for /diagnostics; `facts` says what runs the network."""
-        values = self.input.statistics.values()
-        rate = values['rate out [Hz]']
+        values: dict[str, object] = {**self.input.statistics.values()}
+        rate = str(values['rate out [Hz]'])
         level, message = self.input.health(publishing=float(rate) > 0)
+        if self._masks:
+            values |= self._masks.values()
+            level, message = (level, message) if message else self._masks.health()
         message = message or f'{rate} Hz, {self._keypoints} keypoints'
         return status(
             level, self._status_name, message, {**values, 'keypoints': self._keypoints, **facts}, facts['device']

@@ -559,3 +559,81 @@ def test_a_wrong_initial_value_ends_the_node_with_one_sentence(start):
         assert bench.process.returncode == 1
         assert reason in output
         assert len(output.strip().splitlines()) == 1
+
+
+def mask_publisher(bench):
+    publisher = bench.node.create_publisher(Image, 'mask', 10)
+    assert bench.wait(publisher.get_subscription_count), 'the detector does not listen to mask'
+    return publisher
+
+
+def test_no_keypoint_is_inside_a_moving_mask(start, tiny_model, photo, tmp_path):
+    file = np.full_like(photo, 255)
+    file[:60] = 0
+    cv2.imwrite(str(tmp_path / 'file.png'), file)
+    bench = start(
+        f'model:={tiny_model}', 'mask_topic:=required', 'mask_timeout:=20.0', f"mask:=['{tmp_path}/file.png']"
+    )
+    masks = mask_publisher(bench)
+    for number, left in enumerate(range(0, 240, 40)):
+        mask = np.full_like(photo, 255)
+        mask[:, left : left + 80] = 0
+        image = image_message(photo, header())
+        message = image_message(mask, image.header)
+        if number % 2:  # the mask after the image
+            bench.send(image)
+            masks.publish(message)
+            assert bench.wait(lambda image=image: image.header in [m.header for m in bench.received['features']])
+        else:
+            masks.publish(message)
+            bench.answer(image)
+        features = features_from_message(bench.received['features'][-1])
+        x, y = np.rint(features.keypoints).astype(int).T
+        assert len(features) > 20
+        assert mask[y, x].all()
+        assert file[y, x].all()
+        assert (x < left).any() or (x >= left + 80).any()
+    assert bench.status()['masks missing'] == '0'
+
+
+@pytest.mark.parametrize('kind', ['optional', 'required'])
+def test_an_image_whose_mask_does_not_come_is_counted_and_processed_or_dropped(start, tiny_model, photo, kind):
+    bench = start(f'model:={tiny_model}', f'mask_topic:={kind}', 'mask_timeout:=0.05')
+    bench.publisher(Image, 'image')
+    status = bench.status(lambda s: 'nobody publishes' in s['message'])
+    assert status['level'] == DiagnosticStatus.WARN
+    masks = mask_publisher(bench)
+    if kind == 'optional':
+        assert len(bench.answer(image_message(photo, header()))) > 20
+    else:
+        bench.send(image_message(photo, header()))
+    other = header()
+    masks.publish(image_message(np.zeros_like(photo), other))
+    status = bench.status(lambda s: int(s['masks missing']) and 'has the stamp of an image' in s['message'])
+    assert status['level'] == DiagnosticStatus.WARN
+    assert bool(bench.received['features']) == (kind == 'optional')
+
+    image = image_message(photo, header())
+    masks.publish(image_message(np.zeros_like(photo), image.header))
+    assert len(bench.answer(image)) == 0
+    assert bench.status(lambda s: s['published'] != '0')['level'] == DiagnosticStatus.OK
+
+
+def test_a_bad_mask_gets_one_sentence_and_its_image_is_not_published(start, tiny_model, photo):
+    bench = start(f'model:={tiny_model}', 'mask_topic:=required', 'mask_timeout:=20.0')
+    masks = mask_publisher(bench)
+    good = image_message(photo, header())
+    masks.publish(image_message(np.full_like(photo, 255), good.header))
+    bench.answer(good)
+    bench.received['features'].clear()
+    color = encoded(np.zeros((240, 320, 3), np.uint8), 'bgr8')
+    small = image_message(np.zeros((100, 100), np.uint8), header())
+    short = image_message(photo, header())
+    short.data = short.data[:10]
+    for number, (mask, sentence) in enumerate(((color, 'mono8'), (small, '(240, 320)'), (short, '10 bytes')), 1):
+        masks.publish(mask)
+        bench.send(image_message(photo, mask.header))
+        bench.status(
+            lambda s, n=number, t=sentence: s['bad'] == str(n) and 'mask: ' in s['last error'] and t in s['last error']
+        )
+    assert not bench.received['features']
