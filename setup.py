@@ -85,7 +85,7 @@ setup(
         'platformdirs>=3',
         'PyYAML>=6',
         'rich>=13',
-        'rosbags>=0.11',
+        'rosbags>=0.11,<0.12',  # bags/limits.py reaches into its readers
         'safetensors>=0.5',
     ],
     extras_require={
