@@ -110,7 +110,7 @@ def decompress_strictly(compression: str, data: bytes, size: int = MAX_RECORD) -
     Raises:
         ValueError: it is broken, or larger than `size` bytes.
     """
-    content, problem = decompress(compression, data, size, len(data))
+    content, problem = decompress(compression, data, size, len(data) or 1)
     if problem:
         raise ValueError(f'a chunk or message {problem}')
     return content
