@@ -69,6 +69,25 @@ def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
     return np.ascontiguousarray(image[top : top + size[1], left : left + size[0]]), transform
 
 
+def shrink(image: Image, side: float) -> tuple[Image, Transform]:
+    """Resize an image so that its longest side has so many pixels; a smaller one is left as it is.
+
+    Args:
+        image: (H, W).
+        side: in pixels; rounded.
+
+    Returns:
+        The image, and the (3, 3) transform of points from the given image to it.
+    """
+    height, width = image.shape
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image, np.eye(3)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    shrunk = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return shrunk, resize_transform(size[0] / width, size[1] / height)
+
+
 def read_images(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
     """Read image files as gray; the second list has a sentence for each file that cannot be read."""
     images, failed = [], []

@@ -13,7 +13,7 @@ from superpoint_ros.evaluation import homography, metrics, turns
 from superpoint_ros.evaluation.datasets import PairLoader
 from superpoint_ros.evaluation.methods import ALL_NEAREST
 from superpoint_ros.evaluation.protocols import VIEWS, Protocol
-from superpoint_ros.evaluation.report import Curve, Panel, Report, means, table
+from superpoint_ros.evaluation.report import Curve, Panel, Report, Row, means, table
 from superpoint_ros.learned_matching import NEAREST
 from superpoint_ros.matching import Matcher
 
@@ -59,8 +59,11 @@ def measure(
         if rows := [row for row in summary if row['stage'] == stage]:
             text = table({'method': 'method', **split, 'pairs': 'pairs#', **columns}, rows)
             sections += [f'## {stage[0].upper()}{stage[1:]}', text, f'Protocol {protocol.name}: {how}.']
-    describing = [method for method in report.methods if method.describes]
-    views, unread = turns.evaluate(photographs, describing, VIEWS, {NEAREST: ALL_NEAREST, **(matchers or {})})
+    views: list[Row] = []
+    unread: list[str] = []
+    if photographs:
+        describing = [method for method in report.methods if method.describes]
+        views, unread = turns.evaluate(photographs, describing, VIEWS, {NEAREST: ALL_NEAREST, **(matchers or {})})
     if views:
         sections += turns.sections(views, VIEWS)
         report.plot(f'{report.name}_views', 'share of points matched right', turns.panels(views), marker='o')

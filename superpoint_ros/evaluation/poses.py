@@ -18,12 +18,12 @@ from rich.progress import track
 from superpoint_ros import image_files
 from superpoint_ros.evaluation import metrics
 from superpoint_ros.evaluation.baselines import Extract
+from superpoint_ros.evaluation.datasets import shrink
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.pose_pairs import Doubles, PosePair
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.evaluation.report import Row
 from superpoint_ros.features import Features
-from superpoint_ros.geometry import resize_transform
 from superpoint_ros.matching import GEOMETRIES, Matcher, Verified, verify
 
 Estimator = Literal['magsac', 'magsac-normalized', 'ransac-normalized']
@@ -71,17 +71,12 @@ def view(path: Path, turns: int, extract: Extract, side: int) -> View:
     Raises:
         OSError, ValueError: the file cannot be read.
     """
-    image = image_files.read(path)
-    height, width = image.shape
-    scale = min(1.0, side / max(height, width))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    if scale < 1:
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    image, resize = shrink(image_files.read(path), side)
     features = extract(np.ascontiguousarray(np.rot90(image, turns)))
     points, rows = features.keypoints.astype(np.float64), features.image_size[1]
     for _ in range(turns):  # each quarter turn back takes (x, y) to (rows - 1 - y, x)
-        points, rows = np.stack([rows - 1 - points[:, 1], points[:, 0]], axis=1), sum(size) - rows
-    return View(features, points, resize_transform(size[0] / width, size[1] / height))
+        points, rows = np.stack([rows - 1 - points[:, 1], points[:, 0]], axis=1), sum(image.shape) - rows
+    return View(features, points, resize)
 
 
 def epipolar_distances(points0: Doubles, points1: Doubles, pair: PosePair) -> Doubles:
@@ -226,18 +221,20 @@ def evaluate(
 def _matches(
     view0: View, view1: View, pair: PosePair, matchers: Mapping[str, Matcher], results: Results
 ) -> Iterator[tuple[str, Doubles, Doubles]]:
-    """For each matcher and the oracle: its name, and the (M, 2) matched points of both images."""
+    """For each matcher, then the oracle: its name, and the (M, 2) matched points of both images."""
+    matched: list[tuple[Doubles, Doubles]] = []
     for name, matcher in matchers.items():
         try:
             rows = matcher(view0.features, view1.features).indices
         except ValueError as error:
             results.refused[str(error)] = None
             continue
-        points0, points1 = view0.points[rows[:, 0]], view1.points[rows[:, 1]]
-        yield name, points0, points1
-        if name == next(iter(matchers)):
-            kept = epipolar_distances(points0, points1, pair) <= KEPT
-            yield ORACLE, points0[kept], points1[kept]
+        matched.append((view0.points[rows[:, 0]], view1.points[rows[:, 1]]))
+        yield name, *matched[-1]
+    if matched:
+        points0, points1 = matched[0]
+        kept = epipolar_distances(points0, points1, pair) <= KEPT
+        yield ORACLE, points0[kept], points1[kept]
 
 
 def _measure(

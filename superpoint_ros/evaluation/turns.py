@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,20 +11,22 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros import image_files
 from superpoint_ros.evaluation.baselines import Image
+from superpoint_ros.evaluation.datasets import read_images, shrink
 from superpoint_ros.evaluation.methods import ALL_NEAREST, Method, combined
 from superpoint_ros.evaluation.metrics import correct_matches
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
 from superpoint_ros.features import Features
-from superpoint_ros.geometry import Transform, crop_transform, resize_transform
+from superpoint_ros.geometry import Transform, crop_transform
 from superpoint_ros.matching import Matcher
 
 TURNS = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0, 135.0, 180.0)
 """Counterclockwise, in degrees."""
 SCALES = (0.75, 0.6, 0.5, 0.4)
 LABELS = (*(f'{angle:g}°' for angle in TURNS), *(f'×{scale:g}' for scale in SCALES))
+SIDE = 640
+"""Longest side of the photographs, in pixels; larger ones are shrunk."""
 COUNT = 16
 """Number of photographs that give steady figures."""
 
@@ -34,7 +37,7 @@ def evaluate(
     """Match photographs with their views.
 
     Args:
-        paths: image files, measured at their own size.
+        paths: image files, measured at their own size, but of at most SIDE pixels.
         methods: with descriptors.
         setting: how many points, and how far a right match may be off.
         matchers: by name; one that does not match the features of a method is left out.
@@ -43,25 +46,26 @@ def evaluate(
         One row for each method, matcher and photograph, with the share of right matches in each view under its label;
         and a sentence for each file that cannot be read.
     """
-    rows, failed = [], []
-    extractors = {method.name: method.at(setting) for method in methods}
-    for path in track(paths, 'views', console=Console(stderr=True)):
-        try:
-            image = image_files.read(path)
-        except (OSError, ValueError) as error:
-            failed.append(str(error))
-            continue
-        seen = list(views(image))
-        for name, extract in extractors.items():
-            features = extract(image)[: setting.keypoints]
-            others = [(extract(view)[: setting.keypoints], transform) for view, transform in seen]
-            for matcher, find_matches in matchers.items():
-                try:
-                    shares = [right_share(features, *other, setting.epsilon, find_matches) for other in others]
-                except ValueError:
-                    continue
-                labeled = dict(zip(LABELS, shares, strict=True))
-                rows.append({'method': combined(name, matcher), 'photograph': path.name, **labeled})
+    photographs, failed = read_images(paths)
+    photographs = [shrink(image, SIDE)[0] for image in photographs]
+    # Images of one size in a row: a network is compiled for each size.
+    jobs = sorted(
+        itertools.product(range(len(photographs)), range(len(LABELS))),
+        key=lambda job: (photographs[job[0]].shape, job[1]),
+    )
+    rows = []
+    for method in methods:
+        extract, seen = method.at(setting), {}
+        for number, index in track(jobs, method.name, console=Console(stderr=True)):
+            image, transform = view(photographs[number], index)
+            seen[number, index] = extract(image)[: setting.keypoints], transform
+        for number, (name, matcher) in itertools.product(range(len(photographs)), matchers.items()):
+            original, others = seen[number, 0][0], [seen[number, index] for index in range(len(LABELS))]
+            try:
+                shares = [right_share(original, *other, setting.epsilon, matcher) for other in others]
+            except ValueError:
+                continue
+            rows.append({'method': combined(method.name, name), **dict(zip(LABELS, shares, strict=True))})
     return rows, failed
 
 
@@ -82,15 +86,11 @@ def right_share(
     return float(right.sum()) / max(min(len(features0), len(features1)), 1)
 
 
-def views(image: Image) -> Iterator[tuple[Image, Transform]]:
-    """The turned, then the shrunk views of a photograph, and the transforms from the photograph to them."""
-    for angle in TURNS:
-        yield turn(image, angle)
-    height, width = image.shape
-    for scale in SCALES:
-        size = round(width * scale), round(height * scale)
-        shrunk = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        yield shrunk, resize_transform(size[0] / width, size[1] / height)
+def view(image: Image, index: int) -> tuple[Image, Transform]:
+    """The view of a photograph that LABELS[index] names, and the transform of points to it; the first is itself."""
+    if index < len(TURNS):
+        return turn(image, TURNS[index])
+    return shrink(image, max(image.shape) * SCALES[index - len(TURNS)])
 
 
 def turn(image: Image, angle: float) -> tuple[Image, Transform]:
@@ -119,7 +119,7 @@ def sections(rows: Sequence[Row], setting: Setting) -> list[str]:
     """The sections of a report: a table of the mean shares, and how they were measured."""
     protocol = (
         f'Share of the points that are matched right, within {setting.epsilon:g} px, between a photograph and the same '
-        f'one turned or shrunk: images at their own size; {setting.points()}; mutual nearest neighbors, or the '
+        f'one turned or shrunk: images of at most {SIDE} px; {setting.points()}; mutual nearest neighbors, or the '
         'named matcher. A turned view holds the whole photograph and, beyond its edges, its mirror image, where up to '
         'half of the points are.'
     )

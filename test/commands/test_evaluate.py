@@ -40,7 +40,7 @@ def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs,
     by_method = {row['method']: row for row in described}
     assert by_method['SIFT']['accuracy_5'] > 0
     assert by_method['tiny']['keypoints'] > 0
-    assert {row['photograph'] for row in data['views']} == {'a.png', 'b.png'}
+    assert len([row for row in data['views'] if row['method'] == 'tiny']) == 2
     assert {row['method'] for row in data['views']} >= {'tiny', 'tiny, matcher', 'ORB'}
     assert '| method | photographs | 0° | 15° |' in markdown
     for name in ('views', 'accuracy', 'precision_recall', 'matches/a', 'matches/b'):

@@ -58,6 +58,15 @@ class TestFit:
         np.testing.assert_allclose(transform, np.eye(3))
 
 
+@pytest.mark.parametrize(('size', 'to'), [((200, 100), (100, 50)), ((90, 181), (50, 100)), ((60, 40), (60, 40))])
+def test_a_shrunk_image_has_its_blob_where_the_transform_says(size, to):
+    center = np.array([size[0] * 0.45, size[1] * 0.55])
+    image, transform = datasets.shrink(blobs(size, [center], sigma=4.0), 100)
+    assert image.shape == (to[1], to[0])
+    expected = transform_points(transform, center)
+    np.testing.assert_allclose(centroid(image, expected), expected, atol=0.1)
+
+
 def test_a_fitted_pair_has_the_homography_between_its_images():
     """The two images are resized and cropped differently; corresponding blobs must still correspond."""
     centers = np.array([[80.0, 60.0], [150.0, 100.0], [100.0, 130.0]])

@@ -41,6 +41,14 @@ def test_a_turned_view_holds_all_of_the_image():
     assert view.shape == (198, 198)  # (160 + 120) / √2
 
 
+def test_views_are_those_that_their_labels_name():
+    image = np.zeros((120, 160), np.uint8)
+    sizes = {label: turns.view(image, index)[0].shape[::-1] for index, label in enumerate(turns.LABELS)}
+    assert (sizes['0°'], sizes['90°'], sizes['180°']) == ((160, 120), (120, 160), (160, 120))
+    assert (sizes['×0.75'], sizes['×0.5'], sizes['×0.4']) == ((120, 90), (80, 60), (64, 48))
+    np.testing.assert_array_equal(turns.view(image, 0)[1], np.eye(3))
+
+
 def test_the_share_of_right_matches_worked_out_by_hand():
     """Of four points three are in the view; of these one is 3 px off, one 4 px; the fourth has no counterpart."""
     shift = np.array([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]])
