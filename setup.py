@@ -17,11 +17,13 @@ assert MAINTAINER is not None
 ROS = [
     'ros-rclpy[fastrtps]>=9.1',
     'ros-diagnostic-msgs',
+    'ros-geometry-msgs',
     'ros-lifecycle-msgs',
     'ros-rcl-interfaces',
     'ros-sensor-msgs',
     'ros-std-msgs',
     'ros-std-srvs',
+    'ros-visualization-msgs',
 ]
 CPU = ['openvino>=2025.4']
 CUDA = 'cuda-python>=12.6; platform_system == "Linux"'
@@ -115,6 +117,8 @@ setup(
         *shared('launch/*.launch.py'),
         *shared('config/**/*.yaml'),
         *shared('config/*.xml'),
+        *shared('config/*.json'),
+        *shared('config/*.rviz'),
         *shared('include/**/*.hpp'),
         *shared('cmake/*.cmake'),
         *shared('models/*'),

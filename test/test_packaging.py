@@ -24,7 +24,7 @@ SHARED = sorted(
     path.relative_to(ROOT)
     for folder, pattern in (
         ('launch', '*.launch.py'),
-        ('config', '**/*.*ml'),
+        ('config', '**/*.*'),
         ('models', '*'),
         ('rtabmap', '*.py'),
         ('include', '**/*.hpp'),

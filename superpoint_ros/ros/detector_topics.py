@@ -19,6 +19,7 @@ from superpoint_ros.image_files import eight_bits
 from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.input_topic import image_input
+from superpoint_ros.ros.markers import MarkerTopic
 from superpoint_ros.ros.mask_topic import Arrival, MaskTopic, mask_in
 from superpoint_ros.ros.messages import features_message, image_message
 from superpoint_ros.ros.topic_names import follow
@@ -55,6 +56,7 @@ class DetectorTopics:
         self._features = node.create_publisher(PointCloud2, topic, qos)
         self._annotated = node.create_publisher(Image, follow(node, topic, 'image'), 1)
         self._info = node.create_publisher(String, follow(node, topic, 'info'), latched)
+        self._markers = MarkerTopic(node, topic)
 
     def subscribe(self, receive: Callable[[Arrival], None]) -> None:
         """Call a function with each image that arrives, and with its mask if masks come on a topic."""
@@ -89,6 +91,7 @@ class DetectorTopics:
         self.unsubscribe()
         for publisher in (self._features, self._annotated, self._info):
             self._node.destroy_publisher(publisher)
+        self._markers.destroy()
 
     def publish(self, features: Features, image: images.Gray, header: Header, received_at: float) -> None:
         """Publish the features of an image.
@@ -113,6 +116,8 @@ class DetectorTopics:
         self._features.publish(features_message(features, header, self._descriptor_type))
         self.input.statistics.publish(received_at)
         self._keypoints = len(features)
+        if self._markers.wanted:
+            self._markers.publish_dots(features.keypoints, header)
         if self._annotated.get_subscription_count():
             self._annotated.publish(image_message(draw_keypoints(eight_bits(image), features), header))
 

@@ -17,6 +17,7 @@ from superpoint_ros.config import options
 from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.feature_stream import FeatureStream
+from superpoint_ros.ros.markers import MarkerTopic, Trails
 from superpoint_ros.ros.match_output import MatchOutput
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.messages import cloud_message
@@ -51,6 +52,8 @@ class CameraMatcher:
         self._node = node
         self._tracker = StreamTracker(match_config, tracker_config, learned)
         self._tracks = node.create_publisher(PointCloud2, f'{stream.prefix}tracks', 5)
+        self._markers = MarkerTopic(node, f'{stream.prefix}tracks')
+        self._trails = Trails()
         self._services = [
             node.create_service(Trigger, f'~/{stream.prefix}set_reference', self._set_reference),
             node.create_service(Trigger, f'~/{stream.prefix}clear_reference', self._clear_reference),
@@ -60,6 +63,7 @@ class CameraMatcher:
         """Remove topics and services."""
         self.output.destroy()
         self._node.destroy_publisher(self._tracks)
+        self._markers.destroy()
         for service in self._services:
             self._node.destroy_service(service)
 
@@ -71,6 +75,7 @@ class CameraMatcher:
     def reset(self) -> None:
         """Forget all frames, also the reference. Track identities continue."""
         self._tracker.reset()
+        self._trails.clear()
 
     def take(self, stream: FeatureStream, frame: Frame, received_at: float) -> None:
         """Process the next frame.
@@ -83,7 +88,12 @@ class CameraMatcher:
             return
         if step.restart:
             _log_restart(self._node, stream, step.restart)
+            self._trails.clear()
         self._tracks.publish(cloud_message(clouds.encode_tracks(step.tracks), frame.header))
+        if self._markers.wanted:
+            self._markers.publish_lines(*self._trails.add(step.tracks), frame.header)
+        else:
+            self._trails.clear()
         if step.matched:
             first, matches = step.matched
             self.output.publish(first, frame, matches, received_at)
