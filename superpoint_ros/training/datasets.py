@@ -7,7 +7,8 @@ looked at again.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from superpoint_ros import image_files
-from superpoint_ros.geometry import Transform, transform_points
+from superpoint_ros.geometry import transform_points
 from superpoint_ros.training.adaptation import label_path
 from superpoint_ros.training.homography import HomographyConfig, sample_homography
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
@@ -30,105 +31,75 @@ TRAINING, VALIDATION = 0, 1
 """Streams of random numbers: no validation sample is also a training sample."""
 
 Sample = dict[str, Any]
+Draw = Callable[[np.random.Generator], Sample]
 Points = npt.NDArray[np.float32]
 
 
-class ShapesDataset(Dataset[Sample]):
-    """Endless Synthetic Shapes, rendered on request.
+class EndlessDataset(Dataset[Sample]):
+    """Endless samples, drawn on request."""
 
-    Args:
-        size: (width, height) of the images.
-        seed: seed of the images.
-        stream: TRAINING or VALIDATION.
-        homography: random homographies that warp the images.
-        warped: share of the images that are warped.
-    """
-
-    def __init__(
-        self, size: tuple[int, int], seed: int, stream: int, homography: HomographyConfig, warped: float
-    ) -> None:
-        self.size, self.seed, self.stream, self.homography, self.warped = size, seed, stream, homography, warped
+    def __init__(self, draw: Draw, seed: int, stream: int) -> None:
+        self.draw, self.seed, self.stream = draw, seed, stream
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, self.stream, index])
-        image, points = render(SHAPES[rng.integers(len(SHAPES))], rng, self.size)
-        valid = np.ones_like(image)
-        if rng.random() < self.warped:
-            warp = sample_homography(rng, self.size, self.homography)
-            image = np.asarray(cv2.warpPerspective(image, warp, self.size), np.uint8)
-            # Black surrounds the warped image; pixels next to it do not count, because the network sees an edge there.
-            shown = cv2.warpPerspective(valid, warp, self.size, flags=cv2.INTER_NEAREST)
-            valid = np.asarray(cv2.erode(shown, np.ones((5, 5))), np.uint8)
-            points = transform_points(warp, points)
-        return {
-            'image': image,
-            'points': rng.permutation(points),
-            'valid': valid.astype(bool)[None],
-            'seed': rng.integers(2**62),
-            'index': index,
-        }
+        return {**self.draw(rng), 'seed': rng.integers(2**62), 'index': index}
 
 
-class PhotosDataset(Dataset[Sample]):
-    """Endless pairs of views of photographs, half of them mirrored.
+def draw_shapes(rng: np.random.Generator, size: tuple[int, int], homography: HomographyConfig, warped: float) -> Sample:
+    """A picture of Synthetic Shapes of this (width, height), warped with probability `warped`."""
+    image, points = render(SHAPES[rng.integers(len(SHAPES))], rng, size)
+    valid = np.ones_like(image)
+    if rng.random() < warped:
+        warp = sample_homography(rng, size, homography)
+        image = np.asarray(cv2.warpPerspective(image, warp, size), np.uint8)
+        # Black surrounds the warped image; pixels next to it do not count, because the network sees an edge there.
+        shown = cv2.warpPerspective(valid, warp, size, flags=cv2.INTER_NEAREST)
+        valid = np.asarray(cv2.erode(shown, np.ones((5, 5))), np.uint8)
+        points = transform_points(warp, points)
+    return {'image': image, 'points': rng.permutation(points), 'valid': valid.astype(bool)[None]}
 
-    Args:
-        images: folder with photographs, also in subfolders.
-        labels: folder with their labels from `superpoint label`; photographs without labels are skipped. None for
-            pairs without points.
-        size: (width, height) of the views.
-        seed: seed of the views.
-        stream: TRAINING or VALIDATION.
-        views: how the two views of a pair differ.
+
+def find_files(images: Path, labels: Path | None, stream: int) -> list[tuple[Path, Path | None]]:
+    """The photographs of a folder and its subfolders for a stream, each with the file of its labels if there are any.
+
+    One photograph in 32 is for validation. Photographs without labels are skipped.
 
     Raises:
         FileNotFoundError: there is no photograph, or none with labels.
     """
+    every = [
+        (path, labels and label_path(path, images, labels)) for path in image_files.files_in(images, recursive=True)
+    ]
+    every = [(path, label_file) for path, label_file in every if label_file is None or label_file.is_file()]
+    if not every:
+        raise FileNotFoundError(f'{labels}: no labels of photographs in {images}; create them with: superpoint label')
+    return [files for i, files in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
 
-    def __init__(
-        self,
-        images: Path,
-        labels: Path | None,
-        size: tuple[int, int],
-        seed: int,
-        stream: int,
-        views: ViewConfig,
-    ) -> None:
-        self.size, self.seed, self.stream, self.views = size, seed, stream, views
-        every = [
-            (path, labels and label_path(path, images, labels)) for path in image_files.files_in(images, recursive=True)
-        ]
-        every = [(path, label_file) for path, label_file in every if label_file is None or label_file.is_file()]
-        if not every:
-            raise FileNotFoundError(
-                f'{labels}: no labels of photographs in {images}; create them with: superpoint label'
-            )
-        # One photograph in 32 is for validation.
-        self.files = [files for i, files in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
 
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng([self.seed, self.stream, index])
-        image_path, label_file = self.files[rng.integers(len(self.files))]
-        photograph = image_files.read(image_path)
-        points = np.empty((0, 2), np.float32)
-        if label_file is not None:
-            points = mirrored(read_labels(label_file), (photograph.shape[1], photograph.shape[0]))
-        views = sample_views(rng, (photograph.shape[1], photograph.shape[0]), self.size, self.views)
-        points0, points1 = (self._seen(points, view) for view in views)
-        return {
-            'image': cut(photograph, views[0], self.size),
-            'image1': cut(photograph, views[1], self.size),
-            'points': rng.permutation(points0),
-            'points1': rng.permutation(points1),
-            'homography': views[1] @ np.linalg.inv(views[0]),
-            'seed': rng.integers(2**62),
-            'index': index,
-        }
-
-    def _seen(self, points: Points, view: Transform) -> Points:
-        """The points (N, 2) of a photograph that a view shows, in its pixels."""
-        points = transform_points(view, points)
-        return points[((points >= 0) & (points <= np.array(self.size) - 1)).all(axis=1)]
+def draw_views(
+    rng: np.random.Generator,
+    files: Sequence[tuple[Path, Path | None]],
+    size: tuple[int, int],
+    config: ViewConfig,
+) -> Sample:
+    """Two views of this (width, height) of one of the photographs, with the labeled points that each shows."""
+    image_path, label_file = files[int(rng.integers(len(files)))]
+    photograph = image_files.read(image_path)
+    whole = photograph.shape[1], photograph.shape[0]
+    points = np.empty((0, 2), np.float32) if label_file is None else mirrored(read_labels(label_file), whole)
+    views = sample_views(rng, whole, size, config)
+    seen = []
+    for view in views:
+        moved = transform_points(view, points)
+        seen.append(moved[((moved >= 0) & (moved <= np.array(size) - 1)).all(axis=1)])
+    return {
+        'image': cut(photograph, views[0], size),
+        'image1': cut(photograph, views[1], size),
+        'points': rng.permutation(seen[0]),
+        'points1': rng.permutation(seen[1]),
+        'homography': views[1] @ np.linalg.inv(views[0]),
+    }
 
 
 def read_labels(path: Path) -> Points:
@@ -187,7 +158,40 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
     return batch
 
 
-class ShapesData(lightning.LightningDataModule):
+class EndlessData(lightning.LightningDataModule):
+    """Batches of endless samples for training, and of the same few samples for each validation."""
+
+    def __init__(self, batch_size: int, seed: int, validation: int, workers: int) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.validation, self.workers = batch_size, seed, validation, workers
+
+    def draws(self, stream: int) -> Draw:
+        """A function that draws the samples of TRAINING or VALIDATION."""
+        raise NotImplementedError
+
+    def dataset(self, stream: int) -> EndlessDataset:
+        return EndlessDataset(self.draws(stream), self.seed, stream)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """The remaining batches of this process of a run."""
+        trainer = self.trainer
+        assert trainer is not None
+        done = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * trainer.world_size
+        return DataLoader(
+            self.dataset(TRAINING),
+            batch_sampler=EndlessBatches(done, self.batch_size, trainer.global_rank, trainer.world_size),
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        sampler = range(self.validation)
+        return DataLoader(self.dataset(VALIDATION), self.batch_size, sampler=sampler, collate_fn=collate)
+
+
+class ShapesData(EndlessData):
     """Batches of Synthetic Shapes.
 
     Args:
@@ -212,21 +216,16 @@ class ShapesData(lightning.LightningDataModule):
         validation_images: int = 256,
         workers: int = 1,
     ) -> None:
-        super().__init__()
-        self.homography, self.size, self.batch_size, self.seed = homography, (width, height), batch_size, seed
-        self.warped, self.validation_images, self.workers = warped, validation_images, workers
+        super().__init__(batch_size, seed, validation_images, workers)
+        self.homography, self.size, self.warped = homography, (width, height), warped
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        dataset = ShapesDataset(self.size, self.seed, TRAINING, self.homography, self.warped)
-        return training_loader(dataset, self.trainer, self.batch_size, self.workers)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        dataset = ShapesDataset(self.size, self.seed, VALIDATION, self.homography, 0)
-        return DataLoader(dataset, self.batch_size, sampler=range(self.validation_images), collate_fn=collate)
+    def draws(self, stream: int) -> Draw:
+        warped = self.warped if stream == TRAINING else 0
+        return partial(draw_shapes, size=self.size, homography=self.homography, warped=warped)
 
 
-class PhotosData(lightning.LightningDataModule):
-    """Batches of pairs of views of photographs.
+class PhotosData(EndlessData):
+    """Batches of pairs of views of photographs, half of them mirrored.
 
     Args:
         images: folder with photographs, also in subfolders.
@@ -252,34 +251,9 @@ class PhotosData(lightning.LightningDataModule):
         validation_images: int = 64,
         workers: int = 1,
     ) -> None:
-        super().__init__()
-        self.images, self.labels, self.views = images, labels, views
-        self.size, self.batch_size, self.seed = (width, height), batch_size, seed
-        self.validation_images, self.workers = validation_images, workers
+        super().__init__(batch_size, seed, validation_images, workers)
+        self.images, self.labels, self.views, self.size = images, labels, views, (width, height)
 
-    def _dataset(self, stream: int) -> PhotosDataset:
-        return PhotosDataset(self.images, self.labels, self.size, self.seed, stream, self.views)
-
-    def train_dataloader(self) -> DataLoader[Sample]:
-        return training_loader(self._dataset(TRAINING), self.trainer, self.batch_size, self.workers)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        sampler = range(self.validation_images)
-        return DataLoader(self._dataset(VALIDATION), self.batch_size, sampler=sampler, collate_fn=collate)
-
-
-def training_loader(
-    dataset: Dataset[Sample], trainer: lightning.Trainer | None, batch_size: int, workers: int
-) -> DataLoader[Sample]:
-    """The remaining batches of this process of a run."""
-    assert trainer is not None
-    done = trainer.global_step * trainer.accumulate_grad_batches * batch_size * trainer.world_size
-    batches = EndlessBatches(done, batch_size, trainer.global_rank, trainer.world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+    def draws(self, stream: int) -> Draw:
+        files = find_files(self.images, self.labels, stream)
+        return partial(draw_views, files=files, size=self.size, config=self.views)

@@ -4,54 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import lightning
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
 from superpoint_ros import image_files, models
 from superpoint_ros.learned_matching import pair_inputs
 from superpoint_ros.models import checksum
 from superpoint_ros.training import scene_features
-from superpoint_ros.training.datasets import TRAINING, VALIDATION, Sample, collate, training_loader
+from superpoint_ros.training.datasets import TRAINING, VALIDATION, Draw, EndlessData, Sample
 from superpoint_ros.training.scene_features import NONE, ScenesConfig
 
 
-class PairsDataset(Dataset[Sample]):
-    """Pairs of views without end.
+def draw_pair(rng: np.random.Generator, files: Sequence[Path], keypoints: int, unrelated: float) -> Sample:
+    """A pair of views of a scene or, as often as `unrelated`, of two scenes, where no keypoint has a partner.
 
     Args:
+        rng: source of randomness.
         files: of scenes, from scene_features.obtain.
         keypoints: of each image, the best; fewer are padded.
-        unrelated: share of the pairs whose views are of two scenes, so that no keypoint has a partner.
-        seed: picks the pairs.
-        stream: TRAINING or VALIDATION.
+        unrelated: share of the pairs.
+
+    Returns:
+        The inputs of the network, and `partners` (2, K): rows in the other image, or NONE or UNSURE.
     """
-
-    def __init__(self, files: Sequence[Path], keypoints: int, unrelated: float, seed: int, stream: int) -> None:
-        self.files, self.keypoints, self.unrelated = files, keypoints, unrelated
-        self.seed, self.stream = seed, stream
-
-    def __getitem__(self, index: int) -> Sample:
-        """The inputs of the network for a pair, and `partners` (2, K): rows in the other image, or NONE or UNSURE."""
-        rng = np.random.default_rng([self.seed, self.stream, index])
-        first, second = (int(number) for number in rng.integers(len(self.files), size=2))
-        scenes = [scene_features.read(self.files[first])] * 2
-        if rng.random() < self.unrelated and first != second:
-            scenes[1] = scene_features.read(self.files[second])
-        views = [int(number) for number in rng.choice(len(scenes[0].features), 2, replace=False)]
-        features = [scene.features[view][: self.keypoints] for scene, view in zip(scenes, views, strict=True)]
-        partners = np.full((2, self.keypoints), NONE, np.int64)
-        if scenes[0] is scenes[1]:
-            for image, (own, other) in enumerate((views, views[::-1])):
-                known = scenes[0].partners[own, other][: self.keypoints]
-                partners[image, : len(known)] = np.where(known < self.keypoints, known, NONE)
-        inputs = pair_inputs(features[0], features[1], self.keypoints)
-        return {**inputs, 'partners': partners, 'seed': rng.integers(2**62), 'index': index}
+    first, second = (int(number) for number in rng.integers(len(files), size=2))
+    scenes = [scene_features.read(files[first])] * 2
+    if rng.random() < unrelated and first != second:
+        scenes[1] = scene_features.read(files[second])
+    views = [int(number) for number in rng.choice(len(scenes[0].features), 2, replace=False)]
+    features = [scene.features[view][:keypoints] for scene, view in zip(scenes, views, strict=True)]
+    partners = np.full((2, keypoints), NONE, np.int64)
+    if scenes[0] is scenes[1]:
+        for image, (own, other) in enumerate((views, views[::-1])):
+            known = scenes[0].partners[own, other][:keypoints]
+            partners[image, : len(known)] = np.where(known < keypoints, known, NONE)
+    return {**pair_inputs(features[0], features[1], keypoints), 'partners': partners}
 
 
-class MatcherData(lightning.LightningDataModule):
+class MatcherData(EndlessData):
     """Batches of pairs of views; before the first batch, features are extracted once and kept.
 
     Args:
@@ -83,11 +75,10 @@ class MatcherData(lightning.LightningDataModule):
         validation_pairs: int = 256,
         workers: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, seed, validation_pairs, workers)
         self.extractor, self.model = extractor, models.resolve(extractor)
         self.checksum = checksum(self.model.file('weights'))
         self.cache, self.scenes, self.keypoints, self.unrelated = cache, scenes, keypoints, unrelated
-        self.batch_size, self.seed, self.validation_pairs, self.workers = batch_size, seed, validation_pairs, workers
         every = [path for folder in images for path in image_files.files_in(folder, recursive=True)]
         kept = every[::32]
         self.photographs = {VALIDATION: kept, TRAINING: [path for path in every if path not in kept] or kept}
@@ -97,15 +88,8 @@ class MatcherData(lightning.LightningDataModule):
         self._files(TRAINING)
         self._files(VALIDATION)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        return training_loader(self._dataset(TRAINING), self.trainer, self.batch_size, self.workers)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        sampler = range(self.validation_pairs)
-        return DataLoader(self._dataset(VALIDATION), self.batch_size, sampler=sampler, collate_fn=collate)
-
-    def _dataset(self, stream: int) -> PairsDataset:
-        return PairsDataset(self._files(stream), self.keypoints, self.unrelated, self.seed, stream)
+    def draws(self, stream: int) -> Draw:
+        return partial(draw_pair, files=self._files(stream), keypoints=self.keypoints, unrelated=self.unrelated)
 
     def _files(self, stream: int) -> list[Path]:
         photographs, config = self.photographs[stream], self.scenes

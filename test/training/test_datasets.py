@@ -10,9 +10,10 @@ from superpoint_ros.training.datasets import (
     TRAINING,
     VALIDATION,
     EndlessBatches,
-    PhotosDataset,
-    ShapesDataset,
+    PhotosData,
+    ShapesData,
     collate,
+    find_files,
     mirrored,
 )
 from superpoint_ros.training.homography import HomographyConfig
@@ -39,8 +40,12 @@ def photographs(tmp_path):
     return images, labels
 
 
-def photos(photographs, stream=TRAINING, zoom=(0.8, 1.5)):
-    return PhotosDataset(*photographs, (64, 48), 0, stream, ViewConfig(zoom))
+def photos(photographs):
+    return PhotosData(*photographs, ViewConfig((0.8, 1.5)), 64, 48).dataset(TRAINING)
+
+
+def shapes(width, height, warped):
+    return ShapesData(HomographyConfig(), width, height, warped=warped).dataset(TRAINING)
 
 
 def test_labels_move_with_the_photograph_into_both_views(photographs):
@@ -65,7 +70,7 @@ def test_labels_are_mirrored_where_the_photograph_is():
 
 
 def test_a_sample_depends_on_its_number_alone(photographs):
-    for dataset in (photos(photographs), ShapesDataset((64, 48), 0, TRAINING, HomographyConfig(), 0.5)):
+    for dataset in (photos(photographs), shapes(64, 48, 0.5)):
         forwards = [dataset[i] for i in range(4)]
         backwards = [dataset[i] for i in reversed(range(4))][::-1]
         for one, other in zip(forwards, backwards, strict=True):
@@ -74,7 +79,7 @@ def test_a_sample_depends_on_its_number_alone(photographs):
 
 
 def test_photographs_for_validation_are_not_trained_on(photographs):
-    training, validation = ({path for path, _ in photos(photographs, s).files} for s in (TRAINING, VALIDATION))
+    training, validation = ({path for path, _ in find_files(*photographs, stream)} for stream in (TRAINING, VALIDATION))
     assert len(training | validation) == 40  # not the one without labels
     assert len(validation) == 2
     assert not training & validation
@@ -82,12 +87,12 @@ def test_photographs_for_validation_are_not_trained_on(photographs):
 
 def test_photographs_without_labels_are_an_error_that_says_what_to_do(photographs, tmp_path):
     with pytest.raises(FileNotFoundError, match='superpoint label'):
-        PhotosDataset(photographs[0], tmp_path / 'none', (64, 48), 0, TRAINING, ViewConfig())
+        photos((photographs[0], tmp_path / 'none'))
 
 
 def test_an_unreadable_photograph_is_named(photographs):
     dataset = photos(photographs)
-    for path, _ in dataset.files:
+    for path, _ in find_files(*photographs, TRAINING):
         path.write_text('no image')
     with pytest.raises(ValueError, match=r'\d\d\.png: not an image'):
         dataset[0]
@@ -117,7 +122,7 @@ def write_objects(path):
 )
 def test_a_broken_file_of_labels_is_named(photographs, write):
     dataset = photos(photographs)
-    for _, path in dataset.files:
+    for _, path in find_files(*photographs, TRAINING):
         write(path)
     with pytest.raises(ValueError, match=r'\d\d\.png\.npz: expected an \.npz file with keypoints'):
         dataset[0]
@@ -131,7 +136,7 @@ def test_processes_share_out_the_samples_of_one(processes):
 
 
 def test_a_batch_pads_its_points_with_nan():
-    dataset = ShapesDataset((64, 48), 0, TRAINING, HomographyConfig(), 0.5)
+    dataset = shapes(64, 48, 0.5)
     samples = [dataset[i] for i in range(12)]
     batch = collate(samples)
     assert batch['image'].shape == (12, 1, 48, 64)
@@ -142,8 +147,8 @@ def test_a_batch_pads_its_points_with_nan():
 
 
 def test_the_labels_of_warped_shapes_are_corners_of_the_warped_image():
-    dataset = ShapesDataset((160, 120), 0, TRAINING, HomographyConfig(), warped=1)
-    plain = ShapesDataset((160, 120), 0, TRAINING, HomographyConfig(), warped=0)
+    dataset = shapes(160, 120, 1)
+    plain = shapes(160, 120, 0)
     strengths, masks = [], []
     for sample, unwarped in ((dataset[i], plain[i]) for i in range(40)):
         masks.append(sample['valid'].all())

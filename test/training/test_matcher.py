@@ -1,5 +1,7 @@
 """The matcher's loss against answers worked out by hand, and a short training that must learn."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from superpoint_ros.models import checksum, resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.training import scene_features, train
 from superpoint_ros.training.matcher import matching_loss, recall_and_precision
-from superpoint_ros.training.matcher_data import PairsDataset
+from superpoint_ros.training.datasets import EndlessDataset
+from superpoint_ros.training.matcher_data import draw_pair
 from superpoint_ros.training.scene_features import NONE, UNSURE, ScenesConfig
 
 from .runs import CONFIG, losses
@@ -67,8 +70,13 @@ def scenes(photographs, tiny_model, tmp_path_factory):
     )
 
 
+def pairs(scenes, keypoints=60, unrelated=0.0, stream=0):
+    draw = partial(draw_pair, files=scenes, keypoints=keypoints, unrelated=unrelated)
+    return EndlessDataset(draw, seed=0, stream=stream)
+
+
 def test_pairs_name_each_others_rows(scenes):
-    dataset = PairsDataset(scenes, keypoints=60, unrelated=0.0, seed=0, stream=0)
+    dataset = pairs(scenes)
     matched = 0
     for index in range(6):
         sample = dataset[index]
@@ -81,8 +89,8 @@ def test_pairs_name_each_others_rows(scenes):
 
 
 def test_keypoints_whose_partner_is_left_out_have_none(scenes):
-    few = PairsDataset(scenes, keypoints=20, unrelated=0.0, seed=0, stream=0)[1]
-    every = PairsDataset(scenes, keypoints=60, unrelated=0.0, seed=0, stream=0)[1]
+    few = pairs(scenes, keypoints=20)[1]
+    every = pairs(scenes)[1]
     known = every['partners'][:, :20]
     assert np.array_equal(few['partners'], np.where(known >= 20, NONE, known))
     assert (known >= 20).any()
@@ -90,13 +98,13 @@ def test_keypoints_whose_partner_is_left_out_have_none(scenes):
 
 
 def test_views_of_two_scenes_have_no_partners(scenes):
-    dataset = PairsDataset(scenes, keypoints=60, unrelated=1.0, seed=0, stream=0)
+    dataset = pairs(scenes, unrelated=1.0)
     none = [bool((dataset[index]['partners'] == NONE).all()) for index in range(12)]
     assert sum(none) >= 4, 'but where the same scene was drawn twice'
 
 
 def test_a_sample_is_a_function_of_its_number(scenes):
-    one, again, other = (PairsDataset(scenes, 60, 0.1, seed=0, stream=stream)[5] for stream in (0, 0, 1))
+    one, again, other = (pairs(scenes, unrelated=0.1, stream=stream)[5] for stream in (0, 0, 1))
     assert all(np.array_equal(one[name], again[name]) for name in one)
     assert not np.array_equal(one['keypoints'], other['keypoints'])
 

@@ -15,7 +15,7 @@ from superpoint_ros.decode import score_map
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.training import adaptation, train
 from superpoint_ros.training.adaptation_config import AdaptationConfig
-from superpoint_ros.training.datasets import VALIDATION, ShapesDataset
+from superpoint_ros.training.datasets import VALIDATION, ShapesData
 from superpoint_ros.training.homography import HomographyConfig
 from superpoint_ros.training.stage import Stage
 from superpoint_ros.training.superpoint import MagicPointTraining, detections_near_labels
@@ -66,7 +66,7 @@ def test_validation_counts_detections_and_labels_apart():
 
 def test_its_scores_are_higher_at_corners_than_elsewhere(magicpoint):
     network = checkpoint.load(magicpoint / 'weights.safetensors')
-    dataset = ShapesDataset((64, 48), 0, VALIDATION, HomographyConfig(), 0)
+    dataset = ShapesData(HomographyConfig(), 64, 48).dataset(VALIDATION)
     at_corners, by_chance, others = [], [], np.empty((0, 2))
     for sample in map(dataset.__getitem__, range(80)):
         with torch.no_grad():
