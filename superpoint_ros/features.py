@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+"""A gray image (H, W)."""
 
 
 @dataclass(frozen=True, eq=False)

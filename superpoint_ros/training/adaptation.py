@@ -1,7 +1,7 @@
 """Homographic adaptation (SuperPoint, arXiv 1712.07629, section 5): labels of photographs from a detector.
 
 The detector scores each photograph under many random homographies. The score maps are warped back, and the score of a
-pixel is the mean over the views that show it, so the keypoints that remain are found from everywhere.
+pixel is the mean over the views that show it, so the keypoints that remain are found in most views.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from superpoint_ros import image_files
 from superpoint_ros.decode import CELL, DecodeConfig, find_peaks, refinement
-from superpoint_ros.features import Floats
+from superpoint_ros.features import Floats, Image
 from superpoint_ros.files import written_whole
 from superpoint_ros.geometry import resize_transform, transform_points
 from superpoint_ros.networks import checkpoint
@@ -35,12 +34,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
-
 VIEWS = HomographyConfig(crop=0.9, perspective=0.05, scale=0.2, rotation=1.57, translation=0.1)
 """The homographies: milder in perspective than in training, because scores are averaged over the views."""
 
 EROSION = 3
-"""Pixels at the edge of a view that do not count: the network sees an edge there that the photograph does not have."""
+"""Pixels at the edge of a view that are ignored: the network sees an edge there that the photograph does not have."""
 
 
 def label(
@@ -109,7 +107,7 @@ def label_path(image: Path, images: Path, labels: Path) -> Path:
 
 
 def label_image(
-    network: SuperPoint, image: npt.NDArray[np.uint8], config: AdaptationConfig, rng: np.random.Generator
+    network: SuperPoint, image: Image, config: AdaptationConfig, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Keypoints (N, 2) in the pixels of a gray image (H, W), and their scores (N,), best first."""
     height, width = image.shape
@@ -128,7 +126,7 @@ def label_image(
 
 @torch.inference_mode()
 def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig, rng: np.random.Generator) -> Tensor:
-    """The score of each pixel, averaged over the views that show it.
+    """The score of each pixel of an image, averaged over the views that show it.
 
     Args:
         network: the detector, in evaluation mode.
@@ -140,10 +138,11 @@ def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig,
         (H, W) float32.
     """
     height, width = image.shape[-2:]
+    homographies = [np.eye(3), *(sample_homography(rng, (width, height), VIEWS) for _ in range(config.views - 1))]
     total = torch.zeros((height, width), device=image.device)
     count = torch.zeros_like(total)
-    for homographies in _views(config, (width, height), rng):
-        forth = torch.from_numpy(homographies).to(image.device)
+    for start in range(0, config.views, config.batch_size):
+        forth = torch.from_numpy(np.stack(homographies[start : start + config.batch_size])).to(image.device)
         back = torch.linalg.inv(forth)
         views = warp_images(image.expand(len(forth), -1, -1, -1), forth)
         with torch.autocast(image.device.type, torch.bfloat16):
@@ -154,11 +153,3 @@ def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig,
         total += warp_images(scores, back).sum(dim=(0, 1))
         count += warp_images(seen, back).sum(dim=(0, 1))
     return torch.where(count > 0, total / count.clamp(min=1e-6), 0)
-
-
-def _views(
-    config: AdaptationConfig, size: tuple[int, int], rng: np.random.Generator
-) -> Iterator[npt.NDArray[np.float64]]:
-    homographies = [np.eye(3), *(sample_homography(rng, size, VIEWS) for _ in range(config.views - 1))]
-    for start in range(0, config.views, config.batch_size):
-        yield np.stack(homographies[start : start + config.batch_size])

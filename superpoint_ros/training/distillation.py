@@ -1,4 +1,4 @@
-"""A small SuperPoint learns from a large one (Hinton et al., arXiv 1503.02531): its scores and its similarities."""
+"""Trains a small SuperPoint on the scores and similarities of a large one (Hinton et al., arXiv 1503.02531)."""
 
 from __future__ import annotations
 
@@ -89,16 +89,10 @@ class Teacher:
 
 
 def score_distillation_loss(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Divergence of the student's distributions over the 65 classes of each cell from the teacher's.
+    """Divergence of the student's logits (B, 65, H/8, W/8) for the classes of each cell from the teacher's targets.
 
-    Args:
-        logits: (B, 65, H/8, W/8), of the student.
-        targets: (B, 65, H/8, W/8), of the teacher.
-        temperature: T, the divisor of all logits.
-
-    Returns:
-        T² times the mean Kullback-Leibler divergence in nats, so that gradients are about as large at any T (Hinton et
-        al., section 2).
+    The mean Kullback-Leibler divergence in nats, times T² so that gradients are about as large at any temperature T
+    (Hinton et al., section 2).
     """
     return temperature**2 * _divergence(logits / temperature, targets / temperature)
 
@@ -109,25 +103,23 @@ def similarity_distillation_loss(
     """Divergence between student and teacher in which cells of two views they find similar.
 
     For each cell of either view, a softmax over similarities makes a distribution over the cells of the other. Only
-    similarities are compared, so the two may have descriptors of different sizes (relational distillation, Park et al.,
-    arXiv 1904.05068).
+    similarities are compared, so the two may have descriptors of different sizes D (relational distillation, Park et
+    al., arXiv 1904.05068).
 
     Args:
         student: descriptors of the two views, each (B, D, H/8, W/8); normalized here.
-        teacher: the same, of any size D.
+        teacher: the same.
         temperature: divisor of the similarities.
 
     Returns:
         The mean Kullback-Leibler divergence over the cells of both views, in nats.
     """
-    ours, theirs = (_similarities(*views) / temperature for views in (student, teacher))
+    similarities = []
+    for views in (student, teacher):
+        cells0, cells1 = (F.normalize(view.float().flatten(2), dim=1) for view in views)
+        similarities.append((cells1.mT @ cells0).float() / temperature)
+    ours, theirs = similarities
     return (_divergence(ours, theirs) + _divergence(ours.mT, theirs.mT)) / 2
-
-
-def _similarities(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
-    """(B, N1, N0): the cosines between the cells of second views and those of first views."""
-    cells0, cells1 = (F.normalize(views.float().flatten(2), dim=1) for views in (descriptors0, descriptors1))
-    return (cells1.mT @ cells0).float()
 
 
 def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -82,15 +82,9 @@ def homography_between(quad0: npt.NDArray[np.float64], quad1: npt.NDArray[np.flo
 
 
 def warp_images(images: Tensor, homographies: Tensor, mode: str = 'bilinear') -> Tensor:
-    """Warp each image by its homography as cv2.warpPerspective does; outside the source the result is 0.
+    """Warp images (B, C, H, W) by homographies (B, 3, 3) as cv2.warpPerspective does; outside the source is 0.
 
-    Args:
-        images: (B, C, H, W) float.
-        homographies: (B, 3, 3), float64 for accuracy, from source to warped pixels.
-        mode: bilinear or nearest.
-
-    Returns:
-        (B, C, H, W).
+    Homographies are from source to warped pixels, float64 for accuracy; the mode is bilinear or nearest.
     """
     height, width = images.shape[-2:]
     sources = warp_points(pixel_grid(height, width, images.device), torch.linalg.inv(homographies.double()))
@@ -113,9 +107,5 @@ def warp_points(points: Tensor, homographies: Tensor) -> Tensor:
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     """(H·W, 2) float64: (x, y) of every pixel, row by row."""
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64, device=device),
-        torch.arange(width, dtype=torch.float64, device=device),
-        indexing='ij',
-    )
-    return torch.stack([x, y], dim=-1).view(-1, 2)
+    y, x = (torch.arange(side, dtype=torch.float64, device=device) for side in (height, width))
+    return torch.cartesian_prod(y, x).flip(-1)

@@ -78,15 +78,14 @@ def cell_labels(points: Tensor, valid: Tensor) -> Tensor:
     cell = torch.where(seen, y // CELL * columns + x // CELL, rows * columns)
     best = key.new_full((batch, rows * columns + 1), -1).scatter_reduce(1, cell, key, 'amax')[:, :-1]
     labels = torch.where(best >= 0, best % DUSTBIN, DUSTBIN).view(batch, rows, columns)
-    return labels.where(cells_valid(valid), IGNORED)
+    cells_valid = F.max_pool2d((~valid).float(), CELL)[:, 0] == 0
+    return labels.where(cells_valid, IGNORED)
 
 
 def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the 65 classes of each cell (SuperPoint, equation 2); 0 if every cell is ignored.
+    """Cross-entropy of logits (B, 65, H/8, W/8) over the classes of cell_labels (SuperPoint, equation 2).
 
-    Args:
-        logits: (B, 65, H/8, W/8).
-        labels: (B, H/8, W/8), from cell_labels.
+    It is 0 if every cell is ignored.
     """
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction='sum')
     return total / (labels != IGNORED).sum().clamp(min=1)
@@ -136,6 +135,16 @@ def _peaks(logits: Tensor, rows: Tensor, points: Tensor, radius: int) -> Tensor:
     return (weights[..., None] * pixels).sum(dim=1)
 
 
+def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the chosen values; 0 if there are none."""
+    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)
+
+
+def mutual(forth: Tensor, back: Tensor) -> Tensor:
+    """(B, N) bool: whether `back` (B, M) leads from where `forth` (B, N) leads to each index."""
+    return back.gather(1, forth) == torch.arange(forth.shape[1], device=forth.device)
+
+
 def descriptor_loss(
     descriptors0: Tensor,
     descriptors1: Tensor,
@@ -163,17 +172,8 @@ def hinge_descriptor_loss(
 ) -> Tensor:
     """Hinge loss over all pairs of cells of two views (SuperPoint, equations 4 to 6).
 
-    A pair corresponds if the warped center of the first cell is within `reach` of the center of the second.
-    Similarities are one matrix product; no tensor is as large as cells × cells × D.
-
-    Args:
-        descriptors0: as in `descriptor_loss`.
-        descriptors1: ″
-        homographies: ″
-        config: margins and weights.
-
-    Returns:
-        The mean over all pairs.
+    A pair corresponds if the warped center of the first cell is within `reach` of the center of the second. The loss is
+    the mean over all pairs; arguments as in descriptor_loss.
     """
     cells0, cells1 = (F.normalize(views.flatten(2).mT, dim=-1) for views in (descriptors0, descriptors1))
     centers = _grid(descriptors0, CELL)
@@ -193,15 +193,9 @@ def contrastive_descriptor_loss(
     the centers of the cells: partners lie anywhere, and if rivals did not, the network would learn to tell descriptors
     that were read between cells from others. Rivals within NEAR pixels of the partner do not count.
 
-    Args:
-        descriptors0: as in `descriptor_loss`.
-        descriptors1: ″
-        homographies: ″
-        shifts: (B, 2, 1, 2) in [-0.5, 0.5): shifts of the grids in the two views, in their spacings.
-        temperature: divisor of the similarities.
-
-    Returns:
-        The mean over the points that both views show; 0 if there are none.
+    Descriptors and homographies are as in descriptor_loss. The shifts (B, 2, 1, 2) of the grids in the two views are in
+    [-0.5, 0.5), as parts of their spacings; the temperature divides similarities. The loss is the mean over the points
+    that both views show, 0 if there are none.
     """
     points, rivals = _grid(descriptors0, SPACING), _grid(descriptors0, CELL)
     last_pixel = torch.tensor(descriptors0.shape[:1:-1], device=points.device) * CELL - 1
@@ -219,19 +213,13 @@ def contrastive_descriptor_loss(
         near = ((x - u).abs() < NEAR) & ((y - v).abs() < NEAR)
         losses.append(F.softplus(negatives.masked_fill(near, -torch.inf).logsumexp(dim=-1) - positives))
         shown.append(((partners >= 0) & (partners <= last_pixel)).all(dim=-1))
-    chosen = torch.stack(shown)
-    return torch.where(chosen, torch.stack(losses), 0).sum() / chosen.sum().clamp(min=1)
+    return mean_of(torch.stack(losses), torch.stack(shown))
 
 
 def _grid(maps: Tensor, spacing: int) -> Tensor:
     """(N, 2) float64: pixels (x, y) on a centered grid over the images of maps (B, D, H/8, W/8), row by row."""
     rows, columns = (cells * CELL // spacing for cells in maps.shape[-2:])
     return pixel_grid(rows, columns, maps.device) * spacing + (spacing - 1) / 2
-
-
-def cells_valid(valid: Tensor) -> Tensor:
-    """(B, H/8, W/8) bool: the cells all of whose pixels are valid in (B, 1, H, W)."""
-    return F.max_pool2d((~valid).float(), CELL)[:, 0] == 0
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:

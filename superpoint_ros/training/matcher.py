@@ -11,14 +11,14 @@ from torch import Tensor
 
 from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
+from superpoint_ros.training.losses import mean_of, mutual
 from superpoint_ros.training.matcher_data import MatcherData
 from superpoint_ros.training.photometric import PhotometricConfig
 from superpoint_ros.training.scene_features import NONE
 from superpoint_ros.training.stage import Batch, Stage
-from superpoint_ros.training.unsuperpoint import mean_of
 
 MIN_PROBABILITY = 0.3
-"""Of the matches that recall and precision are of."""
+"""Smallest probability of the matches that recall and precision count."""
 
 
 class MatcherTraining(Stage):
@@ -36,11 +36,9 @@ class MatcherTraining(Stage):
         """Note in the network whose features it is trained for."""
         super().setup(stage)
         data: MatcherData = self.trainer.datamodule  # type: ignore[attr-defined]
-        for network in self.children():
-            if isinstance(network, LightGlue):
-                network.config = dataclasses.replace(
-                    network.config, extractor=data.model.name, extractor_checksum=data.checksum
-                )
+        owner = {'extractor': data.model.name, 'extractor_checksum': data.checksum}
+        for network in (self.network, self.average):
+            network.config = dataclasses.replace(network.config, **owner)  # type: ignore[type-var, arg-type]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(self.network, LightGlue)
@@ -75,12 +73,10 @@ def matching_loss(log_assignment: Tensor, logits: Tensor, partners: Tensor, vali
 @torch.no_grad()
 def recall_and_precision(log_assignment: Tensor, partners: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Which part of the known matches is found, and which part of what is found is right; UNSURE keypoints aside."""
-    count = log_assignment.shape[1]
     both = valid[:, 0, :, None] * valid[:, 1, None]
     scores = log_assignment.masked_fill(both == 0, -torch.inf)
     best, column = scores.max(dim=2)
-    mutual = scores.argmax(dim=1).gather(1, column) == torch.arange(count, device=scores.device)
-    found = mutual & (best.exp() >= MIN_PROBABILITY)
+    found = mutual(column, scores.argmax(dim=1)) & (best.exp() >= MIN_PROBABILITY)
     first = partners[:, 0]
     right = found & (column == first)
     sure = (first >= NONE) & (partners[:, 1].gather(1, column) >= NONE)

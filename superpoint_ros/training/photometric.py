@@ -43,15 +43,9 @@ SHADE_GRID = 4
 
 
 def augment(images: Tensor, config: PhotometricConfig, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Change images as cameras and light do.
+    """Change images (B, 1, H, W) in [0, 1] as cameras and light do.
 
-    Args:
-        images: (B, 1, H, W) in [0, 1].
-        config: strength of the changes.
-        rngs: random generator of each image, on its device, so that the result does not depend on the batch.
-
-    Returns:
-        (B, 1, H, W) in [0, 1].
+    Each image has its own random generator, on its device, so that the result does not depend on the batch.
     """
     height, width = images.shape[-2:]
     options: dict[str, Any] = {'dtype': images.dtype, 'device': images.device}
@@ -78,12 +72,9 @@ def augment(images: Tensor, config: PhotometricConfig, rngs: Sequence[torch.Gene
 
 
 def blur_along(images: Tensor, lengths: Tensor, angles: Tensor) -> Tensor:
-    """Blur each image along a straight path whose middle is the pixel itself.
+    """Blur images (B, 1, H, W) along straight paths centered at each pixel.
 
-    Args:
-        images: (B, 1, H, W).
-        lengths: (B,), pixels, at most BLUR_SIZE − 1.
-        angles: (B,), radians.
+    Lengths (B,) are at most BLUR_SIZE − 1 pixels, angles (B,) in radians.
     """
     reach = BLUR_SIZE // 2
     steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)

@@ -1,4 +1,4 @@
-"""Features of views of random scenes, with the matches that are known to be right: made once, kept in files."""
+"""Features of views of random scenes with their true matches, made once and kept in files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from superpoint_ros import image_files, models
 from superpoint_ros.extractor import Extractor
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, Image
 from superpoint_ros.files import written_whole
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.scenes import Image, SceneConfig, View, paint, sample_scene, sample_view, transfer
+from superpoint_ros.training.scenes import SceneConfig, View, paint, sample_scene, sample_view, transfer
 
 logger = logging.getLogger(__name__)
 
 Partners = npt.NDArray[np.int16]
 
 NONE, UNSURE = -1, -2
-"""Instead of a partner: there is none; or there may be one, so that the keypoint says nothing."""
+"""Instead of a partner: there is none; or there may be one, and the keypoint does not count."""
 
 RIGHT, WRONG = 3.0, 5.0
 """Keypoints are partners if each is within RIGHT pixels of where the other's view shows it; there is no partner if no
@@ -39,7 +39,7 @@ keypoint is within WRONG pixels."""
 
 @dataclass(frozen=True)
 class ScenesConfig:
-    """What scenes are made, and what is kept of them.
+    """Which scenes are made, and what is kept of them.
 
     Args:
         scene: how scenes are shaped and seen.
@@ -69,17 +69,14 @@ class SceneFeatures(NamedTuple):
 
 
 def obtain(photographs: Sequence[Path], extractor: str, config: ScenesConfig, folder: Path, workers: int) -> list[Path]:
-    """The files of scenes; those that are not there are made.
+    """The file of each scene, for `read`; missing ones are made.
 
     Args:
         photographs: image files.
-        extractor: name or path of the model whose features they are.
+        extractor: name or path of the model.
         config: what is made.
-        folder: files are kept in a folder in it, whose name depends on all settings that files depend on.
+        folder: has a folder for the files, whose name depends on all settings that files depend on.
         workers: processes that make files.
-
-    Returns:
-        One file for each scene, for `read`.
 
     Raises:
         ValueError: a photograph cannot be read.
@@ -89,11 +86,10 @@ def obtain(photographs: Sequence[Path], extractor: str, config: ScenesConfig, fo
     del settings['count']  # the first scenes are the same, however many follow
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     paths = [folder / key / f'{index:06d}.npz' for index in range(config.count)]
-    missing = [index for index, path in enumerate(paths) if not path.is_file()]
+    missing = [(index, path) for index, path in enumerate(paths) if not path.is_file()]
     if missing:
         logger.info('extracting the features of %d scenes to %s', len(missing), paths[0].parent)
-        maker = _Maker(photographs, extractor, config, [paths[index] for index in missing], missing)
-        loader = DataLoader(maker, batch_size=None, num_workers=workers)
+        loader = DataLoader(_Maker(missing, photographs, extractor, config), batch_size=None, num_workers=workers)
         for _ in track(loader, 'scenes', total=len(missing), console=Console(stderr=True)):
             pass
     return paths
@@ -103,19 +99,13 @@ class _Maker(Dataset[int]):
     """Makes a file when it is asked for an item, so that a DataLoader's workers share the work."""
 
     def __init__(
-        self,
-        photographs: Sequence[Path],
-        extractor: str,
-        config: ScenesConfig,
-        paths: Sequence[Path],
-        indices: Sequence[int],
+        self, missing: Sequence[tuple[int, Path]], photographs: Sequence[Path], model: str, config: ScenesConfig
     ) -> None:
-        self.photographs, self.model, self.config = photographs, extractor, config
-        self.paths, self.indices = paths, indices
+        self.missing, self.photographs, self.model, self.config = missing, photographs, model, config
         self.extractor: Extractor | None = None  # each process makes its own
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.missing)
 
     def __getitem__(self, item: int) -> int:
         if self.extractor is None:
@@ -123,11 +113,11 @@ class _Maker(Dataset[int]):
                 torch.set_num_threads(1)
                 cv2.setNumThreads(1)
             self.extractor = Extractor(self.model, threads=1, resize=0, max_keypoints=self.config.keypoints)
-        index = self.indices[item]
+        index, path = self.missing[item]
         rng = np.random.default_rng([self.config.seed, index])
         photograph = image_files.read(self.photographs[index % len(self.photographs)])
         backdrop = image_files.read(self.photographs[int(rng.integers(len(self.photographs)))])
-        save(self.paths[item], make(rng, photograph, backdrop, self.extractor, self.config))
+        save(path, make(rng, photograph, backdrop, self.extractor, self.config))
         return index
 
 
@@ -156,8 +146,8 @@ def partners(features: Sequence[Features], views: Sequence[View], count: int) ->
             points0, points1 = features[i].keypoints, features[j].keypoints
             moved0, visible0 = transfer(points0, views[i], views[j])
             moved1, visible1 = transfer(points1, views[j], views[i])
-            errors0 = np.where(visible0[:, None], _distances(moved0, points1), np.inf)
-            errors1 = np.where(visible1[None], _distances(points0, moved1), np.inf)
+            errors0 = np.where(visible0[:, None], np.linalg.norm(moved0[:, None] - points1, axis=-1), np.inf)
+            errors1 = np.where(visible1, np.linalg.norm(points0[:, None] - moved1, axis=-1), np.inf)
             near, errors = np.minimum(errors0, errors1) <= WRONG, np.maximum(errors0, errors1)
             found[i, j, : len(points0)][near.any(axis=1)] = UNSURE
             found[j, i, : len(points1)][near.any(axis=0)] = UNSURE
@@ -170,10 +160,10 @@ def partners(features: Sequence[Features], views: Sequence[View], count: int) ->
 def save(path: Path, scene: SceneFeatures) -> None:
     """Write a scene's features to a file, descriptors as 8-bit numbers as in messages."""
     count = scene.partners.shape[2]
-    arrays: dict[str, Any] = {
-        name: np.stack([_padded(getattr(one, name), count) for one in scene.features])
-        for name in ('keypoints', 'scores', 'descriptors')
-    }
+    arrays: dict[str, Any] = {}
+    for name in ('keypoints', 'scores', 'descriptors'):
+        rows = [getattr(one, name) for one in scene.features]
+        arrays[name] = np.stack([np.pad(r, [(0, count - len(r)), *[(0, 0)] * (r.ndim - 1)]) for r in rows])
     arrays['descriptors'] = np.rint(127 * arrays['descriptors']).astype(np.int8)
     arrays['counts'] = np.array([len(one) for one in scene.features])
     arrays['sizes'] = np.array([one.image_size for one in scene.features])
@@ -195,13 +185,3 @@ def read(path: Path) -> SceneFeatures:
         for view, count in enumerate(arrays['counts'])
     ]
     return SceneFeatures(features, arrays['partners'])
-
-
-def _padded(array: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-    return np.pad(array, [(0, count - len(array)), *[(0, 0)] * (array.ndim - 1)])
-
-
-def _distances(points0: npt.NDArray[np.floating], points1: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """(N0, N1) distances between (N0, 2) and (N1, 2) points."""
-    x, y = (points0[:, None, axis] - points1[None, :, axis] for axis in (0, 1))
-    return np.asarray(np.sqrt(x * x + y * y), np.float32)

@@ -1,4 +1,4 @@
-"""Random scenes with parallax, made of a photograph: its pieces lie at different depths, and cameras look at them.
+"""Random scenes with parallax: pieces of a photograph at different depths, seen by several cameras.
 
 A scene is a set of textured triangles. Each triangle maps to each view by a homography, so views are warped exactly, a
 depth buffer finds hidden surfaces, and the place of a pixel in any other view is known.
@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros.features import Image
+
 Doubles = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
 
 GRID = (8, 6)
 """Columns and rows of cells, of two triangles each, that a surface consists of."""
@@ -126,12 +127,7 @@ def sample_view(rng: np.random.Generator, scene: Scene, size: tuple[int, int], c
 
 
 def render_triangles(projection: Doubles, size: tuple[int, int]) -> View:
-    """Find the nearest triangle at each pixel.
-
-    Args:
-        projection: (T, 3, 3), as in View.
-        size: (width, height) of the view.
-    """
+    """Find the nearest triangle at each pixel of a view of this (width, height); projection (T, 3, 3) as in View."""
     facing = _faces(projection)
     inverse = np.linalg.inv(np.where(facing[:, None, None], projection, np.eye(3)))
     x, y = np.arange(size[0]), np.arange(size[1])[:, None]
@@ -170,12 +166,7 @@ def paint(view: View, scene: Scene, photograph: Image, backdrop: Image) -> Image
 
 
 def transfer(points: npt.NDArray[np.floating], source: View, target: View) -> tuple[Doubles, npt.NDArray[np.bool_]]:
-    """Where points of one view of a scene are in another view.
-
-    Args:
-        points: (N, 2), pixels of the source.
-        source: a view.
-        target: another view of the same scene.
+    """Map points (N, 2) from pixels of one view of a scene to pixels of another.
 
     Returns:
         (N, 2), pixels of the target, and (N,) whether the target shows the points: they are in its image, and nothing

@@ -10,13 +10,8 @@ from torch import Tensor
 
 from superpoint_ros.decode import DecodeConfig, find_peaks, score_map
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.training.losses import (
-    DescriptorLossConfig,
-    cell_labels,
-    descriptor_loss,
-    detector_loss,
-    localization_loss,
-)
+from superpoint_ros.training import losses
+from superpoint_ros.training.losses import DescriptorLossConfig, cell_labels, detector_loss
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
 from superpoint_ros.training.stage import Batch, Stage, as_gray
 
@@ -83,8 +78,8 @@ class SuperPointTraining(MagicPointTraining):
         valid = torch.ones_like(batch['image'], dtype=torch.bool)
         detector0 = detector_loss(logits0, cell_labels(batch['points'], valid))
         detector1 = detector_loss(logits1, cell_labels(batch['points1'], valid))
-        descriptor = descriptor_loss(descriptors0, descriptors1, batch['homography'], self.descriptors, rngs)
-        localization = localization_loss(logits0, logits1, batch['points'], batch['homography'])
+        descriptor = losses.descriptor_loss(descriptors0, descriptors1, batch['homography'], self.descriptors, rngs)
+        localization = losses.localization_loss(logits0, logits1, batch['points'], batch['homography'])
         loss = detector0 + detector1 + self.descriptors.weight * descriptor + self.localization_weight * localization
         detector = (detector0 + detector1) / 2
         return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/localization': localization}
@@ -95,15 +90,10 @@ class SuperPointTraining(MagicPointTraining):
 
 
 def detections_near_labels(logits: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compare the detections of a batch with its labels.
+    """For each detection whether a labeled point is near, and for each labeled point whether a detection is.
 
-    Args:
-        logits: (B, 65, H/8, W/8).
-        points: (B, N, 2) pixels; NaN pads.
-
-    Returns:
-        For each detection whether a labeled point is near, and for each labeled point whether a detection is, as bool
-        arrays: their means are precision and recall.
+    Logits are (B, 65, H/8, W/8), points (B, N, 2) pixels, padded with NaN. The means of the two bool arrays are
+    precision and recall.
     """
     right, recalled = [], []
     for one, truth in zip(logits, points, strict=True):

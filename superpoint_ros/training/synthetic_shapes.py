@@ -1,8 +1,7 @@
 """Synthetic Shapes (SuperPoint, arXiv 1712.07629, section 4): rendered corners whose positions are known exactly.
 
-Each picture is drawn at SUPERSAMPLING times its size and averaged down, so corners lie at fractions of a pixel and
-the truth is known to a fraction. What is labeled, as in the paper: L-, T-, Y- and X-junctions and the ends of line
-segments, where they are really visible.
+Each picture is drawn at SUPERSAMPLING times its size and averaged down, so corners lie at known fractions of a pixel.
+As in the paper, labels are L-, T-, Y- and X-junctions and the ends of line segments, where they are visible.
 """
 
 from __future__ import annotations
@@ -13,32 +12,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from superpoint_ros.features import Floats
+from superpoint_ros.features import Floats, Image
 from superpoint_ros.geometry import resize_transform, transform_points
 
-Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.floating]
 
 SUPERSAMPLING = 4
 SHIFT = 4
 """Fractional bits of the coordinates that OpenCV draws with."""
 MIN_DISTANCE = 6.0
-"""Pixels between any two labeled points; nearer ones are hardly two corners to the eye."""
+"""Least distance of two labeled points in pixels."""
 MIN_CONTRAST = 30
-"""Gray levels (of 255) between neighboring areas."""
+"""Least difference of the gray levels (of 255) of neighboring areas."""
 
 
 def render(shape: str, rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> tuple[Image, Floats]:
-    """Draw one picture.
-
-    Args:
-        shape: one of SHAPES.
-        rng: makes the picture; the same state gives the same picture.
-        size: (width, height) in pixels.
+    """Draw one of SHAPES.
 
     Returns:
-        image: (H, W) uint8.
-        points: (N, 2) float32, (x, y) of the visible corners, to a fraction of a pixel, pixel centers at integers.
+        The image (H, W) of this (width, height), and the pixels (N, 2) of the visible corners, to a fraction.
 
     Raises:
         ValueError: no such shape.
@@ -76,7 +68,7 @@ class Canvas:
         )
 
     def fill(self, polygon: Points, gray: int, corners: Points | None = None, outline: Points | None = None) -> None:
-        """Paint a polygon and label it; where its outline meets visible older ones is a junction.
+        """Paint a polygon, and label its corners and its junctions with the visible outlines of older ones.
 
         Args:
             polygon: (K, 2).
@@ -84,7 +76,7 @@ class Canvas:
             corners: (N, 2), the points to label; None for the polygon's own.
             outline: (M, 2, 2), the segments that make junctions with others'; None for the polygon's edges.
         """
-        segments = edges(polygon) if outline is None else outline
+        segments = np.stack([polygon, np.roll(polygon, -1, axis=0)], axis=1) if outline is None else outline
         junctions = [self._junctions(segments, older) for older in range(len(self.outlines))]
         self.paint(polygon, gray)
         self.points = np.concatenate([self.points, polygon if corners is None else corners, *junctions])
@@ -158,7 +150,7 @@ def draw_polygons(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def draw_ellipses(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Ellipses that keep apart: nothing here is a corner."""
+    """Ellipses that do not touch: there are no corners."""
     size = np.array(canvas.size)
     discs: list[tuple[Points, float]] = []
     for _ in range(rng.integers(2, 25)):
@@ -187,19 +179,19 @@ def draw_star(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def draw_checkerboard(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A board of fields in two grays, seen aslant."""
+    """A board of fields in two grays, seen at an angle."""
     columns, rows = rng.integers(3, 8, 2)
     _draw_fields(canvas, rng, np.linspace(0, 1, columns + 1), np.linspace(0, 1, rows + 1))
 
 
 def draw_stripes(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A board of one row with stripes of unequal width, seen aslant."""
+    """A board of one row with stripes of unequal width, seen at an angle."""
     widths = rng.uniform(0.4, 1, rng.integers(3, 12))
     _draw_fields(canvas, rng, np.concatenate([[0], np.cumsum(widths)]) / widths.sum(), np.array([0.0, 1.0]))
 
 
 def draw_cube(canvas: Canvas, rng: np.random.Generator) -> None:
-    """The three faces of a cuboid that one sees from a distance."""
+    """The three visible faces of a cuboid."""
     size = np.array(canvas.size)
     turn, tilt, roll = rng.uniform(0.15, 0.35) * np.pi, rng.uniform(0.12, 0.35) * np.pi, rng.uniform(0, 2 * np.pi)
     x, y, z = rng.uniform(0.5, 1, 3)
@@ -211,25 +203,21 @@ def draw_cube(canvas: Canvas, rng: np.random.Generator) -> None:
             [0, -np.cos(tilt), np.sin(tilt)],
         ]
     ) * np.array([[x], [y], [z]])
-    corners = {
-        name: np.sum([axes['xyz'.index(axis)] for axis in name], axis=0) if name != 'o' else np.zeros(3)
-        for name in ('o', 'x', 'y', 'z', 'xy', 'xz', 'yz')
-    }
-    space = np.array(list(corners.values()))
+    # The origin, the ends of the edges x, y and z, and the corners xy, xz and yz.
+    space = np.array([np.zeros(3), *axes, axes[0] + axes[1], axes[0] + axes[2], axes[1] + axes[2]])
     flat = space[:, :2] / (1 + rng.uniform(0, 0.3) * space[:, 2:])
     flat = (flat - flat.mean(axis=0)) @ rotation(roll).T
     flat *= rng.uniform(0.25, 0.5) * size.min() / np.abs(flat).max()
     flat += rng.uniform(0.35, 0.65, 2) * size
-    place = dict(zip(corners, flat, strict=True))
     grays: list[int] = []
-    for face in (('o', 'x', 'xy', 'y'), ('o', 'x', 'xz', 'z'), ('o', 'y', 'yz', 'z')):
+    for face in ([0, 1, 4, 2], [0, 1, 5, 3], [0, 2, 6, 3]):
         grays.append(canvas.gray(rng, *grays))
-        canvas.paint(np.array([place[name] for name in face]), grays[-1])
+        canvas.paint(flat[face], grays[-1])
     canvas.points = flat
 
 
 def draw_gaussian_noise(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Noise alone: nothing here is a corner."""
+    """Noise alone: there are no corners."""
     width, height = canvas.size
     noise = rng.standard_normal((height, width), np.float32) * rng.uniform(10, 60) + canvas.background
     noise = np.clip(noise, 0, 255).astype(np.uint8)
@@ -252,7 +240,7 @@ SHAPES = tuple(DRAWINGS)
 
 
 def random_polygon(rng: np.random.Generator, center: Points, radius: float) -> Points:
-    """Three to six corners (K, 2) around a center, each of which is seen as a corner: none is flat, none a needle."""
+    """Three to six corners (K, 2) around a center, none of them nearly flat or very sharp."""
     radius = max(radius, 2 * MIN_DISTANCE)
     while True:
         corners = rng.integers(3, 7)
@@ -273,11 +261,6 @@ def thick(start: Points, end: Points, thickness: float) -> Points:
     along = (end - start) / np.linalg.norm(end - start)
     across = np.array([-along[1], along[0]]) * thickness / 2
     return np.array([start + across, end + across, end - across, start - across])
-
-
-def edges(polygon: Points) -> Points:
-    """(K, 2, 2): the sides of a (K, 2) polygon, each from one corner to the next."""
-    return np.stack([polygon, np.roll(polygon, -1, axis=0)], axis=1)
 
 
 def intersections(segments0: Points, segments1: Points) -> Points:
@@ -331,10 +314,9 @@ def _draw_fields(canvas: Canvas, rng: np.random.Generator, columns: Points, rows
     grid = transform_points(view, np.stack(np.meshgrid(columns, rows), axis=-1))
     first = canvas.gray(rng)
     grays = first, canvas.gray(rng, first)
-    for i in range(len(rows) - 1):
-        for j in range(len(columns) - 1):
-            field = np.array([grid[i, j], grid[i, j + 1], grid[i + 1, j + 1], grid[i + 1, j]])
-            canvas.paint(field, grays[(i + j) % 2])
+    for i, j in np.ndindex(len(rows) - 1, len(columns) - 1):
+        field = np.array([grid[i, j], grid[i, j + 1], grid[i + 1, j + 1], grid[i + 1, j]])
+        canvas.paint(field, grays[(i + j) % 2])
     canvas.points = grid.reshape(-1, 2)
 
 
@@ -358,15 +340,9 @@ def _grazes(start: Points, end: Points, outlines: list[Points]) -> bool:
         crosses = len(intersections(np.array([[start, end]]), np.array([[other_start, other_end]])))
         if crosses and abs(_cross(along, other)) < np.sin(np.pi / 6):
             return True
-        if any(
-            _distance(point, a, b) < MIN_DISTANCE
-            for point, a, b in (
-                (start, other_start, other_end),
-                (end, other_start, other_end),
-                (other_start, start, end),
-                (other_end, start, end),
-            )
-        ):
+        distances = [_distance(point, other_start, other_end) for point in (start, end)]
+        distances += [_distance(point, start, end) for point in (other_start, other_end)]
+        if min(distances) < MIN_DISTANCE:
             return True
     return False
 

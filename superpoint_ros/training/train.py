@@ -110,6 +110,8 @@ def parse(args: Sequence[str] | None) -> TrainingCommand:
     Raises:
         SystemExit: an option is missing, unknown or wrong; one line says which.
     """
+    # EndlessBatches distributes the samples itself, and the run's folder has the only checkpoint.
+    off = ('use_distributed_sampler', 'enable_checkpointing', 'enable_model_summary')
     try:
         command = TrainingCommand(
             args=list(args) if args is not None else None,
@@ -117,12 +119,7 @@ def parse(args: Sequence[str] | None) -> TrainingCommand:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={'overwrite': True},
-            # EndlessBatches distributes the samples itself, and the run's folder has the only checkpoint.
-            trainer_defaults={
-                'use_distributed_sampler': False,
-                'enable_checkpointing': False,
-                'enable_model_summary': False,
-            },
+            trainer_defaults=dict.fromkeys(off, False),
             parser_kwargs={'prog': 'superpoint train', 'description': 'Train one stage.', 'exit_on_error': False},
         )
         if command.config.run is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from superpoint_ros.networks.superpoint import CELL
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 from superpoint_ros.training.homography import pixel_grid, warp_points
-from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss, sample
+from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss, mean_of, mutual, sample
 from superpoint_ros.training.photometric import PhotometricConfig
 from superpoint_ros.training.stage import Batch, Stage
 
@@ -123,35 +123,31 @@ def correspondences(
 ) -> Correspondences:
     """Points of two views that correspond (UnSuperPoint, section 3.3.1; here only mutual nearest neighbors do).
 
-    Args:
-        points0: (B, M, 2), pixels of the first views.
-        points1: (B, M, 2), pixels of the second views.
-        homographies: (B, 3, 3), from first to second view.
-        size: (width, height) of the views.
-        reach: greatest distance in pixels of points that correspond.
+    Points are (B, M, 2) in pixels of views of this (width, height), homographies (B, 3, 3) from first to second view.
+    Corresponding points are at most `reach` pixels apart.
     """
     moved = warp_points(points0, homographies).float().clamp(-1e4, 1e4)
     with torch.no_grad():
         between = torch.cdist(moved, points1)
         partners = between.argmin(dim=2)
-        mutual = between.argmin(dim=1).gather(1, partners) == torch.arange(moved.shape[1], device=moved.device)
-        shown = inside(moved, size)
-    distances = torch.linalg.vector_norm(moved - points1.gather(1, partners[..., None].expand(-1, -1, 2)), dim=2)
-    return Correspondences(partners, distances, shown & mutual & (distances.detach() <= reach))
+        shown = inside(moved, size) & mutual(partners, between.argmin(dim=1))
+    distances = _distances(moved, points1, partners)
+    return Correspondences(partners, distances, shown & (distances.detach() <= reach))
+
+
+def _distances(points0: Tensor, points1: Tensor, partners: Tensor) -> Tensor:
+    """(B, M): from points (B, M, 2) to their partners (B, M) among other points (B, M, 2)."""
+    return torch.linalg.vector_norm(points0 - points1.gather(1, partners[..., None].expand(-1, -1, 2)), dim=2)
 
 
 def usp_loss(scores0: Tensor, scores1: Tensor, found: Correspondences) -> Tensor:
     """Raises the scores of points that repeat better than the mean of their pair, lowers the others (equations 6 to 8).
 
-    Args:
-        scores0: (B, M), of the points of the first views.
-        scores1: (B, M), of their partners.
-        found: the correspondences.
+    Scores are (B, M), those of the first views' points and those of their partners.
     """
-    distances, close = found.distances, found.close
-    count = close.sum(dim=1, keepdim=True).clamp(min=1)
-    mean = (distances * close).sum(dim=1, keepdim=True) / count
-    return mean_of((scores0 + scores1) / 2 * (distances - mean), close)
+    count = found.close.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = (found.distances * found.close).sum(dim=1, keepdim=True) / count
+    return mean_of((scores0 + scores1) / 2 * (found.distances - mean), found.close)
 
 
 def matching_loss(
@@ -167,9 +163,9 @@ def matching_loss(
     3.3). Points and descriptors get no gradient.
 
     Args:
-        scores: two of (B, M).
-        points: two of (B, M, 2), pixels.
-        descriptors: two of (B, D, H/8, W/8).
+        scores: (B, M) of first and second views.
+        points: (B, M, 2) pixels of both.
+        descriptors: (B, D, H/8, W/8) of both.
         homographies: (B, 3, 3), from first to second view.
         size: (width, height) of the views.
 
@@ -180,11 +176,9 @@ def matching_loss(
         first, second = (F.normalize(sample(*views), dim=-1) for views in zip(descriptors, points, strict=True))
         similarity = (first @ second.mT).float()  # argmax is slow in bfloat16
         forth, back = similarity.argmax(dim=2), similarity.argmax(dim=1)
-        index = torch.arange(forth.shape[1], device=forth.device)
         moved = warp_points(points[0], homographies).float().clamp(-1e4, 1e4)
-        distances = torch.linalg.vector_norm(moved - points[1].gather(1, forth[..., None].expand(-1, -1, 2)), dim=2)
-        right0 = (back.gather(1, forth) == index) & (distances <= RIGHT)
-        right1 = (forth.gather(1, back) == index) & right0.gather(1, back)
+        right0 = mutual(forth, back) & (_distances(moved, points[1], forth) <= RIGHT)
+        right1 = mutual(back, forth) & right0.gather(1, back)
         returned = warp_points(points[1], torch.linalg.inv(homographies)).float()
         shown = torch.cat([inside(moved, size), inside(returned, size)])
     probabilities = torch.cat(list(scores)).clamp(1e-4, 1 - 1e-4)
@@ -218,21 +212,12 @@ def decorrelation_loss(descriptors: Tensor) -> Tensor:
     return (squares.sum() - diagonal) / (len(squares) * size * max(1, size - 1))
 
 
-def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the chosen values; 0 if there are none."""
-    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)
-
-
 @torch.no_grad()
 def health(scores: Tensor, positions: Tensor, found: Correspondences) -> dict[str, Tensor]:
     """Figures that show a collapse: scores that are all the same, or points that stay at one place of their cells.
 
-    Returns:
-        spread/scores: standard deviation of the scores.
-        spread/positions: standard deviation of the positions, 0.289 if uniform in the cell.
-        matched: share of the points that have a partner.
-        repeats/high: share of the points with a partner, among the higher scored half.
-        repeats/low: the same among the lower scored half.
+    The spreads are standard deviations; that of the positions is 0.289 if they are uniform in their cells. `matched` is
+    the share of points that have a partner, `repeats` the same among the higher and the lower scored half.
     """
     high = scores > scores.median(dim=1, keepdim=True).values
     close = found.close.float()

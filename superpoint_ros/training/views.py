@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from superpoint_ros.features import Image
 from superpoint_ros.geometry import Transform, transform_points
 from superpoint_ros.training.homography import CORNERS, homography_between, keystone, turn
-
-Image = npt.NDArray[np.uint8]
 
 BEYOND = 0.75
 """A view spans at most 1 / BEYOND of the photograph's sides; beyond its edges the photograph is mirrored."""
@@ -47,13 +45,7 @@ class ViewConfig:
 def sample_views(
     rng: np.random.Generator, photograph: tuple[int, int], size: tuple[int, int], config: ViewConfig
 ) -> tuple[Transform, Transform]:
-    """Draw two views of a photograph that overlap.
-
-    Args:
-        rng: source of randomness.
-        photograph: (width, height) of the photograph in pixels.
-        size: (width, height) of the views in pixels.
-        config: how the views differ.
+    """Draw two overlapping views of a photograph; sizes are (width, height).
 
     Returns:
         Two homographies (3, 3), from pixels of the photograph to pixels of each view.

@@ -11,8 +11,8 @@ from superpoint_ros.learned_matching import LearnedMatcher
 from superpoint_ros.models import checksum, resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.training import scene_features, train
-from superpoint_ros.training.matcher import matching_loss, recall_and_precision
 from superpoint_ros.training.datasets import EndlessDataset
+from superpoint_ros.training.matcher import matching_loss, recall_and_precision
 from superpoint_ros.training.matcher_data import draw_pair
 from superpoint_ros.training.scene_features import NONE, UNSURE, ScenesConfig
 
