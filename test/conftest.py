@@ -1,10 +1,13 @@
 import functools
+import os
 import signal
 
 import pytest
 
 # Tests interrupt; a shell that starts them in the background has SIGINT ignored, by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Processes that tests start say where they crashed.
+os.environ['PYTHONFAULTHANDLER'] = '1'
 
 
 @pytest.fixture(scope='session')

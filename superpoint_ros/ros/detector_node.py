@@ -109,7 +109,7 @@ class DetectorNode(ManagedNode):
     def _prepare(self, what: str, fraction: float) -> None:
         """Note the progress of building an engine; called from any thread."""
         self._preparing = f'{what}: {fraction:.0%}'
-        if not self.context.ok():  # a signal cannot end the transition that is waiting for the engine
+        if not self.running:  # a signal cannot end the transition that is waiting for the engine
             self._cancel.set()
 
     def _receive(self, name: str, arrival: Arrival) -> None:

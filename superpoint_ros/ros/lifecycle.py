@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
@@ -17,6 +19,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from superpoint_ros.ros import diagnostics, parameters
@@ -42,8 +45,8 @@ class ManagedNode(LifecycleNode):
         self._failure = ''
         self._errors, self._last_error = 0, ''
         self._configurations = configurations
-        self.start_failed: Future[None] = Future()
-        """Done if the node cannot start itself."""
+        self.ended: Future[int] = Future()
+        """Done when the node is to end; the result is the exit code: 0 after a signal, 1 if it cannot start itself."""
         parameters.declare(self, configurations, read_only=('autostart',))
         if hasattr(self, 'add_pre_set_parameters_callback'):  # not on Humble
             self.add_pre_set_parameters_callback(self._accept_integers)
@@ -117,9 +120,14 @@ class ManagedNode(LifecycleNode):
         self._release()
         super().destroy_node()
 
+    @property
+    def running(self) -> bool:
+        """Whether neither a signal nor a failed start ends the node, and ROS has not been shut down."""
+        return self.context.ok() and not self.ended.done()
+
     def log_unexpected(self, error: Exception) -> None:
         """Count and log an error that nothing expects; the node continues."""
-        if not self.context.ok():  # a signal ended ROS while it was in use
+        if not self.running:
             return
         self._errors += 1
         self._last_error = printable(repr(error))
@@ -130,8 +138,9 @@ class ManagedNode(LifecycleNode):
         assert self._start_timer
         self._start_timer.cancel()
         started = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        if not (started and self.trigger_activate() == TransitionCallbackReturn.SUCCESS):
-            self.start_failed.set_result(None)
+        started = started and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        if self.running and not started:
+            self.ended.set_result(1)
 
     def _release(self) -> None:
         if self.active:
@@ -145,7 +154,7 @@ class ManagedNode(LifecycleNode):
         except Exception as error:  # noqa: BLE001 - rclpy would swallow it silently
             expected = isinstance(error, (ValueError, OSError, ImportError))
             self._failure = printable(f'cannot {action.__name__}: {error if expected else repr(error)}')
-            if self.context.ok():  # otherwise a signal ended the node meanwhile, and nothing is wrong
+            if self.running:  # otherwise a signal interrupted the action, and nothing is wrong
                 trace = '' if expected else '\n' + printable(traceback.format_exc(), 5000)
                 self.get_logger().error(self._failure + trace)
             if undo:
@@ -188,51 +197,70 @@ def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 1 if a given parameter is wrong or the node cannot start itself (`autostart`).
     """
-    # rclpy's handlers end the executor and call these; Python's own would raise KeyboardInterrupt anywhere.
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
-    rclpy.init(args=args)
-    try:
-        if interrupted.is_set():  # before rclpy had its handlers
-            return 0
-        return _run(make)
-    except Exception:
-        if rclpy.ok():  # otherwise a signal came while ROS was used
-            raise
-        return 0
-    finally:
-        rclpy.try_shutdown()
-        # On exit Python restores the defaults unless they are ignored, and a second signal would end in a traceback.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    interrupted: Future[None] = Future()
+    with _signals(lambda: interrupted.set_result(None)):
+        # rclpy's own handlers end ROS while it is in use, and a second signal may be a segmentation fault.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            return _run(make, interrupted)
+        finally:
+            rclpy.try_shutdown()
 
 
-def _run(make: Callable[[], ManagedNode]) -> int:
+def _run(make: Callable[[], ManagedNode], interrupted: Future[None]) -> int:
     try:
         node = make()
     except (ParameterException, ValueError) as error:
-        if not rclpy.ok():
-            return 0
         rclpy.logging.get_logger('superpoint_ros').fatal(printable(str(error)))
         return 1
+    interrupted.add_done_callback(lambda _: node.ended.set_result(0))
     handler = _ToRos(node)
     logging.getLogger('superpoint_ros').addHandler(handler)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while rclpy.ok() and not node.start_failed.done():
+        while node.running:
             try:
-                executor.spin_until_future_complete(node.start_failed)
+                executor.spin_until_future_complete(node.ended)
             except ExternalShutdownException:
                 break
             except Exception as error:  # noqa: BLE001 - also those of rclpy itself, such as a /clock before 1970
                 node.log_unexpected(error)
-        return int(node.start_failed.done() and rclpy.ok())
+        return node.ended.result() or 0
     finally:
         logging.getLogger('superpoint_ros').removeHandler(handler)
         executor.shutdown(timeout_sec=0)
         node.destroy_node()
+
+
+@contextmanager
+def _signals(action: Callable[[], None]) -> Iterator[None]:
+    """Call a function once in its own thread when SIGINT or SIGTERM arrives; afterwards, ignore both.
+
+    Python's handlers wait for the main thread, which may be inside ROS for long; the file descriptor does not.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def wait() -> None:
+        if ours.recv(1):
+            action()
+
+    thread = threading.Thread(target=wait, name='signals', daemon=True)
+    thread.start()
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        # At exit Python restores the defaults, unless they are ignored, and a late signal would end in a traceback.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        theirs.close()
+        thread.join()
+        ours.close()
 
 
 class _ToRos(logging.Handler):

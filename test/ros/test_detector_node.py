@@ -233,7 +233,7 @@ def bench(context, tiny_model):
     yield made
     code, output = made.stop()
     made.close()
-    assert code == 0
+    assert code == 0, output
     assert 'Traceback' not in output
     assert 'incompatible QoS' not in output
 
@@ -426,7 +426,7 @@ def test_cameras_have_separate_topics_masks_and_errors_and_share_batches(start, 
     values = bench.status(name='superpoint_detector: right')
     assert values['bad'] == '0'
     code, output = bench.stop(signal.SIGTERM)
-    assert code == 0
+    assert code == 0, output
     assert 'batch of 2' in output
     assert '/left/image/compressed: the JPEG of 320×240 pixels is cut off' in output
     assert "parameter 'treshold' is not known, did you mean threshold?" in output
@@ -472,7 +472,7 @@ def test_while_the_network_is_busy_old_images_are_dropped_and_parameters_can_be_
     assert bench.received['features'][1].width == 10
     assert bench.status()['dropped'] == '2'
     code, output = bench.stop(signal.SIGINT, signal.SIGINT, signal.SIGINT)
-    assert code == 0
+    assert code == 0, output
     assert 'Traceback' not in output
 
 
@@ -526,7 +526,7 @@ def test_a_lifecycle_manager_can_retry_after_a_failure(start, tiny_model, photo,
     assert bench.change('activate')
     assert len(bench.answer(image_message(photo, header()))) != len(expected)
     code, output = bench.stop()
-    assert code == 0
+    assert code == 0, output
     assert 'Traceback' not in output
 
 

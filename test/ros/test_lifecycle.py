@@ -181,12 +181,13 @@ def test_a_node_starts_itself_in_any_executor(given):
     node = given('autostart:=true')
     assert spin_until(node, lambda: node.active)
     assert node.calls == ['configure', 'activate']
-    assert not node.start_failed.done()
+    assert not node.ended.done()
 
 
 def test_a_failed_start_is_reported(given):
     node = given('autostart:=true', broken=True)
-    assert spin_until(node, node.start_failed.done)
+    assert spin_until(node, node.ended.done)
+    assert node.ended.result() == 1
     assert node.calls == ['configure', 'cleanup']
 
 

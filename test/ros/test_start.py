@@ -37,6 +37,18 @@ def test_a_signal_while_starting_ends_a_node_cleanly(domain, number, delay):
     assert 'cannot' not in output
 
 
+def test_many_signals_end_a_node_cleanly(domain):
+    process = start(domain, '-p', 'autostart:=true')
+    assert process.stdout.readline() == 'starting\n'
+    time.sleep(2)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+
+
 def test_messages_that_rclpy_chokes_on_do_not_end_a_node(domain, context):
     process = start(domain, '-p', 'use_sim_time:=true')
     node = rclpy.create_node('attacker', context=context)
@@ -65,5 +77,5 @@ def test_messages_that_rclpy_chokes_on_do_not_end_a_node(domain, context):
         node.destroy_node()
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=30)[0]
-    assert process.returncode == 0
+    assert process.returncode == 0, output
     assert output.count('unexpected error, continuing') >= 1
