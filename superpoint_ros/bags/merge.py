@@ -16,8 +16,8 @@ from rosbags.interfaces import Connection
 from superpoint_ros import clouds
 from superpoint_ros.bags.job import Job, Output
 from superpoint_ros.bags.read import messages, namespace
-from superpoint_ros.bags.segments import Message, features_of, segment_messages
-from superpoint_ros.bags.write import CLOUD, BagWriter, bag_writer, string_of
+from superpoint_ros.bags.segments import features_of, segment_messages
+from superpoint_ros.bags.write import CLOUD, STRING, BagWriter, bag_writer, string_of
 from superpoint_ros.stream_tracker import Frame, StreamTracker
 
 OUR_TOPICS = ('features', 'features/info', 'matches', 'matches/first', 'tracks')
@@ -50,8 +50,8 @@ def write_bag(job: Job, finished: Iterable[int], target: Path, output: Output, r
                     yield stamp, partial(writer.writer.write, target, stamp, converted)
 
         def ours(index: int) -> Iterator[tuple[int, Callable[[], None]]]:
-            for message in segment_messages(job, index):
-                yield message.stamp, partial(results.write, message)
+            for connection, stamp, data in segment_messages(job, index):
+                yield stamp, partial(results.write, connection, stamp, data)
 
         for index in finished:
             # If log times are equal, the original comes first: the image before its features.
@@ -70,29 +70,29 @@ class _Results:
         self._infos: dict[str, bytes] = {}
         self._trackers: dict[str, StreamTracker] = {}
 
-    def write(self, message: Message) -> None:
-        camera = message.topic.removesuffix('/info').removesuffix('/features')
-        if message.msgtype == CLOUD:
-            self._writer.raw(message.topic, message.msgtype, message.stamp, message.data)
-            if self._output.match or self._output.track:
-                self._track(camera, message)
-        elif self._infos.get(camera) != message.data:  # each segment repeats it
-            self._writer.raw(message.topic, message.msgtype, message.stamp, message.data)
-            self._infos[camera] = message.data
+    def write(self, connection: Connection, stamp: int, data: bytes) -> None:
+        camera = connection.topic.removesuffix('/info').removesuffix('/features')
+        if connection.msgtype == STRING:
+            if self._infos.get(camera) == data:  # each segment repeats it
+                return
+            self._infos[camera] = data
+        self._writer.raw(connection.topic, connection.msgtype, stamp, data)
+        if connection.msgtype == CLOUD and (self._output.match or self._output.track):
+            self._track(camera, stamp, data)
 
-    def _track(self, camera: str, message: Message) -> None:
+    def _track(self, camera: str, stamp: int, data: bytes) -> None:
         output = self._output
         configs = output.match_config, output.tracker_config, output.matcher
         tracker = self._trackers.setdefault(camera, StreamTracker(*configs))
-        features, header = features_of(message, string_of(self._infos[camera]))
+        features, header = features_of(data, string_of(self._infos[camera]))
         step = tracker.update(Frame(header, features))
         if step and output.track:
-            self._writer.cloud(f'{camera}/tracks', message.stamp, clouds.encode_tracks(step.tracks), header)
+            self._writer.cloud(f'{camera}/tracks', stamp, clouds.encode_tracks(step.tracks), header)
         if step and step.matched and output.match:
             first, matches = step.matched
-            self._writer.reference(f'{camera}/matches/first', message.stamp, header, first.header)
+            self._writer.reference(f'{camera}/matches/first', stamp, header, first.header)
             cloud = clouds.encode_matches(first.features, features, matches)
-            self._writer.cloud(f'{camera}/matches', message.stamp, cloud, header)
+            self._writer.cloud(f'{camera}/matches', stamp, cloud, header)
 
     def problems(self) -> list[str]:
         """What could not be tracked."""

@@ -11,6 +11,7 @@ from typing import Any
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
 from superpoint_ros.bags.limits import BagPath, CompressedFileError, decompress_strictly, limit_messages, limited
 from superpoint_ros.bags.records import ZSTD
@@ -18,34 +19,25 @@ from superpoint_ros.bags.records import ZSTD
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 
-typestore = cache(get_typestore)
-"""The types of a ROS distribution."""
-
 _DEPTH = ('16UC1', '32FC1')
 """Encodings of depth images (REP 118)."""
 
 
 class DamagedBagError(Exception):
-    """A bag that cannot be read to its end.
-
-    Args:
-        path: the bag.
-        reason: why.
-    """
+    """A bag that cannot be read to its end; `reason` says why."""
 
     def __init__(self, path: Path, reason: object) -> None:
         line = str(reason).partition('\n')[0].rstrip('.:') or type(reason).__name__
         super().__init__(f'{path}: {line}')
         self.path = path
-        self.damage = [str(self)]
+        # A bag whose files are compressed as a whole may be sound, but is only readable from its front.
+        self.damage = [] if isinstance(reason, CompressedFileError) else [str(self)]
 
 
-class CompressedBagError(DamagedBagError):
-    """A bag whose files are compressed as a whole. It may be sound, but is only readable from its front."""
-
-    def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(path, reason)
-        self.damage = []
+@cache
+def typestore(distribution: Stores = Stores.ROS2_JAZZY) -> Typestore:
+    """The types of a ROS distribution."""
+    return get_typestore(distribution)
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -76,14 +68,12 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
                 if file.name.endswith('-wal') and file.exists() and file.stat().st_size:
                     raise ValueError(f'{file.name} has messages that are not in the bag yet')
             # ROS 2 bags from before Iron have no message definitions; those of the image types are still the same.
-            reader = AnyReader([BagPath(path)], default_typestore=typestore(Stores.ROS2_JAZZY))
+            reader = AnyReader([BagPath(path)], default_typestore=typestore())
             with limited(size):
                 stack.enter_context(reader)
             limit_messages(reader)
         except PermissionError:
             raise
-        except CompressedFileError as error:
-            raise CompressedBagError(path, error) from error
         except Exception as error:  # broken bytes lead to any error: of struct, zstd, apsw, assertions
             raise DamagedBagError(path, error) from error
         yield reader
@@ -115,7 +105,7 @@ def messages(
 def deserialize_image(reader: AnyReader, data: bytes, msgtype: str) -> Any:
     """The message in `data`, by ROS's own definition of the type and not by that in the bag, which may be hostile."""
     if reader.is2:
-        return typestore(Stores.ROS2_JAZZY).deserialize_cdr(data, msgtype)
+        return typestore().deserialize_cdr(data, msgtype)
     return typestore(Stores.ROS1_NOETIC).deserialize_ros1(data, msgtype)
 
 

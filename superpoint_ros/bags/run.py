@@ -20,14 +20,13 @@ from rosbags.highlevel import AnyReader
 
 from superpoint_ros import models
 from superpoint_ros.bags import recover
-from superpoint_ros.bags.export import write_hdf5, write_npz
 from superpoint_ros.bags.job import Job, Output, Settings, names, plan
 from superpoint_ros.bags.merge import write_bag
 from superpoint_ros.bags.pipeline import extract
 from superpoint_ros.bags.read import DamagedBagError
 from superpoint_ros.bags.report import Outcome, printable, report, shortened
-from superpoint_ros.bags.scratch import claim, discard, read_outcome, resumable, scratch_of, sweep, write_outcome
-from superpoint_ros.bags.segments import Finished, read_summary
+from superpoint_ros.bags.scratch import claim, discard, read_outcome, resumable, scratch_of, write_outcome
+from superpoint_ros.bags.segments import Finished, read_summary, write_hdf5, write_npz
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.files import move
 
@@ -114,7 +113,6 @@ def _begin(
 ) -> Work | bool:
     """Plan the work on a bag. If there is nothing to do, report why, and return whether there is no problem."""
     outcome, claimed = None, False
-    sweep(target)
     try:
         if target.exists() and not resume:
             raise FileExistsError(f'{target} exists: skip it with --resume, or choose another --output')
@@ -129,7 +127,7 @@ def _begin(
     except (OSError, ValueError, DamagedBagError) as error:
         outcome = Outcome(0, str(error).splitlines())
     finally:
-        if claimed and not resumable(target):
+        if claimed and not target.exists() and not resumable(target):
             discard(target)
     report(console, bag, outcome)
     if claimed and target.exists():

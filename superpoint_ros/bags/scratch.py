@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,10 +32,9 @@ def claim(target: Path, resume: bool) -> BaseFileLock:
         ValueError: there is a folder of this name that does not belong to a run.
     """
     scratch = scratch_of(target)
-    unfinished = scratch.exists()
-    if unfinished and (foreign := sorted(path.name for path in scratch.iterdir() if not _OWN.fullmatch(path.name))):
-        raise ValueError(f'{scratch} has files that do not belong to an unfinished run ({foreign[0]}): move them away')
     scratch.mkdir(exist_ok=True)
+    if foreign := sorted(path.name for path in scratch.iterdir() if not _OWN.fullmatch(path.name)):
+        raise ValueError(f'{scratch} has files that do not belong to an unfinished run ({foreign[0]}): move them away')
     lock = FileLock(scratch / 'lock')
     try:
         lock.acquire(timeout=0)
@@ -46,7 +42,7 @@ def claim(target: Path, resume: bool) -> BaseFileLock:
             raise FileNotFoundError
     except (FileNotFoundError, Timeout):
         raise BlockingIOError(f'another run is writing {target}') from None
-    if unfinished and not resume:
+    if resumable(target) and not resume:
         lock.release()
         raise FileExistsError(f'{scratch} is an unfinished run: continue it with --resume, or delete it')
     return lock
@@ -58,41 +54,25 @@ def resumable(target: Path) -> bool:
 
 
 def clear(target: Path) -> None:
-    """Delete what earlier runs left in the folder."""
-    _delete_own(path for path in scratch_of(target).iterdir() if path.name != 'lock')
-
-
-def sweep(target: Path) -> None:
-    """Delete what a run was killed deleting."""
-    for trash in target.parent.glob(f'.{glob.escape(scratch_of(target).name)}.*'):
-        _delete(trash)
-
-
-def discard(target: Path) -> None:
-    """Delete the folder if it exists. It is renamed first, so that a kill does not leave a part of it."""
-    scratch = scratch_of(target)
-    if not scratch.exists():
-        return
-    trash = Path(tempfile.mkdtemp(prefix=f'.{scratch.name}.', dir=scratch.parent))
-    scratch.replace(trash)
-    _delete(trash)
-    if trash.exists():  # there are files that are not ours
-        trash.replace(scratch)
-
-
-def _delete(folder: Path) -> None:
-    _delete_own(folder.iterdir())
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _delete_own(paths: Iterable[Path]) -> None:
-    for path in list(paths):
-        if _OWN.fullmatch(path.name):
+    """Delete everything that runs created in the folder but the lock."""
+    for path in list(scratch_of(target).iterdir()):
+        if path.name != 'lock' and _OWN.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def discard(target: Path) -> None:
+    """Delete the folder, except files of others."""
+    scratch = scratch_of(target)
+    # If the deletion is killed, the rest is no unfinished run: the next run deletes it.
+    for name in ('outcome.json', 'job.json'):
+        (scratch / name).unlink(missing_ok=True)
+    clear(target)
+    (scratch / 'lock').unlink(missing_ok=True)
+    with suppress(OSError):
+        scratch.rmdir()
 
 
 def write_outcome(target: Path, outcome: Outcome) -> None:

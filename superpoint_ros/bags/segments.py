@@ -8,15 +8,19 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from superpoint_ros import clouds
+from rosbags.interfaces import Connection
+
+from superpoint_ros import clouds, feature_files
 from superpoint_ros.bags.job import Job
-from superpoint_ros.bags.read import messages, namespace, open_bag, topic_path
+from superpoint_ros.bags.read import messages, namespace, open_bag, topic_path, typestore
 from superpoint_ros.bags.report import SHOWN
-from superpoint_ros.bags.write import STRING, BagWriter, bag_writer, string_of, typestore
+from superpoint_ros.bags.write import CLOUD, STRING, BagWriter, bag_writer, string_of
 from superpoint_ros.features import Features
 from superpoint_ros.files import folder_written_whole
+from superpoint_ros.stream_tracker import nanoseconds
 
 
 @dataclass
@@ -58,25 +62,15 @@ def segment_writer(job: Job, index: int) -> Iterator[tuple[BagWriter, Summary]]:
         (folder / 'summary.json').write_text(json.dumps(asdict(summary)))
 
 
-class Message(NamedTuple):
-    """A message of the results."""
-
-    stamp: int
-    topic: str
-    msgtype: str
-    data: bytes
-
-
-def segment_messages(job: Job, index: int) -> Iterator[Message]:
-    """The messages of a segment's results in order of log time."""
+def segment_messages(job: Job, index: int) -> Iterator[tuple[Connection, int, bytes]]:
+    """The messages of a segment's results with their topics and log times in ns, in order of log time."""
     with open_bag(job.segment(index) / 'bag') as reader:
-        for connection, stamp, data in messages(reader, reader.connections):
-            yield Message(stamp, connection.topic, connection.msgtype, data)
+        yield from messages(reader, reader.connections)
 
 
-def features_of(message: Message, info: str) -> tuple[Features, Any]:
-    """The features in a message, and its header; `info` is the text of features/info."""
-    cloud: Any = typestore().deserialize_cdr(message.data, message.msgtype)
+def features_of(data: bytes, info: str) -> tuple[Features, Any]:
+    """The features in a serialized message, and its header; `info` is the text of features/info."""
+    cloud: Any = typestore().deserialize_cdr(data, CLOUD)
     return clouds.decode_features(cloud.data, cloud.width, cloud.point_step, cloud.fields, info), cloud.header
 
 
@@ -90,15 +84,30 @@ def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
     infos: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for index in finished:
-        for message in segment_messages(job, index):
-            if message.msgtype == STRING:
-                infos[message.topic.removesuffix('/info')] = string_of(message.data)
+        for connection, log_time, data in segment_messages(job, index):
+            if connection.msgtype == STRING:
+                infos[connection.topic.removesuffix('/info')] = string_of(data)
                 continue
-            features, header = features_of(message, infos[message.topic])
-            stamp = header.stamp.sec * 10**9 + header.stamp.nanosec or message.stamp
-            name = f'{topics[message.topic]}/{stamp}'
+            features, header = features_of(data, infos[connection.topic])
+            name = f'{topics[connection.topic]}/{nanoseconds(header) or log_time}'
             yield f'{name}-{seen[name]}' if seen[name] else name, features
             seen[name] += 1
+
+
+def write_hdf5(job: Job, finished: Iterable[int], target: Path) -> None:
+    """Write the features of all images to one HDF5 file for hloc; names as in `images`."""
+    import h5py
+
+    with h5py.File(target, 'w', libver='latest') as file:
+        for name, features in images(job, finished):
+            feature_files.write_hdf5(file, name, features)
+
+
+def write_npz(job: Job, finished: Iterable[int], target: Path) -> None:
+    """Write the features of each image to an .npz file; names as in `images`."""
+    target.mkdir()
+    for name, features in images(job, finished):
+        feature_files.write_npz(target / f'{name}.npz', features)
 
 
 class Finished:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
-from rosbags.typesys.store import Typestore
 
 from superpoint_ros import clouds
+from superpoint_ros.bags.read import typestore
 
 CLOUD = 'sensor_msgs/msg/PointCloud2'
 STRING = 'std_msgs/msg/String'
 REFERENCE = 'sensor_msgs/msg/TimeReference'
-
-
-@cache
-def typestore() -> Typestore:
-    """The types of our messages."""
-    return get_typestore(Stores.ROS2_JAZZY)
 
 
 def string_of(data: bytes) -> str:
@@ -50,13 +42,9 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def cloud(self, topic: str, stamp: int, cloud: npt.NDArray[np.void], header: Any) -> None:
-        """Write records of superpoint_ros.clouds as a PointCloud2 of height 1.
+        """Write (N,) records of superpoint_ros.clouds as a PointCloud2 of height 1.
 
-        Args:
-            topic: of the message.
-            stamp: log time in ns.
-            cloud: (N,) records.
-            header: std_msgs/Header of ROS 1 or 2 for the message.
+        `stamp` is the log time in ns, and `header` a std_msgs/Header of ROS 1 or 2.
         """
         types = typestore().types
         fields = [types['sensor_msgs/msg/PointField'](*field) for field in clouds.point_fields(cloud.dtype)]

@@ -10,7 +10,8 @@ from sensor_msgs.msg import PointCloud2, TimeReference
 from std_msgs.msg import Header, String
 
 from superpoint_ros import clouds
-from superpoint_ros.bags.write import CLOUD, REFERENCE, STRING, bag_writer, typestore
+from superpoint_ros.bags.read import typestore
+from superpoint_ros.bags.write import CLOUD, REFERENCE, STRING, bag_writer
 from superpoint_ros.features import Features
 from superpoint_ros.ros.messages import cloud_message, features_message
 from superpoint_ros.tracking import Tracks

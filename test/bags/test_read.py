@@ -7,7 +7,7 @@ import pytest
 from rosbags.rosbag2.storage_mcap import zstd
 
 from superpoint_ros.bags import limits
-from superpoint_ros.bags.read import CompressedBagError, DamagedBagError, image_topics, messages, namespace, open_bag
+from superpoint_ros.bags.read import DamagedBagError, image_topics, messages, namespace, open_bag
 
 from .conftest import DELAY, PERIOD, START, contents, image_message
 from .hostile import MEGABYTE, compressed_zeros, indexed_mcap, mcap_message, run_limited
@@ -147,8 +147,12 @@ def test_metadata_of_a_huge_size_is_not_read(record):
 
 
 def test_a_compressed_file_is_not_decompressed_to_a_temporary_folder(record):
-    with pytest.raises(CompressedBagError), open_bag(record.ros2('drive', 3, compression='FILE')):
+    with (
+        pytest.raises(DamagedBagError, match='is compressed') as error,
+        open_bag(record.ros2('drive', 3, compression='FILE')),
+    ):
         pass
+    assert error.value.damage == []  # it may be sound
 
 
 @pytest.mark.parametrize('name', ['pipe.bag', 'pipe.mcap', 'pipe.db3'])

@@ -182,8 +182,8 @@ KILL = 'lambda *_: os.kill(os.getpid(), signal.SIGKILL)'
 LATE_KILLS = {
     # what the process is killed in, and whether its report comes before
     'before the report': (f'from superpoint_ros.bags import run; run.report = {KILL}', False),
-    'before the folder is renamed': (f'from superpoint_ros.bags import run; run.discard = {KILL}', True),
-    'before the folder is deleted': (f'from superpoint_ros.bags import scratch; scratch._delete = {KILL}', True),
+    'before the folder is deleted': (f'from superpoint_ros.bags import run; run.discard = {KILL}', True),
+    'while the folder is deleted': (f'from superpoint_ros.bags import scratch; scratch.clear = {KILL}', True),
 }
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_is_killed_late_loses_no_report(moment, record, run, tiny_mod
     assert ('cut off' in capfd.readouterr().err) == reported
     good = run(bag, resume=True)
     report = capfd.readouterr().err
-    if moment == 'before the folder is deleted':
+    if moment == 'while the folder is deleted':
         assert good
         assert 'done before' in report
     else:

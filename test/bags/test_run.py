@@ -12,8 +12,8 @@ from rosbags.rosbag2 import Reader, Writer
 
 from superpoint_ros import clouds
 from superpoint_ros.bags import job
+from superpoint_ros.bags.read import typestore
 from superpoint_ros.bags.report import LONGEST
-from superpoint_ros.bags.write import typestore
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.learned_matching import LearnedMatcher
