@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros import models, runtimes
+from superpoint_ros.clouds import features_info
 from superpoint_ros.config import check, option, split
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decode
 from superpoint_ros.features import Features
@@ -147,6 +148,11 @@ class Extractor:
             except Exception as error:  # noqa: BLE001 - whatever a back end raises concerns this group only
                 errors |= dict.fromkeys((index for index, _ in group), error)
         return [errors[i] if i in errors else self._best(found[i]) for i in range(len(images))]
+
+    def info(self, descriptor_type: str, image_size: tuple[int, int]) -> str:
+        """The text of features/info for features of images of this size; see clouds.features_info."""
+        runtime = self.runtime
+        return features_info(self.model.name, runtime.checksum, runtime.descriptor_size, descriptor_type, image_size)
 
     def _best(self, octaves: Sequence[Features]) -> Features:
         """The best keypoints of all octaves of an image."""

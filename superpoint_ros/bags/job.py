@@ -103,8 +103,8 @@ class Job:
     target: Path
     settings: Settings
     copy: bool
-    topics: tuple[str, ...] = ()
-    bounds: tuple[int, ...] = ()
+    topics: Sequence[str] = ()
+    bounds: Sequence[int] = ()
     frames: int = 0
     key: str = ''
 
@@ -143,12 +143,6 @@ class Job:
 def plan(source: Path, target: Path, settings: Settings, copy: bool) -> Job:
     """Divide the work on a bag, or continue an earlier run. The folder for the work must be claimed.
 
-    Args:
-        source: the bag.
-        target: path of the output.
-        settings: how features are extracted.
-        copy: whether the original messages are wanted too.
-
     Raises:
         ValueError: the earlier run had other settings or another bag; or the bag does not have the images.
         FileNotFoundError: the bag does not exist.
@@ -158,12 +152,11 @@ def plan(source: Path, target: Path, settings: Settings, copy: bool) -> Job:
     identity = _identity(source, settings)
     if record.exists():
         known = json.loads(record.read_text())
-        changed = [name for name, value in identity.items() if known['identity'].get(name) != value]
-        if changed:
+        before = known.pop('identity')
+        if changed := [name for name, value in identity.items() if before.get(name) != value]:
             what = ', '.join(changed)
             raise ValueError(f'{job.scratch} is an unfinished run with different {what}: use the same, or delete it')
-        topics, bounds = tuple(known['topics']), tuple(known['bounds'])
-        job = dataclasses.replace(job, topics=topics, bounds=bounds, frames=known['frames'], key=known['key'])
+        job = dataclasses.replace(job, **known)
         for folder in job.scratch.glob('segment-*'):
             if not _belongs(folder, job):
                 shutil.rmtree(folder)
@@ -190,16 +183,16 @@ def _belongs(folder: Path, job: Job) -> bool:
 
 def _divide(job: Job, reader: AnyReader) -> Job:
     topics = image_topics(reader, job.settings.topics)
-    spaces = [namespace(topic) for topic in topics]
-    for space in spaces:
-        if spaces.count(space) > 1:
-            rivals = ', '.join(topic for topic in topics if namespace(topic) == space)
-            raise ValueError(f'several topics would give {space}/features: choose one of {rivals} with --topics')
+    for space in map(namespace, topics):
+        rivals = [topic for topic in topics if namespace(topic) == space]
+        if len(rivals) > 1:
+            choice = ', '.join(rivals)
+            raise ValueError(f'several topics would give {space}/features: choose one of {choice} with --topics')
     frames = sum(connection.msgcount for connection in image_connections(reader, topics))
     count = max(1, math.ceil(frames / SEGMENT_FRAMES))
     start, stop = reader.start_time, reader.end_time
     inner = sorted({start + (stop - start) * k // count for k in range(1, count)} - {0, LAST_TIME})
-    return dataclasses.replace(job, topics=tuple(topics), bounds=(0, *inner, LAST_TIME), frames=frames)
+    return dataclasses.replace(job, topics=topics, bounds=[0, *inner, LAST_TIME], frames=frames)
 
 
 def _identity(source: Path, settings: Settings) -> dict[str, Any]:

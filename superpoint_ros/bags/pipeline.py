@@ -53,8 +53,7 @@ class Frame:
         data: the serialized message, until it is decoded.
         header: of the message.
         image: gray, (H, W), until its features are extracted.
-        features: of the image.
-        error: what is wrong with the message; empty if nothing.
+        result: the features, or what is wrong with the image.
     """
 
     segment: int
@@ -64,8 +63,7 @@ class Frame:
     data: bytes
     header: Any = None
     image: npt.NDArray[Any] | None = None
-    features: Features | None = None
-    error: str = ''
+    result: Features | Exception | None = None
 
 
 def extract(
@@ -130,7 +128,7 @@ def _decode(reader: AnyReader, frame: Frame) -> Frame:
         convert = images.decompress if frame.msgtype == COMPRESSED_IMAGE else images.to_gray
         return dataclasses.replace(frame, header=message.header, image=convert(message), data=b'')
     except Exception as error:  # noqa: BLE001 - a broken message leads to any error, and concerns only this image
-        return dataclasses.replace(frame, error=str(error) or type(error).__name__, data=b'')
+        return dataclasses.replace(frame, result=ValueError(str(error) or type(error).__name__), data=b'')
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -142,15 +140,7 @@ def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 
 def _detect(extractor: Extractor, batch: list[Frame]) -> list[Frame]:
     results = iter(extractor.batch([frame.image for frame in batch if frame.image is not None]))
-    return [frame if frame.image is None else _with_result(frame, next(results)) for frame in batch]
-
-
-def _with_result(frame: Frame, result: Features | Exception) -> Frame:
-    if isinstance(result, ValueError):
-        return dataclasses.replace(frame, error=str(result), image=None)
-    if isinstance(result, Exception):  # not the image's fault
-        raise result
-    return dataclasses.replace(frame, features=result, image=None)
+    return [f if f.image is None else dataclasses.replace(f, result=next(results), image=None) for f in batch]
 
 
 def prefetch(
@@ -183,24 +173,21 @@ def prefetch(
 
 
 def _write(job: Job, index: int, frames: Iterable[Frame], extractor: Extractor, advance: Callable[[int], None]) -> None:
-    runtime, descriptor_type = extractor.runtime, job.settings.descriptor_type
+    descriptor_type = job.settings.descriptor_type
     infos: dict[str, str] = {}
     with segment_writer(job, index) as (writer, summary):
         for frame in frames:
-            topic = f'{namespace(frame.topic)}/features'
-            if frame.features is None:
-                summary.add_error(f'{frame.topic} at {seconds(frame.stamp)}: {frame.error}')
-            else:
-                info = clouds.features_info(
-                    extractor.model.name,
-                    runtime.checksum,
-                    runtime.descriptor_size,
-                    descriptor_type,
-                    frame.features.image_size,
-                )
+            topic, result = f'{namespace(frame.topic)}/features', frame.result
+            if isinstance(result, Features):
+                info = extractor.info(descriptor_type, result.image_size)
                 if infos.get(topic) != info:
                     writer.string(f'{topic}/info', frame.stamp, info)
                     infos[topic] = info
-                writer.cloud(topic, frame.stamp, clouds.encode_features(frame.features, descriptor_type), frame.header)
+                writer.cloud(topic, frame.stamp, clouds.encode_features(result, descriptor_type), frame.header)
                 summary.frames += 1
+            elif isinstance(result, ValueError):
+                summary.add_error(f'{frame.topic} at {seconds(frame.stamp)}: {result}')
+            else:  # not the image's fault
+                assert result is not None
+                raise result
             advance(1)

@@ -332,6 +332,22 @@ def _sqlite_topics(database: apsw.Connection) -> dict[int, Topic]:
     }
 
 
+def decompress_file(path: Path, folder: Path, damage: list[str]) -> Path:
+    """Decompress a file that is compressed as a whole, as far as possible, to a file in `folder`."""
+    target = folder / path.stem
+    left = max_decompressed(path.stat().st_size)
+    try:
+        with zstd.open(path, 'rb') as compressed, target.open('wb') as file:
+            while piece := compressed.read(min(left, 1 << 20)):
+                file.write(piece)
+                left -= len(piece)
+        if not left:
+            damage.append(f'{path.name} decompresses to more than {target.stat().st_size} bytes; the rest is skipped')
+    except (zstd.ZstdError, EOFError) as error:
+        damage.append(f'{path.name} cannot be decompressed to its end: {error}')
+    return target
+
+
 def decompress(compression: str, data: bytes, size: int, step: int = 4096) -> tuple[bytes, str]:
     """Decompress as much as possible, but at most `size` bytes; and why that is not everything.
 

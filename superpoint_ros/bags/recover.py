@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -23,11 +22,6 @@ from rosbags.typesys.store import Typestore
 from superpoint_ros.bags import records
 from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, DamagedBagError, bag_files, open_bag, seconds
 from superpoint_ros.files import folder_written_whole
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 T = TypeVar('T')
 
@@ -68,7 +62,7 @@ def recover(source: Path, folder: Path, everything: bool, damage: list[str]) -> 
 
     Args:
         source: the damaged bag.
-        folder: for the copy.
+        folder: for the copy, and a file of all that is wrong with the bag.
         everything: copy the messages of all topics, not only images.
         damage: why the bag is not readable as it is.
 
@@ -103,7 +97,7 @@ def _copy_bag(source: Path, scratch: Path, everything: bool) -> list[str]:
         for kind, path in kinds:
             found: list[str] = []
             if kind == records.ZSTD:
-                path = _decompress_file(path, Path(temporary), found)
+                path = records.decompress_file(path, Path(temporary), found)
                 kind = _kind(path)
             if kind in _READERS:
                 messages = _READERS[kind](_with_log(path, Path(temporary)), found)
@@ -178,22 +172,6 @@ def _kind(path: Path) -> bytes:
     with path.open('rb') as file:
         start = file.read(16)
     return next((magic for magic in (*_READERS, records.ZSTD) if start.startswith(magic)), b'')
-
-
-def _decompress_file(path: Path, folder: Path, damage: list[str]) -> Path:
-    """Decompress a file that is compressed as a whole, as far as possible."""
-    target = folder / path.stem
-    left = records.max_decompressed(path.stat().st_size)
-    try:
-        with zstd.open(path, 'rb') as compressed, target.open('wb') as file:
-            while piece := compressed.read(min(left, 1 << 20)):
-                file.write(piece)
-                left -= len(piece)
-        if not left:
-            damage.append(f'{path.name} decompresses to more than {target.stat().st_size} bytes; the rest is skipped')
-    except (zstd.ZstdError, EOFError) as error:
-        damage.append(f'{path.name} cannot be decompressed to its end: {error}')
-    return target
 
 
 def _with_log(path: Path, folder: Path) -> Path:

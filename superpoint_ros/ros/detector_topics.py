@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header, String
 
-from superpoint_ros import clouds, images
+from superpoint_ros import images
 from superpoint_ros.drawing import draw_keypoints
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
@@ -31,9 +31,9 @@ class DetectorTopics:
     Args:
         node: the detector.
         name: namespace of the topics; may be empty.
-        mask: (H, W) uint8 for every image, 0 where keypoints are not allowed; None allows them everywhere.
+        mask: (H, W) for every image, 0 where keypoints are not allowed; None allows them everywhere.
         config: of the node.
-        extractor: makes the features.
+        extractor: the one that makes the features, for features/info.
     """
 
     def __init__(
@@ -94,22 +94,8 @@ class DetectorTopics:
         self._markers.destroy()
 
     def publish(self, features: Features, image: images.Gray, header: Header, received_at: float) -> None:
-        """Publish the features of an image.
-
-        Args:
-            features: of the image.
-            image: (H, W), for the annotated image.
-            header: of the image message.
-            received_at: monotonic time in seconds at which the image message arrived.
-        """
-        runtime = self._extractor.runtime
-        info = clouds.features_info(
-            self._extractor.model.name,
-            runtime.checksum,
-            runtime.descriptor_size,
-            self._descriptor_type,
-            features.image_size,
-        )
+        """Publish the features of an image, which arrived at a monotonic time in seconds with this header."""
+        info = self._extractor.info(self._descriptor_type, features.image_size)
         if info != self._last_info:
             self._info.publish(String(data=info))
             self._last_info = info
@@ -130,6 +116,5 @@ class DetectorTopics:
             values |= self._masks.values()
             level, message = (level, message) if message else self._masks.health()
         message = message or f'{rate} Hz, {self._keypoints} keypoints'
-        return status(
-            level, self._status_name, message, {**values, 'keypoints': self._keypoints, **facts}, facts['device']
-        )
+        values |= {'keypoints': self._keypoints, **facts}
+        return status(level, self._status_name, message, values, facts['device'])
