@@ -6,6 +6,7 @@ matrix product takes 2.3 ms on two cores with AVX-512, torch's integer product 1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,12 +99,14 @@ def match(
     if not len(features0) or not len(features1):
         return Matches(np.empty((0, 2), np.uint32), np.empty(0, np.float32))
 
-    reach = _reach(config)
-    if reach is None:
+    left = config.window or np.inf
+    # As points in a rectified right image lie farther to the left, the band limits the other directions.
+    reach = min(left, config.epipolar_band or np.inf)
+    if np.isinf(reach):
         best, similarity, second, back = _nearest(features0.descriptors, features1.descriptors)
     else:
         positions0 = features0.keypoints if predicted is None else predicted.astype(np.float32)
-        best, similarity, second, back = _nearest_within(positions0, features0, features1, reach)
+        best, similarity, second, back = _nearest_within(positions0, features0, features1, left, reach)
 
     accepted = (similarity >= config.min_similarity) & (similarity == back[best]) & np.isfinite(similarity)
     if config.max_ratio < 1:
@@ -206,79 +209,65 @@ def _essential(points: tuple[Doubles, Doubles], threshold: float, cameras: Any) 
     return cv2.findEssentialMat(points0, points1, camera, cv2.USAC_MAGSAC, 0.999, threshold)
 
 
-@dataclass(frozen=True)
-class _Reach:
-    """Largest distances of a candidate from the predicted position, in pixels."""
-
-    left: float
-    right: float
-    up_down: float
-
-
-def _reach(config: MatchConfig) -> _Reach | None:
-    window, band = config.window or np.inf, config.epipolar_band or np.inf
-    if np.isinf(min(window, band)):
-        return None
-    return _Reach(left=window, right=min(window, band), up_down=min(window, band))
-
-
 _Nearest = tuple[npt.NDArray[np.intp], Floats, Floats, Floats]
 """Best column of each row, its similarity, the second best similarity, and the best similarity of each column."""
 
 
-def _nearest(descriptors0: Floats, descriptors1: Floats) -> _Nearest:
-    """Nearest neighbors over the whole image.
+def _nearest_within(
+    positions0: Floats, features0: Features, features1: Features, left: float, reach: float
+) -> _Nearest:
+    """Nearest neighbors that are at most `left` px to the left, and `reach` px right, above and below.
 
-    Both reductions run along contiguous memory; an argmax over columns would take 4 ms.
+    Sorted by y, the candidates of a block of rows are contiguous.
     """
-    found = _start(len(descriptors0), len(descriptors1))
-    buffer = np.empty(BLOCK * len(descriptors1), np.float32)
-    for start in range(0, len(descriptors0), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(descriptors0)))
-        similarities = buffer[: (rows.stop - start) * len(descriptors1)].reshape(rows.stop - start, -1)
-        np.matmul(descriptors0[rows], descriptors1.T, out=similarities)
-        _reduce(similarities, rows, slice(0, len(descriptors1)), found)
-    return found
-
-
-def _nearest_within(positions0: Floats, features0: Features, features1: Features, reach: _Reach) -> _Nearest:
-    """Nearest neighbors among the candidates in reach; sorted by y, those of a block of rows are contiguous."""
     order0 = np.argsort(positions0[:, 1], kind='stable')
     order1 = np.argsort(features1.keypoints[:, 1], kind='stable')
     positions0, positions1 = positions0[order0], features1.keypoints[order1]
-    descriptors0, descriptors1 = features0.descriptors[order0], features1.descriptors[order1]
-    found = _start(len(order0), len(order1))
-    buffer = np.empty(BLOCK * len(order1), np.float32)
-    for start in range(0, len(order0), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(order0)))
-        top, bottom = positions0[start, 1] - reach.up_down - 1, positions0[rows.stop - 1, 1] + reach.up_down + 1
+
+    def candidates(rows: slice) -> tuple[slice, npt.NDArray[np.bool_]]:
+        top, bottom = positions0[rows.start, 1] - reach - 1, positions0[rows.stop - 1, 1] + reach + 1
         columns = slice(*np.searchsorted(positions1[:, 1], [top, bottom]))
-        if columns.start == columns.stop:
-            continue
-        shape = rows.stop - start, columns.stop - columns.start
-        similarities = buffer[: shape[0] * shape[1]].reshape(shape)
-        np.matmul(descriptors0[rows], descriptors1[columns].T, out=similarities)
         dx, dy = (positions1[columns, i] - positions0[rows, i, None] for i in (0, 1))
-        inside = (np.abs(dy) <= reach.up_down) & (dx >= -reach.left) & (dx <= reach.right)
-        np.copyto(similarities, -np.inf, where=~inside)
-        _reduce(similarities, rows, columns, found)
-    best, similarity, second, back = _start(len(order0), len(order1))
+        return columns, (np.abs(dy) <= reach) & (dx >= -left) & (dx <= reach)
+
+    found = _nearest(features0.descriptors[order0], features1.descriptors[order1], candidates)
+    best, (similarity, second, back) = np.empty_like(found[0]), (np.empty_like(values) for values in found[1:])
     best[order0], similarity[order0], second[order0] = order1[found[0]], found[1], found[2]
     back[order1] = found[3]
     return best, similarity, second, back
 
 
-def _start(count0: int, count1: int) -> _Nearest:
-    worst0, worst1 = np.full(count0, -np.inf, np.float32), np.full(count1, -np.inf, np.float32)
-    return np.zeros(count0, np.intp), worst0, worst0.copy(), worst1
+def _nearest(
+    descriptors0: Floats,
+    descriptors1: Floats,
+    candidates: Callable[[slice], tuple[slice, npt.NDArray[np.bool_]]] | None = None,
+) -> _Nearest:
+    """Nearest neighbors, block by block.
 
+    Both reductions run along contiguous memory; an argmax over columns would take 4 ms.
 
-def _reduce(similarities: Floats, rows: slice, columns: slice, found: _Nearest) -> None:
-    """Merge a block of the similarity matrix into the result; overwrites the block."""
-    best, similarity, second, back = found
-    np.maximum(back[columns], similarities.max(axis=0), out=back[columns])
-    chosen = similarities.argmax(axis=1)
-    every = np.arange(len(similarities))
-    best[rows], similarity[rows] = chosen + columns.start, similarities[every, chosen]
-    similarities[every, chosen] = -np.inf
-    second[rows] = similarities.max(axis=1)
+    Args:
+        descriptors0: (N0, D), the rows of the similarity matrix.
+        descriptors1: (N1, D), its columns.
+        candidates: the columns that can match some rows, and (rows, columns) which pairs of them can; all if None.
+    """
+    count0, count1 = len(descriptors0), len(descriptors1)
+    best, similarity = np.zeros(count0, np.intp), np.full(count0, -np.inf, np.float32)
+    second, back = similarity.copy(), np.full(count1, -np.inf, np.float32)
+    buffer = np.empty(BLOCK * count1, np.float32)
+    for start in range(0, count0, BLOCK):
+        rows = slice(start, min(start + BLOCK, count0))
+        columns, inside = candidates(rows) if candidates else (slice(0, count1), None)
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        if not shape[1]:
+            continue
+        similarities = buffer[: shape[0] * shape[1]].reshape(shape)
+        np.matmul(descriptors0[rows], descriptors1[columns].T, out=similarities)
+        if inside is not None:
+            np.copyto(similarities, -np.inf, where=~inside)
+        np.maximum(back[columns], similarities.max(axis=0), out=back[columns])
+        chosen, every = similarities.argmax(axis=1), np.arange(shape[0])
+        best[rows], similarity[rows] = chosen + columns.start, similarities[every, chosen]
+        similarities[every, chosen] = -np.inf
+        second[rows] = similarities.max(axis=1)
+    return best, similarity, second, back

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from superpoint_ros import resources
-from superpoint_ros.config import Option, options
+from superpoint_ros.config import options
 
 LOG_LEVELS = 'debug', 'info', 'warn', 'error', 'fatal'
 
@@ -46,19 +45,16 @@ def nodes_description(
         arguments: further arguments: default and description.
         derived: for each executable, parameters set from other arguments: a text that contains {argument}.
     """
-    own = {
-        executable: {
-            name: (cls, what)
-            for cls in configurations
-            for name, what in options(cls).items()
-            if name not in derived.get(executable, {})
-        }
-        for executable, configurations in nodes.items()
-    }
+    parameters = {executable: _parameters(configurations) for executable, configurations in nodes.items()}
+    texts: dict[str, dict[str, str]] = {}
+    for executable, own in parameters.items():
+        for name, (_, text) in own.items():
+            if name not in derived.get(executable, {}):
+                texts.setdefault(name, {})[executable] = text
     described = {
         **{name: f'Topic: {what}' for name, what in topics.items()},
         **{name: f'{what} Default: {default}.' for name, (default, what) in arguments.items()},
-        **_described(own),
+        **{name: _shared(each) for name, each in texts.items()},
         **COMMON,
     }
 
@@ -73,20 +69,17 @@ def nodes_description(
             # The second name is for Jazzy and older.
             for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
                 actions.append(SetEnvironmentVariable(variable, profile))
-        for executable, configurations in nodes.items():
-            values = {name: given[name] for name in own[executable] if name in given}
-            values |= {name: text.format(**values_of) for name, text in derived.get(executable, {}).items()}
-            hints = {name: kind for cls in configurations for name, kind in typing.get_type_hints(cls).items()}
-            types = {name: kind for name, kind in hints.items() if name in values}
-            parameters: list[Any] = [given['params_file']] if 'params_file' in given else []
-            if types:
-                parameters.append({name: parse(name, values[name], kind) for name, kind in types.items()})
+        for executable, own in parameters.items():
+            chosen = {name: given[name] for name in own if name in given}
+            chosen |= {name: text.format(**values_of) for name, text in derived.get(executable, {}).items()}
+            values = {name: parse(name, text, own[name][0]) for name, text in chosen.items()}
+            files = [given['params_file']] if 'params_file' in given else []
             actions.append(
                 Node(
                     package='superpoint_ros',
                     executable=executable,
                     namespace=given.get('namespace', ''),
-                    parameters=parameters,
+                    parameters=[*files, *([values] if values else [])],
                     remappings=[(name, given[name]) for name in topics if name in given],
                     ros_arguments=['--log-level', given['log_level']] if 'log_level' in given else [],
                     output='screen',
@@ -132,22 +125,22 @@ def _warnings(given: Mapping[str, str], known: Collection[str]) -> list[Any]:
     return [LogInfo(msg=f'argument {name!r} is not known, did you mean {m[0]}?') for name, m in near.items() if m]
 
 
-def _described(own: Mapping[str, Mapping[str, tuple[type, Option]]]) -> dict[str, str]:
-    """A text for each parameter; one for each node where nodes share a name but not its meaning."""
-    texts: dict[str, dict[str, str]] = {}
-    for executable, parameters in own.items():
-        for name, (cls, what) in parameters.items():
-            texts.setdefault(name, {})[_describe(cls, name, what)] = executable
-    return {
-        name: next(iter(each))
-        if len(each) == 1
-        else ' '.join(f'{executable}: {text}' for text, executable in each.items())
-        for name, each in texts.items()
-    }
+def _parameters(configurations: Sequence[type]) -> dict[str, tuple[Any, str]]:
+    """Type and description of each parameter of a node."""
+    found = {}
+    for cls in configurations:
+        hints = typing.get_type_hints(cls)
+        for name, what in options(cls).items():
+            value = getattr(cls, name)
+            shown = str(value).lower() if isinstance(value, bool) else f'{value} {what.unit}'.strip()
+            choices = f' One of {", ".join(what.choices)}.' if what.choices else ''
+            default = f' Default: {shown}.' if value not in ((), '') else ''
+            found[name] = hints[name], f'{what.description}{choices}{default}'
+    return found
 
 
-def _describe(cls: type, name: str, what: Option) -> str:
-    default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
-    shown = str(default).lower() if isinstance(default, bool) else f'{default} {what.unit}'.strip()
-    choices = f' One of {", ".join(what.choices)}.' if what.choices else ''
-    return f'{what.description}{choices}{f" Default: {shown}." if default not in ((), "") else ""}'
+def _shared(texts: Mapping[str, str]) -> str:
+    """One description of a parameter of several nodes, or one for each node if they differ."""
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ' '.join(f'{executable}: {text}' for executable, text in texts.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ def declare(node: Node, configurations: Sequence[type], read_only: Collection[st
     node.declare_parameters(
         '',
         [
-            (name, _default(_field(cls, name), hints[name]), _describe(hints[name], what, name in read_only))
+            (name, _default(getattr(cls, name), hints[name]), _describe(hints[name], what, name in read_only))
             for cls in configurations
             for hints in [typing.get_type_hints(cls)]
             for name, what in options(cls).items()
@@ -111,13 +112,9 @@ def check_change(
     return SetParametersResult(successful=True)
 
 
-def _field(cls: type, name: str) -> dataclasses.Field[Any]:
-    return cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
-
-
-def _default(field: dataclasses.Field[Any], kind: Any) -> Any:
+def _default(value: Any, kind: Any) -> Any:
     # rclpy takes [] for a byte array, so an empty list is declared by its type and set afterwards.
-    return _TYPES[kind] if field.default == () else field.default
+    return _TYPES[kind] if value == () else value
 
 
 def _describe(kind: Any, what: Option, read_only: bool) -> ParameterDescriptor:
@@ -131,18 +128,11 @@ def _describe(kind: Any, what: Option, read_only: bool) -> ParameterDescriptor:
     )
     low, high = what.minimum, what.maximum
     if kind is float and (low is not None or high is not None):
-        described.floating_point_range = [
-            FloatingPointRange(
-                from_value=float('-inf') if low is None else float(low),
-                to_value=float('inf') if high is None else float(high),
-            )
-        ]
+        start, end = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+        described.floating_point_range = [FloatingPointRange(from_value=start, to_value=end)]
     if kind is int and (low is not None or high is not None):
-        described.integer_range = [
-            IntegerRange(
-                from_value=-(2**63) if low is None else int(low), to_value=2**63 - 1 if high is None else int(high)
-            )
-        ]
+        first, last = -(2**63) if low is None else int(low), 2**63 - 1 if high is None else int(high)
+        described.integer_range = [IntegerRange(from_value=first, to_value=last)]
     return described
 
 
