@@ -17,15 +17,7 @@ from superpoint_ros.features import Features, Matches
 from superpoint_ros.tracking import Tracks
 
 MATCH = np.dtype(
-    [
-        ('x0', '<f4'),
-        ('y0', '<f4'),
-        ('x1', '<f4'),
-        ('y1', '<f4'),
-        ('similarity', '<f4'),
-        ('index0', '<u4'),
-        ('index1', '<u4'),
-    ]
+    [(name, '<f4') for name in ('x0', 'y0', 'x1', 'y1', 'similarity')] + [('index0', '<u4'), ('index1', '<u4')]
 )
 """A match: the two keypoints in pixels, cosine similarity, and the rows in the two feature clouds."""
 

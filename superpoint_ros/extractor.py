@@ -18,6 +18,7 @@ from superpoint_ros.config import check, option, split
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decode
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import Transform, resize_transform, transform_points
+from superpoint_ros.image_files import eight_bits
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 Image = npt.NDArray[Any]
@@ -248,10 +249,8 @@ def to_gray(image: Image) -> npt.NDArray[np.uint8]:
     if image.ndim == 3:
         code = GRAY_CODES[image.shape[2]]
         image = image[..., 0] if code is None else np.asarray(cv2.cvtColor(image, code))
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
-        return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257), np.uint8)
+    if image.dtype.kind != 'f':
+        return eight_bits(image)
     low, high = float(image.min()), float(image.max())
     if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # also if they are NaN
         raise ValueError(f'image: expected floats from 0 to 1, got {low:g} to {high:g}')

@@ -82,7 +82,7 @@ def decode(data: bytes) -> Gray:
     if not kind:
         raise ValueError(f'not an image ({len(data)} bytes), expected BMP, JPEG, PNG, PNM, TIFF or WebP')
     try:
-        width, height, whole = _HEADERS[kind](data)
+        width, height, whole = _FORMATS[kind][1](data)
     except (struct.error, IndexError):
         raise ValueError(f'the {kind} is cut off after {len(data)} bytes') from None
     check_size(width, height)
@@ -105,7 +105,7 @@ def decode(data: bytes) -> Gray:
 
 def kind_of(data: bytes) -> str:
     """The format by the first bytes: BMP, JPEG, PNG, PNM, TIFF or WebP; empty if it is none of them."""
-    return next((kind for kind, magic in _MAGIC.items() if re.match(magic, data[:16], re.DOTALL)), '')
+    return next((kind for kind, (magic, _) in _FORMATS.items() if re.match(magic, data[:16], re.DOTALL)), '')
 
 
 def check_size(width: int, height: int) -> None:
@@ -189,19 +189,12 @@ def _webp_header(data: bytes) -> Header:
     return width & 0x3FFF, height & 0x3FFF, True
 
 
-_MAGIC = {
-    'BMP': b'BM',
-    'JPEG': b'\xff\xd8',
-    'PNG': b'\x89PNG\r\n\x1a\n',
-    'PNM': b'P[1-6]\\s',
-    'TIFF': b'II\\*\0|MM\0\\*',
-    'WebP': b'RIFF....WEBP',
+_FORMATS: dict[str, tuple[bytes, Callable[[bytes], Header]]] = {
+    'BMP': (b'BM', _bmp_header),
+    'JPEG': (b'\xff\xd8', _jpeg_header),
+    'PNG': (b'\x89PNG\r\n\x1a\n', _png_header),
+    'PNM': (b'P[1-6]\\s', _pnm_header),
+    'TIFF': (b'II\\*\0|MM\0\\*', _tiff_header),
+    'WebP': (b'RIFF....WEBP', _webp_header),
 }
-_HEADERS: dict[str, Callable[[bytes], Header]] = {
-    'BMP': _bmp_header,
-    'JPEG': _jpeg_header,
-    'PNG': _png_header,
-    'PNM': _pnm_header,
-    'TIFF': _tiff_header,
-    'WebP': _webp_header,
-}
+"""First bytes as a regular expression, and reader of the header."""

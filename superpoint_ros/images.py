@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -40,21 +39,14 @@ class CompressedImageMessage(Protocol):
     data: Any
 
 
-@dataclass(frozen=True)
-class _Encoding:
-    """How pixels lie in memory, and how they become gray.
-
-    Args:
-        dtype: of one channel, little-endian.
-        channels: that are interleaved in a row.
-        to_gray: (H, W) or (H, W, channels) → (H, W) uint8 or uint16.
-        rows: rows in `data` per image row: 1.5 where two subsampled color planes follow the gray one.
-    """
+class _Encoding(NamedTuple):
+    """How pixels lie in memory, and how (H, W) or (H, W, channels) become (H, W) uint8 or uint16."""
 
     dtype: str
     channels: int
     to_gray: Callable[[Any], Gray]
     rows: float = 1
+    """Rows in `data` for each image row: more if color planes follow the gray one."""
 
 
 def to_gray(message: ImageMessage) -> Gray:
