@@ -18,57 +18,48 @@ import numpy.typing as npt
 
 from superpoint_ros.decode import DecodeConfig, find_peaks
 from superpoint_ros.evaluation.protocols import Setting
-from superpoint_ros.features import Features, Floats
+from superpoint_ros.features import Features, Floats, Image
 
-Image = npt.NDArray[np.uint8]
 Extract = Callable[[Image], Features]
 Baseline = Callable[[Setting], Extract]
 
 
 def detectors() -> dict[str, Baseline]:
     """The detectors of the paper's tables 3 and 5, and random keypoints, which any detector must beat."""
-    return {'FAST': _fast, 'Harris': _harris, 'Shi-Tomasi': _shi_tomasi, 'random': _random}
+    responses = {'FAST': _fast, 'Harris': _harris, 'Shi-Tomasi': _shi_tomasi, 'random': _random}
+    return {name: partial(_detector, response) for name, response in responses.items()}
 
 
 def descriptors() -> dict[str, Baseline]:
     """The features of the installed OpenCV (AKAZE is in opencv_contrib since OpenCV 5), and RootSIFT."""
     algorithms: dict[str, Callable[[int], Any]] = {
-        'SIFT': lambda count: cv2.SIFT.create(nfeatures=count),
-        'RootSIFT': lambda count: cv2.SIFT.create(nfeatures=count),
-        'ORB': lambda count: cv2.ORB.create(nfeatures=count),
+        'SIFT': cv2.SIFT.create,
+        'RootSIFT': cv2.SIFT.create,
+        'ORB': cv2.ORB.create,
     }
     if akaze := getattr(cv2, 'AKAZE', None):
         algorithms['AKAZE'] = lambda _: akaze.create()
     return {name: partial(_features, name, algorithm) for name, algorithm in algorithms.items()}
 
 
-def _fast(setting: Setting) -> Extract:
-    detector = cv2.FastFeatureDetector.create()
-
-    def extract(image: Image) -> Features:
-        found = detector.detect(image, None)
-        response = np.zeros(image.shape, np.float32)
-        for point in found:
-            response[int(point.pt[1]), int(point.pt[0])] = point.response
-        return _peaks(response, setting)
-
-    return extract
+def _fast(image: Image, _: float) -> Floats:
+    response = np.zeros(image.shape, np.float32)
+    for point in cv2.FastFeatureDetector.create().detect(image, None):
+        response[int(point.pt[1]), int(point.pt[0])] = point.response
+    return response
 
 
-def _harris(setting: Setting) -> Extract:
-    return lambda image: _peaks(_local_maxima(cv2.cornerHarris(image, 3, 3, 0.04), setting.quality), setting)
+def _harris(image: Image, quality: float) -> Floats:
+    return _local_maxima(cv2.cornerHarris(image, 3, 3, 0.04), quality)
 
 
-def _shi_tomasi(setting: Setting) -> Extract:
-    return lambda image: _peaks(_local_maxima(cv2.cornerMinEigenVal(image, 3, ksize=3), setting.quality), setting)
+def _shi_tomasi(image: Image, quality: float) -> Floats:
+    return _local_maxima(cv2.cornerMinEigenVal(image, 3, ksize=3), quality)
 
 
-def _random(setting: Setting) -> Extract:
-    def extract(image: Image) -> Features:
-        rng = np.random.default_rng(zlib.crc32(image.tobytes()))  # depends on the image, but not on the run
-        return _peaks(rng.random(image.shape, np.float32), setting)
-
-    return extract
+def _random(image: Image, _: float) -> Floats:
+    rng = np.random.default_rng(zlib.crc32(image.tobytes()))  # depends on the image, but not on the run
+    return rng.random(image.shape, np.float32)
 
 
 def _local_maxima(response: npt.NDArray[Any], quality: float) -> Floats:
@@ -77,15 +68,17 @@ def _local_maxima(response: npt.NDArray[Any], quality: float) -> Floats:
     return np.where(keep, np.maximum(response, 0), 0).astype(np.float32)
 
 
-def _peaks(response: Floats, setting: Setting) -> Features:
+def _detector(respond: Callable[[Image, float], Floats], setting: Setting) -> Extract:
     """The best pixels of a response map, by the same non-maximum suppression as our models'."""
-    height, width = response.shape
-    config = DecodeConfig(
-        threshold=0.0, max_keypoints=setting.candidates, nms_radius=setting.nms_radius, border=setting.border
-    )
-    y, x = find_peaks(response, (width, height), config)
-    nothing = np.empty((len(x), 0), np.float32)
-    return Features(np.stack([x, y], axis=1).astype(np.float32), response[y, x], nothing, (width, height))
+    config = DecodeConfig(0.0, setting.candidates, setting.nms_radius, setting.border)
+
+    def extract(image: Image) -> Features:
+        response, size = respond(image, setting.quality), (image.shape[1], image.shape[0])
+        y, x = find_peaks(response, size, config)
+        keypoints, nothing = np.stack([x, y], axis=1).astype(np.float32), np.empty((len(x), 0), np.float32)
+        return Features(keypoints, response[y, x], nothing, size)
+
+    return extract
 
 
 def _features(name: str, create: Callable[[int], Any], setting: Setting) -> Extract:

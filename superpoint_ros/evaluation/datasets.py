@@ -11,13 +11,12 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from superpoint_ros import image_files
 from superpoint_ros.evaluation.noise import CAMERA, photometric
+from superpoint_ros.features import Image
 from superpoint_ros.geometry import Transform, adapt_homography, crop_transform, resize_transform, transform_points
 
-Image = npt.NDArray[np.uint8]
 T = TypeVar('T')
 
 
@@ -49,14 +48,10 @@ PairLoader = Callable[[], Pair]
 
 
 def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
-    """Resize an image so that it just covers a size, with its aspect ratio kept, and crop its center to that size.
-
-    Args:
-        image: (H, W).
-        size: (width, height).
+    """Resize an image so that it just covers a (width, height), with its aspect ratio kept, and crop its center.
 
     Returns:
-        The image (height, width), and the (3, 3) transform of points from the given image to it.
+        The image of that size, and the (3, 3) transform of points from the given image to it.
     """
     height, width = image.shape
     scale = max(size[0] / width, size[1] / height)
@@ -70,11 +65,7 @@ def fit(image: Image, size: tuple[int, int]) -> tuple[Image, Transform]:
 
 
 def shrink(image: Image, side: float) -> tuple[Image, Transform]:
-    """Resize an image so that its longest side has so many pixels; a smaller one is left as it is.
-
-    Args:
-        image: (H, W).
-        side: in pixels; rounded.
+    """Resize an image so that its longest side has so many pixels, rounded; a smaller one is left as it is.
 
     Returns:
         The image, and the (3, 3) transform of points from the given image to it.
@@ -144,10 +135,9 @@ def _load_scene_pair(scene: Path, number: int, homography: Path) -> Pair:
 
 
 def _numbered(scene: Path, number: int) -> Path:
-    for stem in (str(number), f'img{number}'):
-        for path in sorted(scene.glob(f'{stem}.*')):
-            if path.suffix.lower() in image_files.SUFFIXES:
-                return path
+    for path in (*sorted(scene.glob(f'{number}.*')), *sorted(scene.glob(f'img{number}.*'))):
+        if path.suffix.lower() in image_files.SUFFIXES:
+            return path
     raise ValueError(f'{scene}: no image {number}; expected {number}.ppm, img{number}.png or the like')
 
 
@@ -159,12 +149,7 @@ def random_pairs(folder: Path, seed: int = 0, size: tuple[int, int] = (640, 480)
     photograph ends; points there have no counterpart.
 
     The views and the photometric changes are so strong that OpenCV's methods score about as on HPatches in the paper's
-    tables 3 and 4.
-
-    Args:
-        folder: photographs.
-        seed: of everything random.
-        size: (width, height) of the images; the largest size that the protocol asks for.
+    tables 3 and 4. The images have this (width, height), the largest that the protocol asks for.
 
     Raises:
         OSError: the folder holds no images. A loader raises OSError or ValueError if its file cannot be read.
@@ -187,12 +172,8 @@ def random_homography(rng: np.random.Generator, size: tuple[int, int]) -> Transf
     Each corner moves by up to 12 % of width and height (perspective and shear), then the plane turns by up to 30°, is
     scaled by 0.7 to 1.4, and moves by up to 12 % of width and height.
 
-    Args:
-        rng: source of the random numbers.
-        size: (width, height) of both images.
-
     Returns:
-        (3, 3), from the image to the view.
+        (3, 3), from the image to the view, both of this (width, height).
     """
     extent = np.array(size, np.float64)
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (extent - 1)

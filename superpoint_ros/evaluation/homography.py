@@ -28,7 +28,7 @@ from superpoint_ros.matching import Matcher, verify
 THRESHOLDS = (1.0, 3.0, 5.0)
 """Corner errors in pixels up to which a homography counts as right in the paper's table 4."""
 RANSAC_THRESHOLD = 3.0
-"""Distance in pixels within which a match agrees with a homography; OpenCV's default."""
+"""Largest distance in pixels of a match that agrees with a homography; OpenCV's default."""
 DESCRIPTION = 'description'
 EXAMPLES = 4
 """How many pairs are drawn."""
@@ -36,15 +36,11 @@ EXAMPLES = 4
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The matches of one method on one pair.
-
-    Args:
-        matches: from image 0 to image 1.
-        correct: (M,) bool, by the true homography.
-    """
+    """The matches of one method on one pair, from image 0 to image 1."""
 
     matches: Matches
-    correct: npt.NDArray[np.bool_]
+    correct: metrics.Mask
+    """(M,), by the true homography."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Results:
     Args:
         rows: one for each stage, method and pair, with its metrics; an undefined metric is NaN.
         answers: for each method, the matches of every pair.
-        pictures: for some pairs, by name, a picture of the matches of every method.
+        pictures: by name of a pair, a picture of the matches of every method.
         failed: a sentence for each pair that could not be read.
         refused: a sentence for each matcher that does not match the features of a method.
     """
@@ -93,12 +89,10 @@ def evaluate(
         except (OSError, ValueError) as error:
             results.failed.append(str(error))
             continue
+        about = {'pair': pair.name, 'split': pair.split}
         for setting, name, extract in detecting:
-            fitted, features = _extract(pair, setting, extract)
-            values = detection(fitted, features, setting)
-            results.rows.append(
-                {'stage': stage(setting), 'method': name, 'pair': pair.name, 'split': pair.split, **values}
-            )
+            values = detection(*_extract(pair, setting, extract), setting)
+            results.rows.append({'stage': stage(setting), 'method': name, **about, **values})
         pictures = []
         for name, extract in describing.items():
             fitted, features = _extract(pair, protocol.description, extract)
@@ -109,9 +103,7 @@ def evaluate(
                     results.refused[str(error)] = None
                     continue
                 method = combined(name, matcher)
-                results.rows.append(
-                    {'stage': DESCRIPTION, 'method': method, 'pair': pair.name, 'split': pair.split, **values}
-                )
+                results.rows.append({'stage': DESCRIPTION, 'method': method, **about, **values})
                 results.answers[method].append(answer)
                 if index in drawn:
                     pictures.append(_draw(fitted, features, answer, method))
@@ -130,13 +122,7 @@ def _extract(pair: Pair, setting: Setting, extract: Extract) -> tuple[Pair, tupl
 
 
 def select(features: Features, homography: Transform, setting: Setting) -> Features:
-    """The features that a setting measures.
-
-    Args:
-        features: of one image, best first.
-        homography: (3, 3) to the other image.
-        setting: how many, and whether only those in the shared region.
-    """
+    """The features of one image that a setting measures; the homography leads to the other image."""
     if setting.in_common:
         features = features[metrics.shared(features.keypoints, homography, setting.size)]
     features = features[: setting.keypoints]
@@ -165,22 +151,19 @@ def description(
     Matching score: right matches as a share of the points in the shared region. Nearest-neighbor mAP: average precision
     of the matches by similarity. Both are means of the two directions.
 
-    Args:
-        pair: of the setting's size.
-        features: of its two images.
-        setting: how it is measured.
-        matcher: takes the place of nearest neighbors, and gives the same matches in both directions.
+    The pair has the setting's size. A matcher replaces nearest neighbors; its matches count in both directions.
 
     Raises:
         ValueError: the matcher does not match such features.
     """
     answers, precisions, scores = [], [], []
-    for (here, there), matches, homography in zip(
-        (features, features[::-1]),
-        _both_ways(features, setting.mutual, matcher),
-        (pair.homography, metrics.inverse(pair.homography)),
-        strict=True,
-    ):
+    if matcher:
+        found = matcher(*features)
+        both = found, Matches(found.indices[:, ::-1], found.similarities)
+    else:
+        both = metrics.nearest_neighbors(features[0].descriptors, features[1].descriptors, setting.mutual)
+    homographies = pair.homography, metrics.inverse(pair.homography)
+    for (here, there), matches, homography in zip((features, features[::-1]), both, homographies, strict=True):
         rows, columns = matches.indices.T
         correct = metrics.correct_matches(here.keypoints[rows], there.keypoints[columns], homography, setting.epsilon)
         visible = metrics.shared(here.keypoints, homography, setting.size)
@@ -200,21 +183,6 @@ def description(
         'matches': float(len(answer.matches)),
         'inliers': float(inliers),
     }, answer
-
-
-def _both_ways(features: tuple[Features, Features], mutual: bool, matcher: Matcher | None) -> tuple[Matches, Matches]:
-    """The matches from image 0 to image 1, and back."""
-    if matcher:
-        found = matcher(*features)
-        return found, Matches(found.indices[:, ::-1], found.similarities)
-    index0, similarities0, index1, similarities1 = metrics.nearest_neighbors(*(side.descriptors for side in features))
-    rows0, rows1 = np.arange(len(index0)), np.arange(len(index1))
-    if mutual:
-        rows0, rows1 = rows0[index1[index0] == rows0], rows1[index0[index1] == rows1]
-    return (
-        Matches(np.stack([rows0, index0[rows0]], axis=1).astype(np.uint32), similarities0[rows0]),
-        Matches(np.stack([rows1, index1[rows1]], axis=1).astype(np.uint32), similarities1[rows1]),
-    )
 
 
 def _accuracy(estimator: str, error: float) -> dict[str, float]:
@@ -253,8 +221,7 @@ def curve(answers: Sequence[Answer]) -> tuple[metrics.Values, metrics.Values]:
     """Recall and precision of the matches of all pairs together, as the smallest accepted similarity falls."""
     correct = np.concatenate([answer.correct for answer in answers])
     similarities = np.concatenate([answer.matches.similarities for answer in answers])
-    precision, recall = metrics.precision_recall(correct, similarities, int(correct.sum()))
-    return recall, precision
+    return metrics.precision_recall(correct, similarities, int(correct.sum()))[::-1]
 
 
 def by_split(rows: Sequence[Mapping[str, object]]) -> list[Row]:

@@ -40,12 +40,7 @@ def measure(
 ) -> str:
     """Measure every method on every pair and on turned and shrunk photographs, and finish the report.
 
-    Args:
-        loaders: the pairs.
-        protocol: how pairs are measured.
-        report: of the methods.
-        photographs: image files to turn and shrink, if any.
-        matchers: learned matchers by name, measured besides nearest neighbors.
+    Learned matchers are measured besides nearest neighbors.
     """
     results = homography.evaluate(loaders, report.methods, protocol, matchers)
     summary = means(homography.by_split(results.rows), ('stage', 'method', 'split'))

@@ -11,10 +11,10 @@ import cv2
 
 from superpoint_ros.config import option
 from superpoint_ros.evaluation import baselines as opencv
-from superpoint_ros.evaluation.baselines import Baseline, Extract, Image
+from superpoint_ros.evaluation.baselines import Baseline, Extract
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.extractor import Extractor
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, Image
 from superpoint_ros.learned_matching import NEAREST, make_matcher
 from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.models import DEFAULT
@@ -57,11 +57,7 @@ class ModelsConfig:
 
 
 def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
-    """The methods to compare: models, then those of the installed OpenCV.
-
-    Args:
-        config: the models.
-        baselines: with OpenCV's methods and random keypoints.
+    """The methods to compare: models, and with `baselines` random keypoints and those of the installed OpenCV.
 
     Raises:
         ValueError: there is nothing to measure, or two models have the same name. Also what Extractor raises.
@@ -81,14 +77,9 @@ def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
 
 
 def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
-    """Matchers by name; files are named by their stems.
+    """Matchers by name: 'nearest' for mutual nearest neighbors, 'learned', or files of learned matchers by their stems.
 
-    Args:
-        names: 'nearest' for mutual nearest neighbors, 'learned', or files of learned matchers.
-        config: how learned matchers run.
-
-    Raises:
-        What LearnedMatcher raises.
+    Raises what LearnedMatcher raises.
     """
     runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
     likely = MatchConfig(min_similarity=MIN_PROBABILITY)
@@ -106,14 +97,11 @@ def _model(model: str, config: ModelsConfig) -> Method:
     runtime = extractor.runtime
 
     def at(setting: Setting) -> Extract:
+        decoding = {name: getattr(setting, name) for name in ('threshold', 'nms_radius', 'border')}
+        config = replace(extractor.decode_config, max_keypoints=setting.candidates, **decoding)
+
         def extract(image: Image) -> Features:
-            extractor.decode_config = replace(
-                extractor.decode_config,
-                threshold=setting.threshold,
-                max_keypoints=setting.candidates,
-                nms_radius=setting.nms_radius,
-                border=setting.border,
-            )
+            extractor.decode_config = config  # another setting may have been used last
             return extractor(image)
 
         return extract

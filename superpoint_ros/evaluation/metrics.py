@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros.features import Floats, Matches
 from superpoint_ros.geometry import Transform, transform_points
 
 Points = npt.NDArray[np.floating]
@@ -27,26 +28,17 @@ def inverse(homography: Transform) -> Transform:
 
 
 def shared(points: Points, homography: Transform, size: tuple[int, int]) -> Mask:
-    """Which points of one image are visible in the other ("the shared viewpoint region").
+    """Which points (N,) of one image are visible in the other ("the shared viewpoint region").
 
-    Args:
-        points: (N, 2).
-        homography: (3, 3), from the image of the points to the other one.
-        size: (width, height) of the other image.
-
-    Returns:
-        (N,) bool: the mapped point is between the centers of the other image's outermost pixels.
+    The homography leads to the other image of this (width, height); a visible point is mapped between the centers of
+    its outermost pixels.
     """
     mapped = transform_points(homography, points)
     return np.all((mapped >= 0) & (mapped <= np.subtract(size, 1)), axis=1)
 
 
 def distances(points: Points, others: Points) -> Values:
-    """The distance from each point to the nearest of the others: min_j ‖x − x̂_j‖ of Eq. 11 and 13.
-
-    Returns:
-        (N,), inf where there are no others.
-    """
+    """The distance (N,) from each point to the nearest of the others, or inf: min_j ‖x − x̂_j‖ of Eq. 11 and 13."""
     if len(others) == 0:
         return np.full(len(points), np.inf)
     offsets = points[:, None] - others[None]
@@ -74,40 +66,21 @@ def correspondence_distances(points0: Points, points1: Points, homography: Trans
 
 
 def repeatability(correspondences: Values, threshold: float = 3.0) -> float:
-    """Eq. 14: the share of both images' points with a point of the other image within the threshold.
-
-    Args:
-        correspondences: (N0 + N1,) result of correspondence_distances.
-        threshold: ε in pixels.
-    """
+    """Eq. 14: the share of both images' points with a point of the other within ε, by correspondence_distances."""
     return float(np.mean(correspondences <= threshold)) if len(correspondences) else 0.0
 
 
 def localization_error(nearest: Values, threshold: float = 3.0) -> float:
-    """Eq. 12: the mean distance of the correct points, between 0 and the threshold; NaN if none is correct.
-
-    Args:
-        nearest: (N,) distances to the nearest true point: result of distances or correspondence_distances.
-        threshold: ε in pixels.
-    """
+    """Eq. 12: the mean of the distances (N,) to the nearest true points, where at most ε; NaN if none is."""
     correct = nearest <= threshold
     return float(np.mean(nearest[correct])) if correct.any() else math.nan
 
 
 def assign(points: Points, truth: Points, threshold: float) -> Mask:
-    """Which detections are correct if each true corner may be detected only once.
+    """Which detections (N, 2), best first, are correct if each true corner (K, 2) may be detected only once.
 
     Eq. 11 accepts every detection within ε of a corner, so recall could exceed 1. As usual for average precision, each
-    detection, best first, takes the nearest free corner within ε. The two agree where detections are more than 2ε
-    apart.
-
-    Args:
-        points: (N, 2) detections, best first.
-        truth: (K, 2) true corners.
-        threshold: ε in pixels.
-
-    Returns:
-        (N,) bool.
+    detection takes the nearest free corner within ε. The two agree where detections are more than 2ε apart.
     """
     correct = np.zeros(len(points), bool)
     if len(truth) == 0:
@@ -131,8 +104,7 @@ def precision_recall(correct: Mask, scores: Values, positives: int) -> tuple[Val
         positives: how many right answers there were to find.
 
     Returns:
-        precision (M,) and recall (M,) for the M distinct scores, from the highest down; empty if there are no answers
-        or nothing to find.
+        (M,) and (M,) for the M distinct scores, from the highest down; empty without answers or anything to find.
     """
     if len(scores) == 0 or positives == 0:
         return np.empty(0), np.empty(0)
@@ -145,64 +117,47 @@ def precision_recall(correct: Mask, scores: Values, positives: int) -> tuple[Val
 def average_precision(correct: Mask, scores: Values, positives: int | None = None) -> float:
     """The area under the precision–recall curve, Σ (R_n − R_{n−1}) P_n, without interpolation.
 
-    Args:
-        correct: (N,) bool, whether each answer is right.
-        scores: (N,) confidence of each answer.
-        positives: how many right answers there were to find; by default those that were found, which measures the
-            ranking alone. So does nearest-neighbor mAP here: the paper does not say what its recall is relative to,
-            scikit-learn's average_precision_score uses the right neighbors. Relative to all points with a counterpart,
-            it could not exceed matching score / repeatability, but the paper's ORB does (.735 with .266 / .641).
+    Arguments as in precision_recall. By default, positives are the right answers that were found, which measures the
+    ranking alone. So does nearest-neighbor mAP here: the paper does not say what its recall is relative to,
+    scikit-learn's average_precision_score uses the right neighbors. Relative to all points with a counterpart, it could
+    not exceed matching score / repeatability, but the paper's ORB does (.735 with .266 / .641).
     """
     precision, recall = precision_recall(correct, scores, int(correct.sum()) if positives is None else positives)
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def nearest_neighbors(
-    descriptors0: npt.NDArray[np.float32], descriptors1: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The nearest neighbor of every descriptor in both directions, by cosine similarity; ties go to the first.
+def nearest_neighbors(descriptors0: Floats, descriptors1: Floats, mutual: bool = False) -> tuple[Matches, Matches]:
+    """The nearest neighbor of every descriptor by cosine similarity, from image 0 to 1 and back; ties go to the first.
 
-    Args:
-        descriptors0: (N0, D) with unit rows.
-        descriptors1: (N1, D) with unit rows.
-
-    Returns:
-        For image 0 the (N0,) indices into image 1 and the (N0,) similarities, then the same for image 1. All four are
-        empty if either image has no descriptors.
+    Descriptors are (N, D) with unit rows. With `mutual`, only neighbors in both directions.
     """
-    if len(descriptors0) == 0 or len(descriptors1) == 0:
-        none, nothing = np.empty(0, np.intp), np.empty(0, np.float32)
-        return none, nothing, none, nothing
     similarities = descriptors0 @ descriptors1.T
-    index0, index1 = similarities.argmax(axis=1), similarities.argmax(axis=0)
-    return index0, similarities.max(axis=1), index1, similarities.max(axis=0)
+    if not similarities.size:
+        nothing = Matches(np.empty((0, 2), np.uint32), np.empty(0, np.float32))
+        return nothing, nothing
+
+    def match(similarities: Floats) -> Matches:
+        rows, columns = np.arange(len(similarities)), similarities.argmax(axis=1)
+        if mutual:
+            rows = rows[similarities.argmax(axis=0)[columns] == rows]
+        indices = np.stack([rows, columns[rows]], axis=1).astype(np.uint32)
+        return Matches(indices, similarities[rows, columns[rows]])
+
+    return match(similarities), match(similarities.T)
 
 
 def correct_matches(points: Points, matched: Points, homography: Transform, threshold: float = 3.0) -> Mask:
-    """Which matches agree with the true homography.
+    """Which matches (M,) agree with the true homography.
 
-    Args:
-        points: (M, 2) points of one image.
-        matched: (M, 2) the points of the other image that they were matched with.
-        homography: (3, 3) from the image of the points to the other one.
-        threshold: ε in pixels of the other image.
-
-    Returns:
-        (M,) bool.
+    It leads from the points (M, 2) to the points (M, 2) of the other image that they were matched with.
     """
     return np.linalg.norm(transform_points(homography, points) - matched, axis=1) <= threshold
 
 
 def corner_error(estimate: Transform | None, homography: Transform, size: tuple[int, int]) -> float:
-    """Eq. 15: the mean distance, over the four corners of image 0, between where two homographies put them.
+    """Eq. 15: the mean distance between where two homographies put the corners of image 0 of this (width, height).
 
-    Args:
-        estimate: (3, 3), or None if none was found.
-        homography: (3, 3), the true one.
-        size: (width, height) of image 0.
-
-    Returns:
-        Pixels of image 1; inf if there is no estimate.
+    In pixels of image 1; inf if there is no estimate.
     """
     if estimate is None:
         return math.inf

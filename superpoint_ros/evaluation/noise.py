@@ -6,24 +6,23 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
-Gray = npt.NDArray[np.float32]
-Change = Callable[[Gray, np.random.Generator, float], Gray]
+from superpoint_ros.features import Floats, Image
+
+Change = Callable[[Floats, np.random.Generator, float], Floats]
 
 
-def _contrast(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _contrast(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     factor = np.float32(1 + 0.6 * strength)
     mean = gray.mean()
     return mean + (gray - mean) * (factor if rng.random() < 0.5 else 1 / factor)
 
 
-def _brightness(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _brightness(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     return gray + np.float32(50 * strength * rng.choice([-1, 1]))
 
 
-def _shade(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _shade(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     """Darken, or brighten, soft-edged ellipses."""
     height, width = gray.shape
     shade = np.zeros(gray.shape, np.float32)
@@ -35,11 +34,11 @@ def _shade(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
     return gray * (1 + np.float32(0.7 * strength * rng.choice([-1, 1])) * np.asarray(soft, np.float32))
 
 
-def _blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:  # noqa: ARG001 (as the others are called)
+def _blur(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:  # noqa: ARG001 (as the others are called)
     return np.asarray(cv2.GaussianBlur(gray, (0, 0), max(1.2 * strength, 0.1)), np.float32)
 
 
-def _motion_blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _motion_blur(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     """Blur along a centered line of up to 9 pixels; points stay where they are."""
     half = 4 * strength
     angle = rng.uniform(0, np.pi)
@@ -53,15 +52,15 @@ def _motion_blur(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
     return np.asarray(blurred, np.float32)
 
 
-def _speckle(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _speckle(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     return gray * (1 + np.float32(0.35 * strength) * rng.standard_normal(gray.shape, np.float32))
 
 
-def _gaussian_noise(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _gaussian_noise(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     return gray + np.float32(25 * strength) * rng.standard_normal(gray.shape, np.float32)
 
 
-def _salt_and_pepper(gray: Gray, rng: np.random.Generator, strength: float) -> Gray:
+def _salt_and_pepper(gray: Floats, rng: np.random.Generator, strength: float) -> Floats:
     draw = rng.random(gray.shape, np.float32)
     share = 0.02 * strength
     return np.where(draw < share, 0, np.where(draw > 1 - share, 255, gray)).astype(np.float32)
@@ -77,17 +76,9 @@ EVERYTHING = (_contrast, _brightness, _shade, _blur, _motion_blur, _speckle, _ga
 def photometric(image: Image, rng: np.random.Generator, changes: Sequence[Change], strength: float = 1.0) -> Image:
     """Change an image as light, lens and sensor do.
 
-    Each change is applied with probability ½ and a strength that is uniform from 0 to the given one.
-
-    Args:
-        image: (H, W) uint8.
-        rng: source of the random numbers.
-        changes: CAMERA or EVERYTHING, in this order.
-        strength: 1 is a poor camera in poor light: gray levels ±50, Gaussian noise of 25 gray levels, speckle of 35 %,
-            2 % of the pixels white and as many black, contrast × or ÷ 1.6, shade ±70 %, motion blur over 9 px.
-
-    Returns:
-        (H, W) uint8.
+    Each of the changes, CAMERA or EVERYTHING, is applied with probability ½ and a strength that is uniform from 0 to
+    the given one. A strength of 1 is a poor camera in poor light: gray levels ±50, Gaussian noise of 25 gray levels,
+    speckle of 35 %, 2 % of the pixels white and as many black, contrast × or ÷ 1.6, shade ±70 %, motion blur over 9 px.
     """
     gray = image.astype(np.float32)
     for change in changes:

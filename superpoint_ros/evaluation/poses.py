@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -44,29 +44,19 @@ CACHED = 64
 """Number of images whose features are kept, for each method."""
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """The features of one image, resized.
-
-    Args:
-        features: of the image turned upright.
-        points: (N, 2) keypoints in pixels of the image that is resized, but not turned.
-        resize: (3, 3) transform of points from the stored image to the resized one.
-    """
+class View(NamedTuple):
+    """The features of one image, resized."""
 
     features: Features
+    """Of the image turned upright."""
     points: Doubles
+    """(N, 2), the keypoints in pixels of the image that is resized, but not turned."""
     resize: Doubles
+    """(3, 3) transform of points from the stored image to the resized one."""
 
 
 def view(path: Path, turns: int, extract: Extract, side: int) -> View:
-    """Extract the features of an image file.
-
-    Args:
-        path: of the image.
-        turns: counterclockwise quarter turns that bring it upright.
-        extract: a gray image to its features.
-        side: a larger image is shrunk so that its longest side has so many pixels.
+    """Extract the features of an image file, shrunk to a longest `side` and brought upright by counterclockwise turns.
 
     Raises:
         OSError, ValueError: the file cannot be read.
@@ -80,16 +70,7 @@ def view(path: Path, turns: int, extract: Extract, side: int) -> View:
 
 
 def epipolar_distances(points0: Doubles, points1: Doubles, pair: PosePair) -> Doubles:
-    """The distance of each point of image 1 from the epipolar line of its match in image 0.
-
-    Args:
-        points0: (M, 2) pixels.
-        points1: (M, 2) pixels.
-        pair: the cameras and their pose.
-
-    Returns:
-        (M,) pixels.
-    """
+    """The distances (M,) in pixels of points (M, 2) of image 1 from the epipolar lines of their matches in image 0."""
     x, y, z = pair.pose[:3, 3]
     essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pair.pose[:3, :3]
     fundamental = np.linalg.inv(pair.cameras[1]).T @ essential @ np.linalg.inv(pair.cameras[0])
@@ -102,16 +83,7 @@ def pose_error(points0: Doubles, points1: Doubles, pair: PosePair, estimator: Es
     """The larger of the angles between estimated and true rotation, and between estimated and true translation.
 
     An essential matrix does not tell the sign of the translation, so that angle is at most 90°, as in SuperGlue's
-    evaluation.
-
-    Args:
-        points0: (M, 2) pixels of the matches.
-        points1: (M, 2) pixels of the matches.
-        pair: the cameras and their true pose.
-        estimator: see `estimate`.
-
-    Returns:
-        Degrees; inf if there is no estimate.
+    evaluation. In degrees; inf if matches (M, 2) give no estimate.
     """
     found = estimate(points0, points1, pair.cameras, estimator)
     if found.matrix is None or not found.inliers.any():
@@ -127,14 +99,10 @@ def pose_error(points0: Doubles, points1: Doubles, pair: PosePair, estimator: Es
 
 
 def estimate(points0: Doubles, points1: Doubles, cameras: tuple[Doubles, Doubles], estimator: Estimator) -> Verified:
-    """The essential matrix of matches, and the matches that agree with it.
+    """The essential matrix of matches (M, 2) in pixels, and the matches that agree with it.
 
-    Args:
-        points0: (M, 2) pixels.
-        points1: (M, 2) pixels.
-        cameras: the (3, 3) camera matrices of both images.
-        estimator: 'magsac' is matching.verify, in pixels. The others are OpenCV's MAGSAC++ and RANSAC on normalized
-            coordinates with a threshold of 1 px / focal length; RANSAC is what SuperGlue's evaluation has.
+    The estimator 'magsac' is matching.verify, in pixels. The others are OpenCV's MAGSAC++ and RANSAC on normalized
+    coordinates with a threshold of 1 px / focal length; RANSAC is what SuperGlue's evaluation has.
     """
     if estimator == 'magsac':
         return verify(points0, points1, 'essential', RANSAC_THRESHOLD, cameras)

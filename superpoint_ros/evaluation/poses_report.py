@@ -16,9 +16,9 @@ from superpoint_ros.learned_matching import NEAREST
 from superpoint_ros.matching import MatchConfig, Matcher, match
 
 RATIOS = (0.95, 0.9, 0.85)
-"""Ratio tests of nearest neighbors; of these and none, each method's best is reported."""
+"""Thresholds of the ratio test of nearest neighbors; of these and none, each method's best is reported."""
 MOST_GAPS = 5
-"""The share of right matches is also reported by gap if there are no more different gaps."""
+"""Greatest number of different gaps at which the share of right matches is reported for each."""
 
 
 def ratio_tests() -> dict[str, Matcher]:
@@ -35,16 +35,7 @@ def measure(
     estimator: poses.Estimator = 'magsac',
     side: int = 640,
 ) -> str:
-    """Estimate the pose of every pair, and finish the report.
-
-    Args:
-        pairs: the pairs.
-        folder: of their images.
-        matchers: by name; 'nearest' stands for all ratio_tests.
-        report: of the methods.
-        estimator: see poses.estimate.
-        side: see poses.evaluate.
-    """
+    """Estimate the pose of every pair as poses.evaluate does, and finish the report; nearest is all ratio_tests."""
     tests = ratio_tests() if NEAREST in matchers else {}
     every = {**tests, **{name: matcher for name, matcher in matchers.items() if name != NEAREST}}
     results = poses.evaluate(pairs, folder, report.methods, every, estimator, side)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,11 +38,7 @@ def quantize(graph: Path, output: Path, images: Sequence[Path], loaders: Sequenc
     Quantizes all convolutions; if that costs more than one point of homography accuracy at 3 px, or 2 % of the
     repeatability, it keeps the last layer of each head in float, then the first convolution, too.
 
-    Args:
-        graph: .onnx file.
-        output: .onnx file to write.
-        images: image files to calibrate with.
-        loaders: pairs on which the graphs are compared.
+    The images calibrate the quantized graph, and the pairs compare it with the graph in fp32.
 
     Returns:
         The figures of every attempt, as a Markdown table.
@@ -54,9 +50,16 @@ def quantize(graph: Path, output: Path, images: Sequence[Path], loaders: Sequenc
     """
     exact = _figures(graph, loaders)
     rows: list[dict[str, float | str]] = [{'method': 'fp32', **exact}]
+    model = onnx.load(graph)
+    last = last_convolutions(model)
+    attempts = {  # the fastest first, with the convolutions that it keeps in float
+        'int8': [],
+        'int8 but the last convolution of each head': last,
+        'int8 but the first and the last convolutions': [*convolutions(model)[:1], *last],
+    }
     with TemporaryDirectory() as folder:
         candidate = Path(folder) / f'{graph.stem}{QUANTIZED}.onnx'
-        for name, keep in _attempts(onnx.load(graph)):
+        for name, keep in attempts.items():
             logger.info('%s', name)
             quantize_graph(graph, candidate, images, keep)
             found = _figures(candidate, loaders)
@@ -76,14 +79,6 @@ def good_enough(exact: Figures, found: Figures) -> bool:
     # The last term absorbs rounding.
     accurate = found.get(ACCURACY, 0.0) >= exact.get(ACCURACY, 0.0) - ACCURACY_LOSS - 1e-9
     return accurate and found[REPEATABILITY] >= exact[REPEATABILITY] * (1 - REPEATABILITY_LOSS)
-
-
-def _attempts(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
-    """What is quantized, in words, and the names of the convolutions that are not; the fastest attempt first."""
-    last = last_convolutions(graph)
-    yield 'int8', []
-    yield 'int8 but the last convolution of each head', last
-    yield 'int8 but the first and the last convolutions', [convolutions(graph)[0], *last]
 
 
 def last_convolutions(graph: onnx.ModelProto) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pycolmap
 
 from superpoint_ros.evaluation.pose_pairs import PosePair
-from superpoint_ros.evaluation.report import Report, table
+from superpoint_ros.evaluation.report import Report, Row, table
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.mapping import colmap
 from superpoint_ros.mapping.build import build_database
@@ -25,10 +26,9 @@ Poses = Mapping[str, npt.NDArray[np.floating]]
 """(4, 4) transforms from world to camera, by the name of the image."""
 
 Build = Callable[[Path, Sequence[str], Path, CameraConfig], tuple[Path, float]]
-"""Makes a database of images, and gives the error in pixels up to which COLMAP takes their observations."""
+"""Makes a database of images, and gives the greatest reprojection error in pixels of an observation."""
 
 SIFT = f'COLMAP {pycolmap.__version__} SIFT'
-
 
 COLUMNS = {
     'variant': 'scene, by its first image',
@@ -45,11 +45,11 @@ COLUMNS = {
 
 def scenes(pairs: Sequence[PosePair]) -> list[Poses]:
     """The poses of all images that pairs connect, from the first image of each connected scene."""
-    steps: dict[str, list[tuple[str, npt.NDArray[np.floating]]]] = {}
+    steps: dict[str, list[tuple[str, npt.NDArray[np.floating]]]] = defaultdict(list)
     for pair in pairs:
         first, second = pair.names
-        steps.setdefault(first, []).append((second, pair.pose))
-        steps.setdefault(second, []).append((first, np.linalg.inv(pair.pose)))
+        steps[first].append((second, pair.pose))
+        steps[second].append((first, np.linalg.inv(pair.pose)))
     found: list[Poses] = []
     for start in steps:
         if any(start in scene for scene in found):
@@ -93,34 +93,20 @@ def measure(
 ) -> str:
     """Reconstruct every scene with calibrated cameras, from each model's features and from COLMAP's SIFT.
 
-    All pairs of images of a scene are matched. SIFT, its matching and its verification have COLMAP's defaults.
-
-    Args:
-        pairs: with true poses and camera matrices.
-        folder: of the images.
-        extractors: by the name of the model.
-        matcher: of their features.
-        output: folder for reconstruction.md and reconstruction.json.
-
-    Returns:
-        The report in Markdown.
+    All pairs of images of a scene are matched. SIFT, its matching and its verification have COLMAP's defaults. Returns
+    the report in Markdown, and writes reconstruction.md and reconstruction.json.
     """
     builders: dict[str, Build] = {
         name: partial(_build, extractor=extractor, matcher=matcher) for name, extractor in extractors.items()
     }
-    rows: list[dict[str, float | str]] = []
+    rows: list[Row] = []
     for truth in scenes(pairs):
         camera = _camera([pair for pair in pairs if pair.names[0] in truth])
         for method, build in {**builders, SIFT: _build_sift}.items():
             with TemporaryDirectory() as scratch:
                 database, max_error = build(folder, sorted(truth), Path(scratch), camera)
                 parts = colmap.reconstruct(database, folder, Path(scratch) / 'sparse', max_error, refine_cameras=False)
-            row: dict[str, float | str] = {
-                'variant': min(truth),
-                'method': method,
-                'images': len(truth),
-                'registered': 0,
-            }
+            row: Row = {'variant': min(truth), 'method': method, 'images': len(truth), 'registered': 0}
             rows.append(row | (_row(max(parts, key=lambda part: part.num_reg_images()), truth) if parts else {}))
     models = [f'- {name}: {e.runtime.name} {e.runtime.precision}, {e.config}' for name, e in extractors.items()]
     sections = ['\n'.join([*models, f'- {matcher}']), table(COLUMNS, rows)]
@@ -129,7 +115,7 @@ def measure(
     return report.finish('Reconstructions with COLMAP', sections, data)
 
 
-def _row(part: Any, truth: Poses) -> dict[str, float | str]:
+def _row(part: Any, truth: Poses) -> Row:
     angles, distances = pose_errors(part, truth)
     return {
         'registered': part.num_reg_images(),

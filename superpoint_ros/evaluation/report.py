@@ -27,7 +27,7 @@ def means(rows: Sequence[Mapping[str, Any]], by: Sequence[str], count: str = 'pa
     Args:
         rows: measurements; a row may lack some of the numbers.
         by: keys whose values make a group.
-        count: key under which the number of rows in a group is given.
+        count: key of the number of rows in a group.
 
     Returns:
         One row for each group, in the order in which they first appear.
@@ -91,7 +91,7 @@ class Report:
 
     Args:
         name: of the files.
-        images: what is measured, for people.
+        images: description of what is measured.
         methods: what is compared.
         output: folder; made if it is missing.
     """
@@ -102,14 +102,7 @@ class Report:
     output: Path
 
     def plot(self, name: str, y: str, panels: Sequence[Panel], marker: str = '') -> None:
-        """Write NAME.png: panels side by side; curves of one name have one color.
-
-        Args:
-            name: of the file.
-            y: label of the vertical axis.
-            panels: at least one.
-            marker: Matplotlib's marker for the points of the curves.
-        """
+        """Write NAME.png: panels side by side with one vertical axis; curves of one name have one color."""
         labels = list(dict.fromkeys(label for panel in panels for label in panel.curves))
         colors = dict(zip(labels, mpl.color_sequences['tab10'] * (len(labels) // 10 + 1), strict=False))
         figure = Figure(figsize=(5.2 * len(panels), 4.4), layout='constrained')
@@ -125,16 +118,13 @@ class Report:
             figure.savefig(partial, dpi=130)
 
     def finish(self, title: str, sections: Sequence[str], data: Mapping[str, Any], failed: Iterable[str] = ()) -> str:
-        """Write NAME.md and NAME.json; numbers that are not finite become null in the JSON.
+        """Write and return the report, NAME.md, of sections in Markdown; all measurements go to NAME.json.
 
         Args:
             title: of the report.
-            sections: paragraphs and tables in Markdown.
-            data: all measurements.
+            sections: paragraphs and tables.
+            data: measurements; numbers that are not finite become null.
             failed: a sentence for each image that could not be read.
-
-        Returns:
-            The report in Markdown.
 
         Raises:
             ValueError: some images could not be read; the report of the others has been written.

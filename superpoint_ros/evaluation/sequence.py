@@ -1,4 +1,4 @@
-"""Matches between consecutive frames of a moving camera: how many there are, and how many agree with one geometry."""
+"""Counts matches between consecutive frames of a moving camera, and those that agree with one geometry."""
 
 from __future__ import annotations
 
@@ -34,12 +34,8 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
     """Match consecutive frames by mutual nearest neighbors and fit one fundamental matrix to the matches.
 
     There is no ground truth: an inlier only agrees with the epipolar geometry that most matches agree on
-    (matching.verify, MAGSAC++), and about one wrong match in a hundred does so by chance.
-
-    Args:
-        frames: image files in their order; after one that cannot be read, the next pair starts anew.
-        methods: with descriptors.
-        setting: how many points; images are not resized.
+    (matching.verify, MAGSAC++), and about one wrong match in a hundred does so by chance. Images are not resized. After
+    one that cannot be read, the next pair starts anew.
 
     Returns:
         One row for each method and pair of frames, and a sentence for each frame that cannot be read.
@@ -77,10 +73,10 @@ def match_frames(features0: Features, features1: Features) -> dict[str, float]:
 
 def summarize(rows: Sequence[Row]) -> list[Row]:
     """The means over all pairs of frames, one row for each method; `fewest_inliers` is the worst pair's."""
-    return [
-        {**mean, 'fewest_inliers': min(row['inliers'] for row in rows if row['method'] == mean['method'])}
-        for mean in means(rows, ('method',))
-    ]
+    summary = means(rows, ('method',))
+    for mean in summary:
+        mean['fewest_inliers'] = min(row['inliers'] for row in rows if row['method'] == mean['method'])
+    return summary
 
 
 def measure(frames: Sequence[Path], report: Report) -> str:

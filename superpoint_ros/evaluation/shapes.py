@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,12 +13,11 @@ from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros.evaluation import metrics
-from superpoint_ros.evaluation.baselines import Image
 from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.noise import EVERYTHING, photometric
 from superpoint_ros.evaluation.protocols import SYNTHETIC, Setting
 from superpoint_ros.evaluation.report import Panel, Report, Row, means, table
-from superpoint_ros.features import Floats
+from superpoint_ros.features import Floats, Image
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
 
 THRESHOLDS = (2.0, 4.0)
@@ -39,19 +37,15 @@ COLUMNS = {
 
 
 class Detections(NamedTuple):
-    """The detections of one method in one image.
-
-    Args:
-        scores: (N,).
-        nearest: (N,) distances in pixels to the nearest true corner.
-        correct: for each of THRESHOLDS, (N,) bool: the detection is a corner that was not detected yet.
-        corners: number of true corners.
-    """
+    """The N detections of one method in one image."""
 
     scores: Floats
     nearest: metrics.Values
+    """(N,) distances in pixels to the nearest true corner."""
     correct: dict[float, metrics.Mask]
+    """For each of THRESHOLDS, (N,): whether the detection is a corner that was not detected yet."""
     corners: int
+    """Number of true corners."""
 
 
 Results = dict[tuple[str, str, str], list[Detections]]
@@ -59,16 +53,9 @@ Results = dict[tuple[str, str, str], list[Detections]]
 
 
 def images(shape: str, index: int, seed: int, size: tuple[int, int]) -> tuple[dict[str, Image], Floats]:
-    """One test image, clean and noisy (noise.EVERYTHING), and its corners; it depends on the arguments alone.
+    """A test image by variant, clean and noisy (noise.EVERYTHING), and its corners (N, 2).
 
-    Args:
-        shape: one of synthetic_shapes.SHAPES.
-        index: number of the image.
-        seed: of the whole set.
-        size: (width, height).
-
-    Returns:
-        (H, W) uint8 by variant, and the (N, 2) corners.
+    It depends only on its shape and number, the seed of the set, and the (width, height).
     """
     rng = np.random.default_rng([seed, zlib.crc32(shape.encode()), index])
     image, corners = render(shape, rng, size)
@@ -76,14 +63,7 @@ def images(shape: str, index: int, seed: int, size: tuple[int, int]) -> tuple[di
 
 
 def evaluate(methods: Sequence[Method], setting: Setting, count: int, seed: int) -> Results:
-    """Run every method on the same images, clean and noisy.
-
-    Args:
-        methods: the detectors.
-        setting: image size and how points are taken.
-        count: images of each shape.
-        seed: of the images.
-    """
+    """Run every method on the same images, `count` of each shape, clean and noisy."""
     extractors = {method.name: method.at(setting) for method in methods}
     results: Results = defaultdict(list)
     jobs = [(shape, index) for shape in SHAPES for index in range(count)]
@@ -103,20 +83,10 @@ def pooled(results: Results, method: str, variant: str) -> list[Detections]:
     return [image for key, found in results.items() if key[:2] == (method, variant) for image in found]
 
 
-def curve(found: Sequence[Detections], threshold: float) -> tuple[metrics.Values, metrics.Values]:
-    """Recall and precision over all images as the smallest accepted score falls."""
+def ranked(found: Sequence[Detections], threshold: float) -> tuple[metrics.Mask, Floats, int]:
+    """Whether each detection in some images is correct, its score, and the number of corners."""
     correct = np.concatenate([image.correct[threshold] for image in found])
-    scores = np.concatenate([image.scores for image in found])
-    precision, recall = metrics.precision_recall(correct, scores, sum(image.corners for image in found))
-    return recall, precision
-
-
-def average_precision(found: Sequence[Detections], threshold: float) -> float:
-    """Average precision over all images; NaN if there are no corners."""
-    if not any(image.corners for image in found):
-        return math.nan
-    recall, precision = curve(found, threshold)
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    return correct, np.concatenate([image.scores for image in found]), sum(image.corners for image in found)
 
 
 def summarize(results: Results) -> list[Row]:
@@ -134,7 +104,7 @@ def summarize(results: Results) -> list[Row]:
                     'method': method,
                     'variant': variant,
                     'epsilon': threshold,
-                    'mean_average_precision': average_precision(found, threshold),
+                    'mean_average_precision': metrics.average_precision(*ranked(found, threshold)),
                     'localization_error': metrics.localization_error(nearest, threshold),
                 }
                 for threshold in THRESHOLDS
@@ -142,7 +112,7 @@ def summarize(results: Results) -> list[Row]:
     summary = means(rows, ('method', 'variant', 'epsilon'), 'shapes')
     for row in summary:
         everything = pooled(results, row['method'], row['variant'])
-        row['pooled_average_precision'] = average_precision(everything, row['epsilon'])
+        row['pooled_average_precision'] = metrics.average_precision(*ranked(everything, row['epsilon']))
     return summary
 
 
@@ -152,7 +122,7 @@ def by_shape(results: Results) -> list[Row]:
     for (method, variant, shape), found in results.items():
         row = rows.setdefault((method, variant), {'method': method, 'variant': variant})
         if any(image.corners for image in found):
-            row[shape] = average_precision(found, THRESHOLDS[0])
+            row[shape] = metrics.average_precision(*ranked(found, THRESHOLDS[0]))
     return list(rows.values())
 
 
@@ -174,7 +144,10 @@ def measure(count: int, seed: int, report: Report) -> str:
     sections.append(table({name: 'images' if name == 'variant' else name for name in shapes[0]}, shapes))
     panels = []
     for variant in VARIANTS:
-        curves = {method.name: curve(pooled(results, method.name, variant), epsilon) for method in report.methods}
+        curves = {
+            method.name: metrics.precision_recall(*ranked(pooled(results, method.name, variant), epsilon))[::-1]
+            for method in report.methods
+        }
         panels.append(Panel(f'Synthetic Shapes, {variant}, ε = {epsilon:g} px', 'recall', (0, 1), curves))
     report.plot('shapes_precision_recall', 'precision', panels)
     data = {'protocol': dataclasses.asdict(SYNTHETIC), 'summary': summary, 'by_shape': shapes}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,12 +18,12 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros.evaluation.baselines import Extract, Image
+from superpoint_ros.evaluation.baselines import Extract
 from superpoint_ros.evaluation.datasets import fit
 from superpoint_ros.evaluation.metrics import shared
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.evaluation.report import Curve, Panel, Report, Row, table
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, Image
 from superpoint_ros.geometry import Transform, crop_transform, transform_points
 from superpoint_ros.matching import MatchConfig, verify
 from superpoint_ros.tracking import Tracker, TrackerConfig
@@ -57,31 +57,20 @@ Found = npt.NDArray[np.float32]
 """(N, T, 2) float32, the positions of N points in the next T frames; NaN where a point was not found."""
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """Frames of a camera.
-
-    Args:
-        frames: gray images of one size.
-        homographies: from pixels of any one plane to each frame's pixels; None if unknown.
-    """
+class Clip(NamedTuple):
+    """Frames of a camera, of one size."""
 
     frames: Sequence[Image]
     homographies: Sequence[Transform] | None = None
+    """From pixels of any one plane to each frame's pixels; None if unknown."""
 
 
 def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate: float, size: tuple[int, int]) -> Clip:
     """Render a camera that moves in front of a photograph: it rolls, approaches, shifts and tilts.
 
     Rotation goes up to ±10°, scale to ±15 %, shift to ±12 % of width and height, in sines of 2 to 4 s; exposure varies
-    by ±15 %, and every frame has its own noise. Beyond the photograph the camera sees its mirror image.
-
-    Args:
-        photograph: (H, W) uint8.
-        rng: of phases, periods and noise.
-        frames: how many.
-        rate: of the frames, in Hz.
-        size: (width, height) of the frames.
+    by ±15 %, and every frame has its own noise. Beyond the photograph the camera sees its mirror image. Frames have
+    this (width, height), and come at a rate in Hz.
     """
     plane, _ = fit(photograph, size)
     width, height = size
@@ -90,8 +79,7 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
     images, homographies = [], []
     for frame in range(frames):
         angle, zoom, right, down, tilt_x, tilt_y, light = np.sin(2 * np.pi * frame / periods + phases)
-        turn = np.deg2rad(10 * angle)
-        scale = 1.15**zoom
+        turn, scale = np.deg2rad(10 * angle), 1.15**zoom
         cos, sin = scale * np.cos(turn), scale * np.sin(turn)
         moved = np.array([[cos, -sin, 0.12 * width * right], [sin, cos, 0.12 * height * down], [0, 0, 1]])
         tilted = np.array([[1, 0, 0], [0, 1, 0], [0.15 * tilt_x / width, 0.15 * tilt_y / height, 1]])
@@ -106,13 +94,7 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
 def track_descriptors(
     features: Sequence[Features], starts: Sequence[int], match_config: MatchConfig, tracker_config: TrackerConfig
 ) -> list[Found]:
-    """Track the keypoints of some frames with our tracker, which runs over all frames once.
-
-    Args:
-        features: of each frame.
-        starts: the frames whose keypoints are tracked.
-        match_config: which features match.
-        tracker_config: how points are tracked.
+    """Track the keypoints of the frames `starts` with our tracker, which runs over all frames once.
 
     Returns:
         For each start, the positions of its keypoints in the next frames.
@@ -131,13 +113,7 @@ def track_descriptors(
 
 
 def track_flow(frames: Sequence[Image], features: Sequence[Features], starts: Sequence[int]) -> list[Found]:
-    """Track the same keypoints with OpenCV's pyramidal Lucas–Kanade and its defaults, checked by tracking back.
-
-    Args:
-        frames: gray images.
-        features: of each frame; only the keypoints are used.
-        starts: the frames whose keypoints are tracked.
-    """
+    """Track the same keypoints with OpenCV's pyramidal Lucas–Kanade and its defaults, checked by tracking back."""
     every = []
     for start in starts:
         later = frames[start + 1 : start + 1 + HORIZON]
@@ -162,13 +138,7 @@ def _flow(before: Image, now: Image, points: npt.NDArray[Any]) -> tuple[npt.NDAr
 
 
 def score(clip: Clip, start: int, keypoints: npt.NDArray[np.float32], found: Found) -> dict[str, float]:
-    """Count the points that were found, and those that are right.
-
-    Args:
-        clip: the frames.
-        start: the frame whose keypoints were tracked.
-        keypoints: (N, 2) of that frame.
-        found: their positions in the next frames.
+    """Count the keypoints (N, 2) of a start frame that were found in the next frames, and those that are right.
 
     Returns:
         points; found and right: number of frames, summed over the points; visible: the same for those inside the image
@@ -201,17 +171,10 @@ def compare(
     match_config: MatchConfig,
     tracker_config: TrackerConfig,
 ) -> list[dict[str, float]]:
-    """Track the keypoints of clips with Lucas–Kanade, and with our tracker at some thresholds.
-
-    Args:
-        clips: of at least two frames each.
-        extract: a gray image to its features.
-        similarities: values of min_similarity, in place of match_config's.
-        match_config: which features match.
-        tracker_config: how points are tracked.
+    """Track the keypoints of clips, of at least two frames each.
 
     Returns:
-        The summary of Lucas–Kanade, then of our tracker at each threshold.
+        The summary of Lucas–Kanade, then of our tracker at each of `similarities` in place of min_similarity.
     """
     counts: list[list[dict[str, float]]] = [[] for _ in range(1 + len(similarities))]
     for clip in track(clips, 'clips', console=Console(stderr=True)):
@@ -250,14 +213,9 @@ def measure(
     report: Report,
     failed: Sequence[str] = (),
 ) -> str:
-    """Track the keypoints of models through clips, and finish the report.
+    """Track the keypoints of models through clips, which are named by what they show, and finish the report.
 
-    Args:
-        clips: by what they are.
-        match_config: which features match; SIMILARITIES are measured besides its min_similarity.
-        tracker_config: how points are tracked.
-        report: of the models.
-        failed: a sentence for each image that could not be read.
+    SIMILARITIES are measured besides the configured min_similarity.
     """
     setting = PROTOCOLS['paper'].description
     similarities = sorted({*SIMILARITIES, match_config.min_similarity})

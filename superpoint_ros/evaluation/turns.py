@@ -1,4 +1,4 @@
-"""Matches between a photograph and turned or shrunk views of it: where a method stops working."""
+"""Matches between a photograph and turned or shrunk views of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros.evaluation.baselines import Image
 from superpoint_ros.evaluation.datasets import read_images, shrink
 from superpoint_ros.evaluation.methods import ALL_NEAREST, Method, combined
 from superpoint_ros.evaluation.metrics import correct_matches
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, Image
 from superpoint_ros.geometry import Transform, crop_transform
 from superpoint_ros.matching import Matcher
 
@@ -36,11 +35,7 @@ def evaluate(
 ) -> tuple[list[Row], list[str]]:
     """Match photographs with their views.
 
-    Args:
-        paths: image files, measured at their own size, but of at most SIDE pixels.
-        methods: with descriptors.
-        setting: how many points, and how far a right match may be off.
-        matchers: by name; one that does not match the features of a method is left out.
+    Photographs keep their size up to SIDE pixels. A matcher that does not match the features of a method is left out.
 
     Returns:
         One row for each method, matcher and photograph, with the share of right matches in each view under its label;
@@ -74,12 +69,7 @@ def right_share(
 ) -> float:
     """Right matches as a share of the points of the image that has fewer.
 
-    Args:
-        features0: of the photograph.
-        features1: of the view.
-        transform: (3, 3), from the photograph to the view.
-        epsilon: largest distance of a right match from where the transform puts it, in pixels of the view.
-        matcher: of the two.
+    A match from the photograph to the view is right if the transform puts it within epsilon, in pixels of the view.
     """
     rows = matcher(features0, features1).indices
     right = correct_matches(features0.keypoints[rows[:, 0]], features1.keypoints[rows[:, 1]], transform, epsilon)
@@ -94,14 +84,10 @@ def view(image: Image, index: int) -> tuple[Image, Transform]:
 
 
 def turn(image: Image, angle: float) -> tuple[Image, Transform]:
-    """Turn an image about its center; the view holds all of the image, and its mirror image beyond the edges.
-
-    Args:
-        image: (H, W).
-        angle: counterclockwise, in degrees.
+    """Turn an image about its center, counterclockwise by degrees.
 
     Returns:
-        The view, and the (3, 3) transform of points from the image to it.
+        The view, which holds the whole image and its mirror image beyond the edges, and the (3, 3) transform of points.
     """
     height, width = image.shape
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))

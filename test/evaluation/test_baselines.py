@@ -72,7 +72,7 @@ def test_nms_applies_to_features_if_the_protocol_asks_for_it(image):
 def test_binary_descriptors_rank_as_by_hamming_distance():
     rng = np.random.default_rng(4)
     bits0, bits1 = rng.integers(0, 256, (40, 32), np.uint8), rng.integers(0, 256, (50, 32), np.uint8)
-    nearest, similarities, _, _ = nearest_neighbors(baselines._unit_rows(bits0), baselines._unit_rows(bits1))
+    found, _ = nearest_neighbors(baselines._unit_rows(bits0), baselines._unit_rows(bits1))
     matches = cv2.BFMatcher(cv2.NORM_HAMMING).match(bits0, bits1)
-    assert [m.trainIdx for m in matches] == nearest.tolist()
-    np.testing.assert_allclose(similarities, [1 - 2 * m.distance / 256 for m in matches], atol=1e-6)
+    assert [m.trainIdx for m in matches] == found.indices[:, 1].tolist()
+    np.testing.assert_allclose(found.similarities, [1 - 2 * m.distance / 256 for m in matches], atol=1e-6)

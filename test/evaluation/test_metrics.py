@@ -149,16 +149,18 @@ class TestMatching:
     def test_nearest_neighbors_worked_out_by_hand(self):
         descriptors0 = np.array([[1, 0], [0, 1], [0.8, 0.6]], np.float32)
         descriptors1 = np.array([[0, 1], [1, 0]], np.float32)
-        index0, similarities0, index1, similarities1 = metrics.nearest_neighbors(descriptors0, descriptors1)
-        assert index0.tolist() == [1, 0, 1]
-        np.testing.assert_allclose(similarities0, [1, 1, 0.8])
-        assert index1.tolist() == [1, 0]
-        assert similarities1.tolist() == [1, 1]
+        forth, back = metrics.nearest_neighbors(descriptors0, descriptors1)
+        assert forth.indices.tolist() == [[0, 1], [1, 0], [2, 1]]
+        np.testing.assert_allclose(forth.similarities, [1, 1, 0.8])
+        assert back.indices.tolist() == [[0, 1], [1, 0]]
+        assert back.similarities.tolist() == [1, 1]
+        forth, back = metrics.nearest_neighbors(descriptors0, descriptors1, mutual=True)
+        assert forth.indices.tolist() == back.indices.tolist() == [[0, 1], [1, 0]]
 
     def test_no_descriptors_have_no_neighbors(self):
         some, none = np.eye(3, dtype=np.float32), np.empty((0, 3), np.float32)
         for pair in ((some, none), (none, some), (none, none)):
-            assert [len(array) for array in metrics.nearest_neighbors(*pair)] == [0, 0, 0, 0]
+            assert [len(matches) for matches in metrics.nearest_neighbors(*pair)] == [0, 0]
 
     def test_correct_matches_are_those_within_the_threshold(self):
         points = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
