@@ -90,8 +90,6 @@ class DetectorNode(ManagedNode):
             self._worker = None
 
     def cleanup(self) -> None:
-        for camera in self._cameras.values():
-            camera.destroy()
         self._cameras = {}
         self._extractor = None
 

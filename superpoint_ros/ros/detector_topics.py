@@ -43,7 +43,6 @@ class DetectorTopics:
         prefix = f'{name}/' if name else ''
         self.input = image_input(node, prefix, config.image_transport, config.qos_reliability)
         self._masks = MaskTopic(node, prefix, config) if config.mask_topic != 'none' else None
-        self._node = node
         self._status_name = f'{node.get_name()}: {name}' if name else node.get_name()
         self._extractor = extractor
         self._descriptor_type = config.descriptor_type
@@ -85,13 +84,6 @@ class DetectorTopics:
         if mask.shape != self._mask.shape:
             raise ValueError(f'mask: expected shape {self._mask.shape} as that of the mask file, got {mask.shape}')
         return np.minimum(mask, self._mask)
-
-    def destroy(self) -> None:
-        """Remove all topics."""
-        self.unsubscribe()
-        for publisher in (self._features, self._annotated, self._info):
-            self._node.destroy_publisher(publisher)
-        self._markers.destroy()
 
     def publish(self, features: Features, image: images.Gray, header: Header, received_at: float) -> None:
         """Publish the features of an image, which arrived at a monotonic time in seconds with this header."""

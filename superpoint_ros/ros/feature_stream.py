@@ -71,22 +71,21 @@ class FeatureStream:
         self._images = image_input(node, self.prefix, config.image_transport)
         self._node = node
         self.config = config
-        self._others: list[Any] = []
         self._publishers: frozenset[bytes] = frozenset()
         self._info, self._info_at = '', 0.0
         self._camera_info: CameraInfo | None = None
         self._kept: dict[int, Any] | None = None
 
     def subscribe(self, receive: Callable[[Arrival], None]) -> None:
-        """Call a function with each feature message."""
+        """Call a function with each feature message. The node destroys the subscriptions when it is deactivated."""
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         info = follow(self._node, self.input.topic, 'info')
-        self._others = [self._node.create_subscription(String, info, self._take_info, latched)]
+        self._node.create_subscription(String, info, self._take_info, latched)
         if self.config.geometry == 'essential':
             # Best effort also receives from reliable publishers.
             qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
             topic = f'{self.prefix}camera_info'
-            self._others.append(self._node.create_subscription(CameraInfo, topic, self._take_camera_info, qos))
+            self._node.create_subscription(CameraInfo, topic, self._take_camera_info, qos)
 
         def arrived(message: PointCloud2, received_at: float) -> None:
             self._update_publishers()
@@ -98,9 +97,6 @@ class FeatureStream:
 
     def unsubscribe(self) -> None:
         """Stop receiving."""
-        for subscription in self._others:
-            self._node.destroy_subscription(subscription)
-        self._others = []
         self.input.unsubscribe()
         self.keep_images(False)
 

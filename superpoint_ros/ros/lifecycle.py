@@ -29,6 +29,9 @@ from superpoint_ros.ros.diagnostics import printable
 class ManagedNode(LifecycleNode):
     """A lifecycle node. Subclasses define what its transitions do.
 
+    The publishers, subscriptions, services and timers that `configure` creates are destroyed after `cleanup`, and those
+    that `activate` creates after `deactivate`.
+
     A transition that raises fails: the reason is logged and shown on /diagnostics, and the node keeps its state, so
     that it can be tried again with other parameters. Parameters come from configuration dataclasses. Live ones may
     change at any time, the others only while the node is unconfigured. If `autostart` is true, the node configures and
@@ -43,6 +46,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.configured = self.active = False
         self._failure = ''
+        self._created: dict[str, dict[Any, Callable[[Any], object]]] = {}
         self._errors, self._last_error = 0, ''
         self._configurations = configurations
         self.ended: Future[int] = Future()
@@ -87,28 +91,12 @@ class ManagedNode(LifecycleNode):
         self.active = self._acquire(self.activate, undo=self.deactivate)
         return super().on_activate(state) if self.active else TransitionCallbackReturn.FAILURE
 
-    def _acquire(self, action: Callable[[], None], undo: Callable[[], None]) -> bool:
-        """Run a transition; if it fails, nothing that it created remains, not even what `undo` does not know yet."""
-        kinds: dict[str, Callable[[Any], object]] = {
-            'publishers': self.destroy_publisher,
-            'subscriptions': self.destroy_subscription,
-            'services': self.destroy_service,
-            'timers': self.destroy_timer,
-        }
-        before = {kind: set(getattr(self, kind)) for kind in kinds}
-        succeeded = self._try(action, undo)
-        if not succeeded:
-            for kind, destroy in kinds.items():
-                for entity in set(getattr(self, kind)) - before[kind]:
-                    destroy(entity)
-        return succeeded
-
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.active = not self._try(self.deactivate)
+        self.active = not self._undo(self.deactivate)
         return TransitionCallbackReturn.FAILURE if self.active else super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.configured = not self._try(self.cleanup)
+        self.configured = not self._undo(self.cleanup)
         return TransitionCallbackReturn.FAILURE if self.configured else super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,11 +132,42 @@ class ManagedNode(LifecycleNode):
 
     def _release(self) -> None:
         if self.active:
-            self.active = not self._try(self.deactivate)
+            self.active = not self._undo(self.deactivate)
         if self.configured:
-            self.configured = not self._try(self.cleanup)
+            self.configured = not self._undo(self.cleanup)
 
-    def _try(self, action: Callable[[], None], undo: Callable[[], None] | None = None) -> bool:
+    def _acquire(self, action: Callable[[], None], undo: Callable[[], None]) -> bool:
+        """Run a transition, and note what it creates; if it fails, nothing of that remains."""
+        before = self._entities()
+        succeeded = self._try(action)
+        created = {entity: destroy for entity, destroy in self._entities().items() if entity not in before}
+        self._created[undo.__name__] = created
+        if not succeeded:
+            undo()
+            self._destroy_created(undo)
+        return succeeded
+
+    def _undo(self, action: Callable[[], None]) -> bool:
+        """Run the transition back, and destroy what the other one created."""
+        succeeded = self._try(action)
+        if succeeded:
+            self._destroy_created(action)
+        return succeeded
+
+    def _destroy_created(self, undo: Callable[[], None]) -> None:
+        for entity, destroy in self._created.pop(undo.__name__, {}).items():
+            destroy(entity)
+
+    def _entities(self) -> dict[Any, Callable[[Any], object]]:
+        """What the node has created, with the method that destroys it."""
+        return {
+            **dict.fromkeys(self.publishers, self.destroy_publisher),
+            **dict.fromkeys(self.subscriptions, self.destroy_subscription),
+            **dict.fromkeys(self.services, self.destroy_service),
+            **dict.fromkeys(self.timers, self.destroy_timer),
+        }
+
+    def _try(self, action: Callable[[], None]) -> bool:
         try:
             action()
         except Exception as error:  # noqa: BLE001 - rclpy would swallow it silently
@@ -157,8 +176,6 @@ class ManagedNode(LifecycleNode):
             if self.running:  # otherwise a signal interrupted the action, and nothing is wrong
                 trace = '' if expected else '\n' + printable(traceback.format_exc(), 5000)
                 self.get_logger().error(self._failure + trace)
-            if undo:
-                undo()
             return False
         self._failure = ''
         return True

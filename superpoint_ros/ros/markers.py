@@ -29,17 +29,12 @@ class MarkerTopic:
     """
 
     def __init__(self, node: Node, topic: str) -> None:
-        self._node = node
         self._publisher = node.create_publisher(ImageMarker, follow(node, topic, 'markers'), 5)
 
     @property
     def wanted(self) -> bool:
         """Whether somebody subscribes."""
         return int(self._publisher.get_subscription_count()) > 0
-
-    def destroy(self) -> None:
-        """Remove the topic."""
-        self._node.destroy_publisher(self._publisher)
 
     def publish_dots(self, points: Floats, header: Header) -> None:
         """Publish a dot at each of (N, 2) pixels of the image with this header."""

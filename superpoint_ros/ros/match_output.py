@@ -39,7 +39,6 @@ class MatchOutput:
         self.matches = 0
         """Number of matches published last."""
         self.statistics = Statistics()
-        self._node = node
         self._streams = streams
         self._cloud = node.create_publisher(PointCloud2, topic, 5)
         self._first = node.create_publisher(TimeReference, follow(node, topic, 'first'), 5)
@@ -49,11 +48,6 @@ class MatchOutput:
     def drawing(self) -> bool:
         """Whether <topic>/image has a subscriber."""
         return self._image.get_subscription_count() > 0
-
-    def destroy(self) -> None:
-        """Remove the topics."""
-        for publisher in (self._cloud, self._first, self._image):
-            self._node.destroy_publisher(publisher)
 
     def publish(self, first: Frame, second: Frame, matches: Matches, received_at: float) -> None:
         """Publish those matches of two frames that agree with the configured geometry.

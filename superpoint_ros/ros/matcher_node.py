@@ -82,8 +82,6 @@ class MatcherNode(ManagedNode):
             stream.unsubscribe()
 
     def cleanup(self) -> None:
-        for matcher in self._matchers:
-            matcher.destroy()
         self._matchers, self._streams, self._learned = [], {}, None
 
     def apply_parameters(self) -> None:

@@ -54,18 +54,8 @@ class CameraMatcher:
         self._tracks = node.create_publisher(PointCloud2, f'{stream.prefix}tracks', 5)
         self._markers = MarkerTopic(node, f'{stream.prefix}tracks')
         self._trails = Trails()
-        self._services = [
-            node.create_service(Trigger, f'~/{stream.prefix}set_reference', self._set_reference),
-            node.create_service(Trigger, f'~/{stream.prefix}clear_reference', self._clear_reference),
-        ]
-
-    def destroy(self) -> None:
-        """Remove topics and services."""
-        self.output.destroy()
-        self._node.destroy_publisher(self._tracks)
-        self._markers.destroy()
-        for service in self._services:
-            self._node.destroy_service(service)
+        node.create_service(Trigger, f'~/{stream.prefix}set_reference', self._set_reference)
+        node.create_service(Trigger, f'~/{stream.prefix}clear_reference', self._clear_reference)
 
     def set_config(self, config: MatcherConfig, match_config: MatchConfig, tracker_config: TrackerConfig) -> None:
         """Change the configuration from the next frame on."""
@@ -147,10 +137,6 @@ class PairMatcher:
         self._nearest = _nearest(config, match_config)
         self._orders = Stream(), Stream()
         self._pairing: Pairing[Frame] = Pairing(round(config.sync_tolerance * 1e9), config.depth)
-
-    def destroy(self) -> None:
-        """Remove the topics."""
-        self.output.destroy()
 
     def set_config(self, config: MatcherConfig, match_config: MatchConfig, _tracker_config: TrackerConfig) -> None:
         """Change the configuration from the next frame on."""

@@ -16,9 +16,7 @@ from superpoint_ros.ros import detector_topics
 from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.detector_topics import DetectorTopics
 
-EXTRACTOR = SimpleNamespace(
-    model=SimpleNamespace(name='none'), runtime=SimpleNamespace(checksum='0' * 64, descriptor_size=4)
-)
+EXTRACTOR = SimpleNamespace(info=lambda *_: '{}')
 
 
 @pytest.fixture
@@ -45,13 +43,11 @@ def test_nothing_is_drawn_without_a_subscriber(node, monkeypatch):
         time.sleep(0.05)
     assert drawn
     node.destroy_subscription(subscription)
-    eye.destroy()
 
 
 @pytest.mark.parametrize('reliability', [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
 def test_the_features_offer_the_configured_quality_of_service(node, reliability):
     config = DetectorConfig(output_reliability=reliability.name.lower(), output_depth=3)
-    eye = DetectorTopics(node, 'quality', None, config, EXTRACTOR)
+    DetectorTopics(node, 'quality', None, config, EXTRACTOR)
     [publisher] = node.get_publishers_info_by_topic('quality/features')
     assert publisher.qos_profile.reliability == reliability
-    eye.destroy()

@@ -62,20 +62,18 @@ def test_a_topic_follows_the_one_above_it_unless_it_is_remapped_itself(make, rul
 def test_all_outputs_of_a_detector_follow_its_features(make):
     node = make('features:=left', 'front/features:=front_left')
     for camera, topic in (('', '/robot/left'), ('front', '/robot/front_left')):
-        made = DetectorTopics(node, camera, None, DetectorConfig(), None)
+        DetectorTopics(node, camera, None, DetectorConfig(), None)
         names = {publisher.topic_name for publisher in node.publishers}
         assert {topic, f'{topic}/info', f'{topic}/image'} <= names
         assert not [name for name in names if 'features' in name]
-        made.destroy()
 
 
 def test_the_matcher_reads_and_publishes_what_belongs_to_remapped_topics(make):
     node = make('features:=left', 'matches:=found', 'image:=camera')
     config = MatcherConfig(image_transport='compressed')
     stream = FeatureStream(node, '', config)
-    output = MatchOutput(node, 'matches', (stream, stream), config)
+    MatchOutput(node, 'matches', (stream, stream), config)
     assert {'/robot/found', '/robot/found/first', '/robot/found/image'} <= {p.topic_name for p in node.publishers}
     stream.subscribe(print)
     assert '/robot/left/info' in {s.topic_name for s in node.subscriptions}
     stream.unsubscribe()
-    output.destroy()
