@@ -16,6 +16,7 @@ def demo(
     matcher: str = NEAREST,
     backend: str = 'auto',
     rate: float = 0.0,
+    view: bool = False,
 ) -> str:
     """Run camera, detector and matcher as ROS nodes, show their figures live, leave a picture and a summary.
 
@@ -28,6 +29,7 @@ def demo(
         matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
         backend: library that runs the networks, as the parameter `backend` of the nodes.
         rate: images a second, unless they come from a topic; 0 for the rate of the source.
+        view: show keypoints and tracks in a window until it is closed; needs a display and an OpenCV with windows.
     """
     models.resolve(model)
     if matcher != NEAREST:
@@ -37,4 +39,5 @@ def demo(
     except ImportError as error:
         raise ImportError(f'the demo needs ROS 2 ({error}): source one, or pip install superpoint_ros[ros]') from error
     parameters = {'detector': {'model': model}, 'matcher': {'matcher': matcher}}
-    return run(source, seconds, output, {name: {**own, 'backend': backend} for name, own in parameters.items()}, rate)
+    given = {name: {**own, 'backend': backend} for name, own in parameters.items()}
+    return run(source, seconds, output, given, rate, view)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.live import Live
 
 from superpoint_ros import drawing
-from superpoint_ros.demo import picture, summary
+from superpoint_ros.demo import picture, summary, window
 from superpoint_ros.demo.monitor import MonitorNode
 from superpoint_ros.demo.processes import Process, started
 from superpoint_ros.demo.scene import Scene, photographs
@@ -30,7 +30,9 @@ PATIENCE = {'images': 30.0, 'features': 600.0, 'matches': 630.0, 'tracks': 630.0
 """Seconds after the start within which the first of each must arrive; some back ends prepare for minutes."""
 
 
-def run(source: str, seconds: float, output: Path, parameters: Mapping[str, Mapping[str, Any]], rate: float) -> str:
+def run(
+    source: str, seconds: float, output: Path, parameters: Mapping[str, Mapping[str, Any]], rate: float, view: bool
+) -> str:
     """Run camera, detector and matcher, and write demo.png, summary.json and the logs of the nodes.
 
     Args:
@@ -39,14 +41,17 @@ def run(source: str, seconds: float, output: Path, parameters: Mapping[str, Mapp
         output: folder for the files.
         parameters: of detector and matcher, by name.
         rate: images a second of the camera; 0 for the rate of the source.
+        view: show keypoints and tracks in a window.
 
     Returns:
         The figures, for people.
 
     Raises:
         FileNotFoundError: no such source.
-        RuntimeError: a node failed, or nothing arrived; the message has the reason.
+        RuntimeError: a node failed, nothing arrived, or no window can be opened; the message has the reason.
     """
+    if view:
+        window.open_window()
     scene = Scene(photographs()) if source == PHOTOGRAPHS else None
     namespace = f'/superpoint_demo_{os.getpid()}'
     topic = source if source.startswith('/') and not Path(source).exists() else f'{namespace}/image'
@@ -67,12 +72,12 @@ def run(source: str, seconds: float, output: Path, parameters: Mapping[str, Mapp
         stack.callback(rclpy.try_shutdown)
         node = MonitorNode(namespace, topic, scene)
         stack.callback(node.destroy_node)
-        watch(node, processes, seconds)
+        watch(node, processes, seconds, view)
     frames = [summary.verified(frame) for _, frame in sorted(node.frames.items())]
     result = summary.summarize(node.counts, node.facts, frames)
     with written_whole(output / 'summary.json') as path:
         path.write_text(json.dumps({'source': source, **result}, indent=2) + '\n')
-    drawing.write(output / 'demo.png', picture.compose(frames, summary.caption(result)))
+    drawing.write(output / 'demo.png', picture.compose(picture.best(frames), summary.caption(result)))
     return f'{summary.text(result)}\nSee {output / "demo.png"} and {output / "summary.json"}.'
 
 
@@ -84,8 +89,8 @@ def ros_arguments(namespace: str, parameters: Mapping[str, Any], remappings: Map
     return [*(word for p in given for word in ('-p', p)), *(word for r in remapped for word in ('-r', r))]
 
 
-def watch(node: MonitorNode, processes: Sequence[Process], seconds: float) -> None:
-    """Spin for some seconds from the first tracks, and show the figures; Ctrl-C ends it early.
+def watch(node: MonitorNode, processes: Sequence[Process], seconds: float, view: bool = False) -> None:
+    """Spin for some seconds from the first tracks, and show the figures; Ctrl-C or closing the window ends it early.
 
     Raises:
         RuntimeError: a process ended, a node reports a failure, or nothing arrived.
@@ -103,13 +108,22 @@ def watch(node: MonitorNode, processes: Sequence[Process], seconds: float) -> No
                 missing = node.missing()
                 if not missing and until == float('inf'):
                     until = now + seconds
-                if now > shown + 0.25:
-                    shown = now
+                if now > shown + 0.1:
                     live.update(f'waiting for {missing} …' if missing else node.counts.line(), refresh=True)
+                    if view and not missing and not window.show(_newest(node)):
+                        break
+                    shown = time.monotonic()
         finally:
             executor.shutdown()
     if interrupt.is_set() and node.missing():
         raise KeyboardInterrupt
+
+
+def _newest(node: MonitorNode) -> drawing.Canvas:
+    frames = [frame for _, frame in sorted(node.frames.items())]
+    while not frames[-1].complete:
+        frames.pop()
+    return picture.compose([*frames[:-1], summary.verified(frames[-1])], node.counts.line())
 
 
 @contextmanager

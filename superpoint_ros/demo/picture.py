@@ -26,35 +26,40 @@ FOLLOWED = 6
 """Age in frames from which a track counts for the choice of the image."""
 
 
-def compose(frames: Sequence[Frame], caption: str) -> Canvas:
-    """Draw the frame with the most long tracks: keypoints on the left, tracks with tails on the right.
-
-    Args:
-        frames: consecutive frames.
-        caption: line of text below the keypoints.
-
-    Returns:
-        (H, W, 3) BGR.
+def best(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """The frames up to the one with the most long tracks.
 
     Raises:
         ValueError: no frame has image, features and tracks.
     """
-    complete = [frame for frame in frames if frame.complete]
+    complete = [i for i, frame in enumerate(frames) if frame.complete]
     if not complete:
         raise ValueError('no frame has image, features and tracks')
-    best = max(reversed(complete), key=_followed)
-    end = next(i for i, frame in enumerate(frames) if frame is best) + 1
-    assert best.image is not None
-    assert best.features is not None
-    height, width = best.image.shape
+    return frames[: max(reversed(complete), key=lambda i: _followed(frames[i])) + 1]
+
+
+def compose(frames: Sequence[Frame], caption: str) -> Canvas:
+    """Draw the last frame: keypoints on the left, tracks with tails on the right.
+
+    Args:
+        frames: consecutive frames, the last of them complete.
+        caption: line of text below the keypoints.
+
+    Returns:
+        (H, W, 3) BGR.
+    """
+    last = frames[-1]
+    assert last.image is not None
+    assert last.features is not None
+    height, width = last.image.shape
     size = (PANEL, round(PANEL * height / width))
     interpolation = cv2.INTER_CUBIC if width < PANEL else cv2.INTER_AREA
-    enlarged = np.asarray(cv2.resize(eight_bits(best.image), size, interpolation=interpolation), np.uint8)
+    enlarged = np.asarray(cv2.resize(eight_bits(last.image), size, interpolation=interpolation), np.uint8)
     transform = resize_transform(size[0] / width, size[1] / height)
-    keypoints = transform_points(transform, best.features.keypoints)
-    left = draw_keypoints(enlarged, replace(best.features, keypoints=keypoints))
+    keypoints = transform_points(transform, last.features.keypoints)
+    left = draw_keypoints(enlarged, replace(last.features, keypoints=keypoints))
     right = to_color(enlarged)
-    draw_tails(right, frames[:end], transform)
+    draw_tails(right, frames, transform)
     panels = with_caption(left, caption), with_caption(right, LEGEND)
     return np.hstack([panels[0], np.full((len(panels[0]), 4, 3), 255, np.uint8), panels[1]])
 

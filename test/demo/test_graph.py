@@ -28,6 +28,12 @@ from superpoint_ros.commands.demo import demo
 output, options = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
 print(demo(output=output, **options))
 """
+CLOSED_WINDOW = """
+from superpoint_ros.demo import window
+pictures = []
+window.open_window = lambda: None
+window.show = lambda picture: pictures.append(picture.shape) or len(pictures) < 3
+"""
 DOMAIN = os.getpid() % 100 + 100
 
 
@@ -36,9 +42,9 @@ def start():
     """A function that starts a demo, which is stopped at the end of the test."""
     started = []
 
-    def start(output, stdout=subprocess.PIPE, **options):
+    def start(output, stdout=subprocess.PIPE, before='', **options):
         env = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN), 'TERM': 'xterm', 'COLUMNS': '100'}
-        command = [sys.executable, '-c', PROGRAM, str(output), json.dumps(options)]
+        command = [sys.executable, '-c', before + PROGRAM, str(output), json.dumps(options)]
         process = subprocess.Popen(command, env=env, stdout=stdout, stderr=subprocess.STDOUT, text=True)
         started.append(process)
         return process
@@ -100,6 +106,16 @@ def test_ctrl_c_ends_it_early_with_a_summary(start, tiny_model, tmp_path):
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     assert summary['frames'] > 0
     assert summary['matches_right'] is None, 'nothing is known of how these images move'
+    assert not nodes_of(process)
+
+
+def test_closing_the_window_ends_it_early_with_a_summary(start, tiny_model, tmp_path):
+    before = CLOSED_WINDOW + 'import atexit; atexit.register(lambda: print(pictures))'
+    process = start(tmp_path, before=before, model=str(tiny_model), seconds=600.0, view=True)
+    text = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, text
+    shape = cv2.imread(str(tmp_path / 'demo.png')).shape
+    assert str([shape] * 3) in text
     assert not nodes_of(process)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from superpoint_ros import clouds
 from superpoint_ros.demo.monitor import Frame
-from superpoint_ros.demo.picture import PANEL, compose
+from superpoint_ros.demo.picture import PANEL, best, compose
 from superpoint_ros.drawing import BAR, RIGHT, WRONG
 from superpoint_ros.features import Features
 from superpoint_ros.tracking import Tracks
@@ -46,8 +48,10 @@ def test_keypoints_are_on_the_left_and_tails_on_the_right():
     assert picture[height:].max() > 200, 'the caption'
 
 
-def test_incomplete_frames_are_skipped():
-    frames = [frame(0), frame(1), Frame(image=np.zeros((HEIGHT, WIDTH), np.uint8))]
-    assert compose(frames, '')[5, 5].tolist() == [100] * 3
+def test_the_best_frame_is_the_last_with_the_most_long_tracks():
+    frames = [frame(number) for number in range(8)]
+    assert best(frames) == frames
+    assert best([*frames, frame(0)]) == frames
+    assert best([*frames, replace(frame(8), image=None)]) == frames, 'the image is missing'
     with pytest.raises(ValueError, match='no frame has image'):
-        compose(frames[2:], '')
+        best([Frame(image=frames[0].image)])
