@@ -8,13 +8,19 @@ ARGS ?=
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH RMW_IMPLEMENTATION ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test fuzz soak lint format clean
 
 demo: .venv-demo/.ready  ## ARGS='--help' lists the options
 	@.venv-demo/bin/superpoint demo $(ARGS)
 
 test: .venv-test/.ready  ## ARGS='test/test_matching.py -k ratio' runs some
 	.venv-test/bin/python -m pytest -q $(ARGS)
+
+fuzz: .venv-test/.ready  ## ARGS='images --seconds 600 --seed 1' attacks one target for longer; --help lists them
+	.venv-test/bin/python -m test.fuzz $(ARGS)
+
+soak: .venv-test/.ready  ## ARGS='bag --minutes 600' plays a bag in a loop, for longer
+	.venv-test/bin/python -m test.fuzz.soak $(ARGS)
 
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check

@@ -41,10 +41,19 @@ def read_camera_info(message: Any, rectified: bool) -> Calibration:
         rectified: whether the images are rectified; then K is the left part of P, without distortion.
 
     Raises:
-        ValueError: the camera is not calibrated.
+        ValueError: the camera is not calibrated, or its calibration cannot be used; one sentence says why.
     """
     matrix = np.array(message.p).reshape(3, 4)[:, :3] if rectified else np.array(message.k).reshape(3, 3)
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise ValueError('camera_info has focal length 0: the camera is not calibrated')
     distortion = np.array([] if rectified else message.d, np.float64)
-    return Calibration(matrix, distortion, message.distortion_model == 'equidistant')
+    if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
+        raise ValueError('camera_info has a camera matrix or coefficients that are not finite numbers')
+    fisheye = message.distortion_model == 'equidistant'
+    allowed = (4,) if fisheye else (4, 5, 8, 12, 14)
+    if distortion.any() and len(distortion) not in allowed:
+        raise ValueError(
+            f'camera_info has {len(distortion)} coefficients of {message.distortion_model!r}, '
+            f'expected {" or ".join(map(str, allowed))}'
+        )
+    return Calibration(matrix, distortion, fisheye)

@@ -1,25 +1,26 @@
-"""Runs `superpoint bag` on mutated bags: python -m test.fuzz.bags --seconds 60 --seed 1."""
+"""Bags with changed bytes or files, of all formats, for `superpoint bag`."""
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
 import os
 import random
 import re
 import shutil
 import struct
-import tempfile
-import time
-from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import cache
 from io import StringIO
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from rosbags.highlevel import AnyReader
 
 from superpoint_ros.bags.report import LONGEST
 from test.bags.conftest import Recorder
+from test.fuzz.processes import Isolated
+from test.fuzz.runner import NUMBERS, FaultError
 
 MODEL = 'unsuperpoint_lite'
 MAX_SECONDS = 60
@@ -40,74 +41,55 @@ BAGS = {
     'folder-sqlite3-message': lambda record: record.ros2('bag', 8, 'sqlite3', 'MESSAGE'),
 }
 
-NUMBERS = [0, 1, 255, 4096, 2**16, 2**28, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
+
+def attacks(seed: int) -> Iterator[bytes]:
+    """Seeds of mutations."""
+    return (f'{seed} {number}'.encode() for number in count())
 
 
-@dataclass
-class Summary:
-    """What came of some attempts.
-
-    Args:
-        tried: number of attempts.
-        refused: attempts without features, whose reason was reported.
-        processed: attempts with features of at least one image.
-        unexpected: a line for each attempt that ended in any other way.
-        peak: most memory of an attempt in MB.
-        slowest: longest attempt in seconds.
-    """
-
-    tried: int = 0
-    refused: int = 0
-    processed: int = 0
-    unexpected: list[str] = field(default_factory=list)
-    peak: float = 0
-    slowest: float = 0
-
-    def __str__(self) -> str:
-        head = (
-            f'bags: {self.tried} tried, {self.refused} refused, {self.processed} processed, '
-            f'{len(self.unexpected)} unexpected; at most {self.peak:.0f} MB and {self.slowest:.1f} s'
-        )
-        return '\n'.join([head, *self.unexpected])
+@contextmanager
+def target(folder: Path) -> Iterator[Callable[[bytes], tuple[bool, float]]]:
+    """A process that runs the command on each mutated bag."""
+    for kind, make in BAGS.items():
+        (folder / kind).mkdir()
+        path = make(Recorder(folder / kind))
+        (folder / f'{kind}.path').write_text(str(path))
+    with Isolated(process, folder, MAX_SECONDS, MAX_MEGABYTES) as attack:
+        yield attack
 
 
-def run(seconds: float, seed: int, most: int | None = None, first: int = 0) -> Summary:
-    """Try mutated bags until the time or the number of attempts is reached.
+def process(data: bytes, folder: Path) -> bool:
+    """Mutate a bag and extract its features; returns whether there are any."""
+    from superpoint_ros.bags import run as bags_run
+    from superpoint_ros.commands.bag import bag
 
-    Args:
-        seconds: for all attempts.
-        seed: for the mutations.
-        most: most attempts; None for no limit.
-        first: number of the first attempt, to repeat one that was unexpected.
-    """
-    summary, number, deadline = Summary(), first, time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bags = {kind: make(Recorder(_made(folder / kind))) for kind, make in BAGS.items()}
-        worker = _Worker()
-        while time.monotonic() < deadline and (most is None or summary.tried < most):
-            rng = random.Random(f'{seed} {number}')
-            kind = rng.choice(sorted(bags))
-            work = _made(folder / 'work')
-            bag = work / bags[kind].name
-            (shutil.copytree if bags[kind].is_dir() else shutil.copy)(bags[kind], bag)
-            changes = mutate(bag, rng)
-            options = {name: rng.random() < 0.3 for name in ('match', 'track', 'copy')}
-            result, megabytes, took = worker.process(bag, work / 'out', options)
-            summary.tried += 1
-            summary.peak, summary.slowest = max(summary.peak, megabytes), max(summary.slowest, took)
-            if megabytes > MAX_MEGABYTES:
-                result = f'took {megabytes:.0f} MB'
-            if result == 'processed':
-                summary.processed += 1
-            elif result == 'refused':
-                summary.refused += 1
-            else:
-                summary.unexpected.append(f'  attempt {number} of seed {seed}: {kind}, {", ".join(changes)}: {result}')
-            shutil.rmtree(work)
-            number += 1
-        worker.stop()
-    return summary
+    extractor = _extractor()
+    bags_run.Extractor = lambda *_, **__: extractor
+    rng = random.Random(data.decode())
+    kind = rng.choice(sorted(BAGS))
+    work = folder / 'work'
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    original = Path((folder / f'{kind}.path').read_text())
+    path = work / original.name
+    (shutil.copytree if original.is_dir() else shutil.copy)(original, path)
+    changes = mutate(path, rng)
+    options = {name: rng.random() < 0.3 for name in ('match', 'track', 'copy')}
+    errors = StringIO()
+    try:
+        with redirect_stderr(errors):
+            good = bag([path], output=work / 'out', model=MODEL, **options)
+        return _check(good, errors.getvalue(), work / 'out')
+    except Exception as error:
+        raise FaultError(f'{kind}, {", ".join(changes)}: {type(error).__name__}: {error}') from error
+
+
+@cache
+def _extractor() -> Any:
+    """An extractor that is loaded once."""
+    from superpoint_ros.extractor import Extractor
+
+    return Extractor(MODEL, backend='openvino', threads=1)
 
 
 def mutate(bag: Path, rng: random.Random) -> list[str]:
@@ -181,102 +163,28 @@ def _position(data: bytes, rng: random.Random) -> int:
     )
 
 
-class _Worker:
-    """A process that runs the command, so that memory is measured and a hang can be ended."""
-
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context('spawn')
-        self._start()
-
-    def _start(self) -> None:
-        self._connection, other = self._context.Pipe()
-        self._process = self._context.Process(target=_serve, args=(other,), daemon=True)
-        self._process.start()
-
-    def process(self, bag: Path, output: Path, options: dict[str, bool]) -> tuple[str, float, float]:
-        """Returns the result, the memory in MB and the time in seconds."""
-        began = time.monotonic()
-        self._connection.send((bag, output, options))
-        try:
-            if self._connection.poll(MAX_SECONDS):
-                return (*self._connection.recv(), time.monotonic() - began)
-            result = f'did not end in {MAX_SECONDS} s'
-        except EOFError:
-            self._process.join()
-            result = f'ended the process with {self._process.exitcode}'
-        self.stop()
-        self._start()
-        return result, 0, time.monotonic() - began
-
-    def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(connection: multiprocessing.connection.Connection) -> None:
-    """Run the command for each request; the model is loaded once."""
-    from superpoint_ros.bags import run as bags_run
-    from superpoint_ros.commands.bag import bag
-
-    extractor = bags_run.Extractor(MODEL, backend='openvino', threads=1)
-    bags_run.Extractor = lambda *_, **__: extractor
-    while True:
-        path, output, options = connection.recv()
-        Path('/proc/self/clear_refs').write_text('5')  # resets the peak
-        errors = StringIO()
-        try:
-            with redirect_stderr(errors):
-                good = bag([path], output=output, model=MODEL, **options)
-            result = _check(good, errors.getvalue(), output)
-        except Exception as error:  # noqa: BLE001 - this is what is looked for
-            result = f'{type(error).__name__}: {error}'
-        peak = re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())
-        connection.send((result, int(peak[1]) / 1024 if peak else 0))
-
-
-def _check(good: bool, report: str, output: Path) -> str:
-    """Compare the report of a run with its output: processed, refused, or what is wrong."""
+def _check(good: bool, report: str, output: Path) -> bool:
+    """Compare the report of a run with its output; returns whether it has features."""
     if 'Traceback' in report:
-        return report
+        raise FaultError(report)
     left = [path for path in output.iterdir() if path.name.startswith('.') or path.name.endswith('.partial')]
     if left:
-        return f'{left[0].name} is left: {report}'
+        raise FaultError(f'{left[0].name} is left: {report}')
     found = re.search(r': features of (\d+) images', report)
     if not found:
-        return f'no report: {report}'
+        raise FaultError(f'no report: {report}')
     count, outputs = int(found[1]), list(output.iterdir())
     problems = [line for line in report.splitlines() if line.startswith('  ')]
     if good != (not problems):
-        return f'the exit code does not fit the report: {report}'
+        raise FaultError(f'the exit code does not fit the report: {report}')
     if any(len(line) > LONGEST + 3 or not line.isprintable() for line in problems):
-        return f'a problem is not one line of text: {report}'
+        raise FaultError(f'a problem is not one line of text: {report}')
     if not outputs:
-        return 'refused' if problems and not count else f'no output: {report}'
+        if count or not problems:
+            raise FaultError(f'no output: {report}')
+        return False
     with AnyReader([outputs[0]]) as reader:
         clouds = sum(1 for c, _, _ in reader.messages() if c.topic.endswith('features'))
     if clouds != count:
-        return f'{clouds} clouds, but {report}'
-    return 'processed' if count else 'refused'
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def main() -> int:
-    """Run from the command line; returns 1 if anything was unexpected."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seconds', type=float, default=60)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--first', type=int, default=0, help='number of the first attempt')
-    parser.add_argument('--most', type=int, help='most attempts')
-    arguments = parser.parse_args()
-    summary = run(arguments.seconds, arguments.seed, arguments.most, arguments.first)
-    print(summary)
-    return bool(summary.unexpected)
-
-
-if __name__ == '__main__':
-    raise SystemExit(main())
+        raise FaultError(f'{clouds} clouds, but {report}')
+    return count > 0

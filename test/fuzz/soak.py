@@ -164,7 +164,7 @@ def _grows(values: list[float]) -> bool:
 def main() -> int:
     """Run from the command line; returns 1 if a node ended or grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', choices=RATES)
+    parser.add_argument('source', nargs='?', choices=RATES, default='camera')
     parser.add_argument('--minutes', type=float, default=60)
     parser.add_argument('--output', type=Path, default=Path('soak'), help='folder of the records and logs')
     arguments = parser.parse_args()

@@ -42,3 +42,17 @@ def test_rectified_images_have_the_matrix_of_p_and_no_distortion():
 def test_a_camera_that_is_not_calibrated_is_refused():
     with pytest.raises(ValueError, match='focal length 0: the camera is not calibrated'):
         read_camera_info(camera_info('plumb_bob', [], np.zeros((3, 3))), rectified=False)
+
+
+@pytest.mark.parametrize(
+    ('model', 'distortion', 'k', 'reason'),
+    [
+        ('plumb_bob', [0.1, 0.2, 0.3], K, "3 coefficients of 'plumb_bob', expected 4 or 5 or 8 or 12 or 14"),
+        ('equidistant', [0.1] * 5, K, "5 coefficients of 'equidistant', expected 4"),
+        ('plumb_bob', [np.nan] * 5, K, 'not finite'),
+        ('plumb_bob', [], K * np.nan, 'not finite'),
+    ],
+)
+def test_a_calibration_that_cannot_be_used_is_refused(model, distortion, k, reason):
+    with pytest.raises(ValueError, match=reason):
+        read_camera_info(camera_info(model, distortion, k), rectified=False)

@@ -1,0 +1,107 @@
+"""Command lines: options and values in any combination, and arguments that are not what they are taken for.
+
+Commands that work for long are only parsed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+from hypothesis import strategies as st
+
+from superpoint_ros import cli
+from superpoint_ros.arguments import parse, parser_of
+from test.bags.conftest import Recorder, picture
+from test.fuzz.processes import Isolated
+from test.fuzz.runner import NUMBERS, FaultError, draw
+
+SECONDS, MEGABYTES = 120, 2500
+RUN = 'detect', 'match', 'bag', 'map', 'convert'
+PARSED = 'label', 'evaluate', 'export', 'quantize', 'benchmark', 'demo'
+LEFT_OUT = {'--help', '--config', '--cluster', '--workers'}
+FILES = ['a.png', 'b.png', 'broken.png', 'empty.jpg', 'dir.png', 'link.png', 'pipe.png', 'large.png', 'bag', 'missing']
+WORDS = (
+    st.sampled_from([*FILES, '.', '', '-', '--', '-1', '0', 'nan', '1e999', 'out', 'm.png', 'm.xyz', 'true', 'null'])
+    | st.sampled_from([*map(str, NUMBERS), '[]', '{}', '[1', '640x480', '0x0', 'auto', 'cpu', 'a.png', 'b.png'])
+    | st.text(st.characters(exclude_categories=['Cs'], exclude_characters='/\0'), max_size=8)
+)
+
+
+@cache
+def functions() -> dict[str, Callable[..., Any]]:
+    """The function of each command."""
+    loaded = {name: cli.load(name) for name in (*RUN, *PARSED)}
+    steps = {f'{name} {step}': f for name, d in loaded.items() if isinstance(d, dict) for step, f in d.items()}
+    return {name: function for name, function in loaded.items() if callable(function)} | steps
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> bytes:
+    """Strategy of words as JSON: a command, arguments, and options with values."""
+    name = draw(st.sampled_from(sorted(functions())) | st.sampled_from(RUN))
+    known = {name for action in parser_of(functions()[name], name)._actions for name in action.option_strings}
+    names = st.sampled_from(sorted(known - LEFT_OUT)) | st.text('-abc=.', max_size=5).map('--{}'.format)
+    words = draw(st.lists(WORDS, max_size=3))
+    for option in draw(st.lists(names, max_size=3)):
+        words += [option, *draw(st.lists(WORDS, max_size=2))]
+    if name in ('bag', 'map', 'convert') and draw(st.booleans()):
+        words += ['--output', 'out']
+    return json.dumps([name, *words]).encode()
+
+
+def attacks(seed: int) -> Iterator[bytes]:
+    """Words as JSON."""
+    return draw(command_lines(), seed)
+
+
+@contextmanager
+def target(folder: Path) -> Iterator[Callable[[bytes], tuple[bool, float]]]:
+    """A process that runs each command line in a folder with good and bad files."""
+    (folder / 'files').mkdir()
+    _make_files(folder / 'files')
+    with Isolated(execute, folder, SECONDS, MEGABYTES) as attack:
+        yield attack
+
+
+def _make_files(folder: Path) -> None:
+    for number, name in enumerate(('a.png', 'b.png')):
+        cv2.imwrite(str(folder / name), picture(number))
+    content = (folder / 'a.png').read_bytes()
+    (folder / 'broken.png').write_bytes(content[:100] + content[120:])
+    (folder / 'large.png').write_bytes(content[:16] + b'\0\0\xea\x60' * 2 + content[24:])
+    (folder / 'empty.jpg').touch()
+    (folder / 'dir.png').mkdir()
+    (folder / 'link.png').symlink_to('nowhere')
+    Recorder(folder).ros2('bag', 3)
+
+
+def execute(data: bytes, folder: Path) -> bool:
+    """Run a command line; returns whether its exit code is 0."""
+    shutil.rmtree(folder / 'work', ignore_errors=True)
+    shutil.copytree(folder / 'files', folder / 'work', symlinks=True)
+    os.mkfifo(folder / 'work' / 'pipe.png')
+    os.chdir(folder / 'work')
+    name, *words = json.loads(data)
+    output, errors = io.StringIO(), io.StringIO()
+    code: object = 0
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            if name in RUN:
+                code = cli.main([name, *words])
+            else:
+                parse(functions()[name], words, f'superpoint {name}')
+        except SystemExit as end:
+            code = end.code or 0
+    text = errors.getvalue()
+    if code not in (0, 1, 2) or 'Traceback' in text or (code and not text) or len(text) > 10_000:
+        raise FaultError(f'exit code {code}: {text[-1500:]}')
+    return code == 0
