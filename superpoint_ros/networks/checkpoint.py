@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ EXTRACTORS: Networks = {
     'unsuperpoint': (UnSuperPoint, UnSuperPointConfig),
 }
 MATCHERS: Networks = {'lightglue': (LightGlue, LightGlueConfig)}
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 def save(path: Path | str, network: Network | LightGlue) -> None:
@@ -88,12 +86,41 @@ def _load(path: Path, networks: Networks) -> Any:
             config = config_class(**json.loads(metadata['config']))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f'{path}: the config in its metadata is missing or wrong ({error})') from error
-        with torch.device('meta'):  # takes no memory before the shapes are known to fit
-            network = network_class(config)
-        expected = shapes_of(network.state_dict())
-        check_shapes(path, expected, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        state = {name: file.get_tensor(name) for name in expected}
-    check_finite(path, state)
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return assemble(path, network_class, config, shapes, file.get_tensor)
+
+
+def assemble(
+    path: Path,
+    network_class: Any,
+    config: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+) -> Any:
+    """Make a network of the tensors of a file, in evaluation mode, on the CPU.
+
+    Args:
+        path: of the file, for messages.
+        network_class: class of the network.
+        config: its configuration.
+        shapes: of the tensors in the file, by name.
+        read: reads one; called when all shapes are known to fit.
+
+    Raises:
+        ValueError: a tensor is missing, superfluous, of another shape, or has values that are NaN or infinite; the
+            message names the first.
+    """
+    with torch.device('meta'):  # takes no memory before the shapes are known to fit
+        network = network_class(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in (*expected, *shapes):
+        if expected.get(name) != shapes.get(name):
+            shape, other = (known.get(name, 'no such tensor') for known in (expected, shapes))
+            raise ValueError(f'{path}: tensor {name}: expected {shape}, found {other}')
+    state = {name: read(name) for name in expected}
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f'{path}: tensor {name} has values that are NaN or infinite')
     network.load_state_dict(state, assign=True)
     return network.float().eval()
 
@@ -105,42 +132,14 @@ def metadata_of(network: Network | LightGlue) -> dict[str, str]:
     return {'model': model, 'config': json.dumps(dataclasses.asdict(network.config))}
 
 
-def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
-    """The shapes of tensors, by name."""
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
-    """Check that the tensors of a file are those of its network.
-
-    Raises:
-        ValueError: a tensor is missing, superfluous or of another shape; the message names the first.
-    """
-    for name in (*expected, *found):
-        if expected.get(name) != found.get(name):
-            shape, other = (shapes.get(name, 'no such tensor') for shapes in (expected, found))
-            raise ValueError(f'{path}: tensor {name}: expected {shape}, found {other}')
-
-
-def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Check that all weights are finite numbers.
-
-    Raises:
-        ValueError: some are NaN or infinite; the message names the first tensor.
-    """
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f'{path}: tensor {name} has values that are NaN or infinite')
-
-
 def fold(network: Network) -> Network:
     """A copy for inference, in evaluation mode: batch norm that follows a convolution is folded into it.
 
     Batch norm after the ReLU (norm 'after_relu') stays, because the zero padding of the next convolution follows it.
     """
-    if network.config.norm != 'before_relu':
-        return copy.deepcopy(network).eval()
     network = copy.deepcopy(network).eval()
+    if network.config.norm != 'before_relu':
+        return network
     for block in network.modules():
         if isinstance(block, ConvBlock):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)  # type: ignore[arg-type, type-var]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from superpoint_ros.networks.checkpoint import Network, check_finite, check_shapes, load, shapes_of
+from superpoint_ros.networks.checkpoint import Network, assemble, load
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
 
 State = dict[str, Tensor]
@@ -30,19 +30,11 @@ MAGIC_LEAP = {
 }
 """Our name of each layer of the original release."""
 
-PORT = {
-    **{f'backbone.{i // 2}.{i % 2}': f'encoder.{layer}' for i, layer in enumerate(ENCODER_LAYERS)},
-    'detector.0': 'detector.0',
-    'detector.1': 'detector.1',
-    'descriptor.0': 'descriptor.0',
-    'descriptor.1': 'descriptor.1',
-}
-"""Our name of each block of the port."""
+PORT = {f'backbone.{i // 2}.{i % 2}': f'encoder.{layer}' for i, layer in enumerate(ENCODER_LAYERS)}
+"""Our name of each block of the port that has another name."""
 
-PORT_EPSILON = 1e-3
-"""What the port's batch norm adds to the variance; ours adds OUR_EPSILON."""
-
-OUR_EPSILON = 1e-5
+PORT_EPSILON, OUR_EPSILON = 1e-3, 1e-5
+"""What the batch norms of the port and ours add to the variance."""
 
 BROKEN = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 """What torch.load raises for broken files."""
@@ -111,10 +103,10 @@ def _port_state(path: Path, state: State) -> State:
             ours[f'{last}.bias'] = shift + parts[f'{last}.norm.bias']
         except (KeyError, RuntimeError) as error:
             raise ValueError(f'{path}: {last} is not a convolution with batch norm ({error})') from error
-    return {
-        name: tensor + (PORT_EPSILON - OUR_EPSILON) if name.endswith('.running_var') else tensor
-        for name, tensor in ours.items()
-    }
+    for name in [name for name in ours if name.endswith('.running_var')]:
+        ours[name] = ours[name] + (PORT_EPSILON - OUR_EPSILON)
+        ours.setdefault(name.replace('running_var', 'num_batches_tracked'), torch.zeros((), dtype=torch.int64))
+    return ours
 
 
 def _network(path: Path, state: State, after_relu: bool) -> SuperPoint:
@@ -131,15 +123,5 @@ def _network(path: Path, state: State, after_relu: bool) -> SuperPoint:
         descriptor_size=outputs('descriptor.1.weight') if 'descriptor.1.weight' in state else 0,
         norm='after_relu' if after_relu else 'none',
     )
-    with torch.device('meta'):
-        network = SuperPoint(config)
-    expected = shapes_of(network.state_dict())
-    found = shapes_of(state)
-    for name in expected:
-        if name.endswith('num_batches_tracked'):
-            found[name] = expected[name]
-    check_shapes(path, expected, found)
-    state = {name: state.get(name, torch.zeros((), dtype=torch.int64)) for name in expected}
-    check_finite(path, state)
-    network.load_state_dict(state, assign=True)
-    return network.float().eval()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return assemble(path, SuperPoint, config, shapes, state.__getitem__)

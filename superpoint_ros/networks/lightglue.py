@@ -77,12 +77,9 @@ class LightGlue(nn.Module):
 
 
 class Attention(nn.Module):
-    """Updates the states of keypoints with what they gather from those of an image (section 3.1).
+    """Updates states of length `width` with what they gather from those of an image, by some heads (section 3.1).
 
-    Args:
-        width: length of a state.
-        heads: attention heads.
-        own_keys: whether keys have their own projection, as in self-attention; in cross-attention queries are keys.
+    Keys have their own projection in self-attention; in cross-attention queries are keys.
     """
 
     def __init__(self, width: int, heads: int, own_keys: bool) -> None:
@@ -131,15 +128,7 @@ class Assignment(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, state: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate the states of a layer.
-
-        Args:
-            state: (2·B, N, width).
-            valid: (B, 2, N), as in LightGlue.
-
-        Returns:
-            The log assignment (B, N, N), and the logits (B, 2, N) of having a match at all.
-        """
+        """The log assignment (B, N, N) of states (2·B, N, width), and the logits (B, 2, N) of having a match at all."""
         projected0, projected1 = by_image(self.projection(state) * self.projection.out_features**-0.25)
         similarity = (projected0 @ projected1.transpose(1, 2)).float()
         padding0, padding1 = ((1 - valid) * MASKED).unbind(dim=1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from superpoint_ros.networks.unsuperpoint import UnSuperPointConfig
 
 CELL = 8
 """Side in pixels of the cells of the two heads: the encoder halves the image three times."""
@@ -37,10 +40,7 @@ class SuperPointConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'channels', tuple(self.channels))  # JSON has lists
-        check_widths(self.channels, self.head_channels, self.descriptor_size)
-        if self.norm not in get_args(Norm):
-            raise ValueError(f'norm: expected one of {", ".join(get_args(Norm))}, got {self.norm!r}')
-        check_stride(self.stem_stride)
+        check(self, get_args(Norm), least_descriptor=0)
 
 
 class SuperPoint(nn.Module):
@@ -55,14 +55,10 @@ class SuperPoint(nn.Module):
     def __init__(self, config: SuperPointConfig | None = None) -> None:
         super().__init__()
         self.config = config or SuperPointConfig()
-        width, hidden, norm = self.config.channels[-1], self.config.head_channels, self.config.norm
-        self.encoder = vgg_encoder(self.config.channels, norm, stem_stride=self.config.stem_stride)
-        self.detector = nn.Sequential(ConvBlock(width, hidden, norm), nn.Conv2d(hidden, CELL * CELL + 1, 1))
-        self.descriptor: nn.Module | None = None
-        if self.config.descriptor_size:
-            self.descriptor = nn.Sequential(
-                ConvBlock(width, hidden, norm), nn.Conv2d(hidden, self.config.descriptor_size, 1)
-            )
+        size = self.config.descriptor_size
+        self.encoder = vgg_encoder(self.config)
+        self.detector = head(self.config, CELL * CELL + 1)
+        self.descriptor = head(self.config, size) if size else None
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.encoder(image)
@@ -77,43 +73,41 @@ def score_map(logits: Tensor) -> Tensor:
     return functional.pixel_shuffle(logits.float().softmax(dim=1)[:, :-1], CELL)[:, 0]
 
 
-def vgg_encoder(
-    channels: tuple[int, int, int, int], norm: Norm, slope: float = 0, stem_stride: int = 1
-) -> nn.Sequential:
+def vgg_encoder(config: SuperPointConfig | UnSuperPointConfig, slope: float = 0) -> nn.Sequential:
     """Four stages of two convolutions with poolings between them: (B, 1, H, W) to (B, C, H/8, W/8).
 
     With a stem_stride of 2, the first convolution halves the image and no pooling follows the first stage.
     """
     stages: list[nn.Module] = []
-    for stage, (before, width) in enumerate(pairwise((1, *channels))):
-        if stage >= stem_stride:
+    for stage, (before, width) in enumerate(pairwise((1, *config.channels))):
+        if stage >= config.stem_stride:
             stages.append(nn.MaxPool2d(2))
-        stride = 1 if stage else stem_stride
-        stages += [ConvBlock(before, width, norm, slope, stride), ConvBlock(width, width, norm, slope)]
+        stride = 1 if stage else config.stem_stride
+        stages += [ConvBlock(before, width, config.norm, slope, stride), ConvBlock(width, width, config.norm, slope)]
     return nn.Sequential(*stages)
 
 
-def check_widths(channels: tuple[int, ...], head_channels: int, descriptor_size: int) -> None:
-    """Check the widths of a network; descriptor_size may be 0.
+def head(config: SuperPointConfig | UnSuperPointConfig, outputs: int, slope: float = 0) -> nn.Sequential:
+    """A head on the encoder: (B, C, H/8, W/8) to (B, outputs, H/8, W/8)."""
+    hidden = ConvBlock(config.channels[-1], config.head_channels, config.norm, slope)
+    return nn.Sequential(hidden, nn.Conv2d(config.head_channels, outputs, 1))
+
+
+def check(config: SuperPointConfig | UnSuperPointConfig, norms: tuple[str, ...], least_descriptor: int) -> None:
+    """Check a SuperPointConfig or UnSuperPointConfig.
 
     Raises:
-        ValueError: one is out of range.
+        ValueError: a value has the wrong type or is out of range.
     """
-    widths = (*channels, head_channels)
-    if len(channels) != 4 or not all(type(width) is int and 1 <= width <= 4096 for width in widths):
+    widths, size = (*config.channels, config.head_channels), config.descriptor_size
+    if len(widths) != 5 or not all(type(width) is int and 1 <= width <= 4096 for width in widths):
         raise ValueError(f'channels, head_channels: expected 4 + 1 numbers from 1 to 4096, got {widths}')
-    if type(descriptor_size) is not int or not 0 <= descriptor_size <= 4096:
-        raise ValueError(f'descriptor_size: expected a number from 0 to 4096, got {descriptor_size!r}')
-
-
-def check_stride(stem_stride: int) -> None:
-    """Check the stride of a network's first convolution.
-
-    Raises:
-        ValueError: it is neither 1 nor 2.
-    """
-    if stem_stride not in (1, 2):
-        raise ValueError(f'stem_stride: expected 1 or 2, got {stem_stride!r}')
+    if type(size) is not int or not least_descriptor <= size <= 4096:
+        raise ValueError(f'descriptor_size: expected a number from {least_descriptor} to 4096, got {size!r}')
+    if config.norm not in norms:
+        raise ValueError(f'norm: expected one of {", ".join(norms)}, got {config.norm!r}')
+    if config.stem_stride not in (1, 2):
+        raise ValueError(f'stem_stride: expected 1 or 2, got {config.stem_stride!r}')
 
 
 class ConvBlock(nn.Sequential):

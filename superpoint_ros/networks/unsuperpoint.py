@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from superpoint_ros.networks.superpoint import ConvBlock, check_stride, check_widths, vgg_encoder
+from superpoint_ros.networks.superpoint import check, head, vgg_encoder
 
 SLOPE = 0.01
 """Slope of the leaky ReLU below 0."""
@@ -35,12 +35,7 @@ class UnSuperPointConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'channels', tuple(self.channels))  # JSON has lists
-        check_widths(self.channels, self.head_channels, self.descriptor_size)
-        if self.descriptor_size == 0:
-            raise ValueError('descriptor_size: expected a number from 1 to 4096, got 0')
-        if self.norm not in get_args(Norm):
-            raise ValueError(f'norm: expected one of {", ".join(get_args(Norm))}, got {self.norm!r}')
-        check_stride(self.stem_stride)
+        check(self, get_args(Norm), least_descriptor=1)
 
 
 class UnSuperPoint(nn.Module):
@@ -58,16 +53,10 @@ class UnSuperPoint(nn.Module):
     def __init__(self, config: UnSuperPointConfig | None = None) -> None:
         super().__init__()
         self.config = config or UnSuperPointConfig()
-        self.encoder = vgg_encoder(self.config.channels, self.config.norm, SLOPE, self.config.stem_stride)
-        self.score = self._head(1)
-        self.position = self._head(2)
-        self.descriptor = self._head(self.config.descriptor_size)
-
-    def _head(self, outputs: int) -> nn.Module:
-        hidden = self.config.head_channels
-        return nn.Sequential(
-            ConvBlock(self.config.channels[-1], hidden, self.config.norm, SLOPE), nn.Conv2d(hidden, outputs, 1)
-        )
+        self.encoder = vgg_encoder(self.config, SLOPE)
+        self.score = head(self.config, 1, SLOPE)
+        self.position = head(self.config, 2, SLOPE)
+        self.descriptor = head(self.config, self.config.descriptor_size, SLOPE)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.encoder(image)
