@@ -37,11 +37,7 @@ def measure(
 
     They take turns, one repetition each, so that a machine that slows down affects all of them.
 
-    Args:
-        methods: to time.
-        messages: images, used in turn.
-        repetitions: of each method.
-        seconds: after this time no new repetition starts.
+    The images are used in turn. When the seconds are over, no new repetition starts.
 
     Returns:
         A row for each method, and a sentence for each one that cannot run here. A method that is the same as an earlier
@@ -53,7 +49,7 @@ def measure(
         for method in methods:
             one = stack.enter_context(started(method, messages))
             if isinstance(one, Running):
-                running.setdefault(one.ready.name, one)
+                running.setdefault(one.name, one)
             else:
                 failed.append(one)
         laps: dict[str, list[Laps]] = {name: [] for name in running}
@@ -63,8 +59,11 @@ def measure(
                 break
             for name, one in running.items():
                 laps[name].append(one.measure(index % len(messages)))
-        rows = [summarize(name, laps[name]) | _facts(one) for name, one in running.items()]
-    return rows, failed
+        facts = [
+            {'about': one.about, 'start_seconds': one.start, 'peak_memory_mb': one.peak_memory()}
+            for one in running.values()
+        ]
+    return [summarize(name, laps[name]) | own for name, own in zip(running, facts, strict=True)], failed
 
 
 def summarize(name: str, laps: Sequence[Laps]) -> Row:
@@ -89,7 +88,3 @@ def stages_of(measured: dict[str, Any]) -> tuple[str, ...]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and 99th percentile."""
     return {'median': float(np.median(values)), 'p99': float(np.percentile(values, 99))}
-
-
-def _facts(one: Running) -> Row:
-    return {'about': one.ready.about, 'start_seconds': one.ready.start, 'peak_memory_mb': one.peak_memory()}

@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from superpoint_ros import clouds
 from superpoint_ros.decode import decode
 from superpoint_ros.extractor import Extractor, finish, prepare
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, Image
 from superpoint_ros.images import to_gray
 from superpoint_ros.runtimes import Arrays, Network
 
@@ -34,15 +34,16 @@ EXTRACTION = 'extraction'
 """A call of Extractor, or of OpenCV's detectAndCompute."""
 
 REST = f'{EXTRACTION} less network'
-"""What the Extractor needs besides the network within the same call."""
+"""Time of the Extractor besides the network within the same call."""
 
 KEYPOINTS = 'keypoints'
 """The number of keypoints found."""
 
-OPENCV: dict[str, Callable[[int], Any]] = {
-    'SIFT': lambda count: cv2.SIFT.create(nfeatures=count),
-    'ORB': lambda count: cv2.ORB.create(nfeatures=count),
-}
+OPENCV: dict[str, Callable[[int], Any]] = {'SIFT': cv2.SIFT.create, 'ORB': cv2.ORB.create}
+"""OpenCV's methods, of a number of features."""
+
+PATIENCE = 5.0
+"""Seconds after which a process that does not end is killed."""
 
 Laps = dict[str, float]
 """Milliseconds of STAGES, EXTRACTION and REST in one repetition, and KEYPOINTS. OpenCV's methods have only the first
@@ -60,7 +61,7 @@ class Message(NamedTuple):
     data: bytes
 
 
-def color_message(image: npt.NDArray[np.uint8]) -> Message:
+def color_message(image: Image) -> Message:
     """A gray image (H, W) as a bgr8 message, as most cameras send it."""
     height, width = image.shape
     return Message(height, width, 'bgr8', 0, 3 * width, cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).tobytes())
@@ -68,80 +69,79 @@ def color_message(image: npt.NDArray[np.uint8]) -> Message:
 
 @dataclass(frozen=True)
 class Method:
-    """A method to time.
-
-    Args:
-        kind: one of OPENCV, or 'model'.
-        keypoints: maximum number of keypoints.
-        threads: CPU threads; 0 for the default of each library.
-        model: as for Extractor.
-        options: of Extractor.
-    """
+    """A method to time."""
 
     kind: str
+    """One of OPENCV, or 'model'."""
     keypoints: int
+    """Maximum number of keypoints."""
     threads: int = 0
+    """CPU threads; 0 for the default of each library."""
     model: str = ''
     options: dict[str, Any] = field(default_factory=dict)
+    """Of Extractor."""
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A method that is ready to be timed.
+class Running(NamedTuple):
+    """A method that is ready to be timed, in its own process.
 
     Args:
         name: for the tables.
         about: back end, device and weights.
         start: seconds from the start to the features of the first image, with libraries imported.
+        measure: times one repetition with the message at an index.
+        peak_memory: of the process, see the function below.
     """
 
     name: str
     about: str
     start: float
-
-
-class Running:
-    """A method in its own process; see `started`."""
-
-    def __init__(self, connection: Connection, ready: Ready) -> None:
-        self.ready = ready
-        self._connection = connection
-
-    def measure(self, index: int) -> Laps:
-        """Time one repetition with the message at this index."""
-        self._connection.send(index)
-        return self._connection.recv()
-
-    def peak_memory(self) -> float:
-        """Peak memory of the process in MB; NaN if the system does not report it."""
-        self._connection.send(None)
-        return self._connection.recv()
+    measure: Callable[[int], Laps]
+    peak_memory: Callable[[], float]
 
 
 @contextmanager
 def started(method: Method, messages: Sequence[Message]) -> Iterator[Running | str]:
-    """Start a method; gives the reason as a sentence if it cannot run here.
+    """Start a method, which is timed with some images; gives the reason as a sentence if it cannot run here."""
+    with child(_serve, method, list(messages)) as (process, connection):
+        first = receive(process, connection)
 
-    Args:
-        method: to time.
-        messages: images that it is timed with.
-    """
+        def ask(index: int | None = None) -> Any:
+            connection.send(index)
+            return receive(process, connection)
+
+        yield first if isinstance(first, str) else Running(**first, measure=ask, peak_memory=ask)
+
+
+@contextmanager
+def child(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Call a function with a connection and arguments in its own process, which ends with the block."""
     context = get_context('spawn')
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, method, list(messages)), daemon=True)
+    process = context.Process(target=function, args=(theirs, *arguments), daemon=True)
     process.start()
     theirs.close()
     try:
-        ready = ours.recv()
-        yield Running(ours, ready) if isinstance(ready, Ready) else ready
-    except EOFError:
-        process.join()
-        raise RuntimeError(f'the process of {method} ended with exit code {process.exitcode}') from None
+        yield process, ours
     finally:
         ours.close()
-        process.join(10)
+        process.join(PATIENCE)
         if process.is_alive():
             process.kill()
+            process.join()
+
+
+def receive(process: BaseProcess, connection: Connection) -> Any:
+    """What a child sends next.
+
+    Raises:
+        RuntimeError: it ended instead.
+    """
+    try:
+        return connection.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f'a process of the benchmark ended with exit code {process.exitcode}') from None
 
 
 def _serve(connection: Connection, method: Method, messages: Sequence[Message]) -> None:
@@ -155,7 +155,7 @@ def _serve(connection: Connection, method: Method, messages: Sequence[Message]) 
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         connection.send(str(error))
         return
-    connection.send(Ready(name, about, time.perf_counter() - start))
+    connection.send({'name': name, 'about': about, 'start': time.perf_counter() - start})
     try:
         while True:
             index = connection.recv()

@@ -6,10 +6,10 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +20,9 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
+from superpoint_ros import features
 from superpoint_ros.benchmark.measure import spread
-from superpoint_ros.benchmark.pictures import Picture
+from superpoint_ros.benchmark.methods import child, receive
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.ros.detector_node import DetectorNode
@@ -50,17 +51,11 @@ class Call(NamedTuple):
 
 
 def measure_node(
-    model: str, options: dict[str, Any], images: Sequence[Picture], rate: float, seconds: float, cameras: int = 1
+    model: str, options: dict[str, Any], images: Sequence[features.Image], rate: float, seconds: float, cameras: int = 1
 ) -> dict[str, Any]:
     """Measure the latency from publishing an image to receiving its features, drops and CPU use.
 
-    Args:
-        model: as for Extractor.
-        options: of Extractor.
-        images: gray, of one size, published in turn as mono8.
-        rate: images per second of each camera.
-        seconds: duration of the measurement.
-        cameras: number of cameras, all for one detector.
+    All cameras send their images, of one size, to one detector as mono8, at a rate in Hz each.
 
     Raises:
         RuntimeError: no features arrive.
@@ -69,9 +64,9 @@ def measure_node(
     options = {'model': model, 'cameras': f'[{",".join(names)}]', **options}
     parameters = [f'{name}:={value}' for name, value in options.items() if value != '']
     arguments = ['-r', f'__ns:={NAMESPACE}', *(word for p in parameters for word in ('-p', p))]
-    with _process(_detect, arguments) as detector, _process(_publish, names, images, rate) as publisher:
+    with child(_detect, arguments) as detector, child(_publish, names, images, rate) as publisher:
         window, received = _receive(names, seconds)
-        stamps, (about, calls) = publisher(), detector()
+        stamps, (about, calls) = _end(*publisher), _end(*detector)
     height, width = images[0].shape
     setting = {'size': [width, height], 'rate': rate, 'cameras': cameras, 'about': about}
     return {**setting, **summarize(window, stamps, received, calls)}
@@ -152,35 +147,14 @@ def _spin(executor: SingleThreadedExecutor, seconds: float, until: Callable[[], 
         executor.spin_once(timeout_sec=left)
 
 
-@contextmanager
-def _process(function: Callable[..., None], *arguments: Any) -> Iterator[Callable[[], Any]]:
-    """Run a function in its own process; gives a function that ends it and returns what it sends at its end."""
-    context = get_context('spawn')
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=function, args=(theirs, *arguments), daemon=True)
-    process.start()
-    theirs.close()
-
-    def end() -> Any:
-        if process.pid:
-            os.kill(process.pid, signal.SIGINT)
-        try:
-            return ours.recv()
-        except EOFError:
-            process.join()
-            raise RuntimeError(f'a process of the node ended with exit code {process.exitcode}') from None
-
-    try:
-        yield end
-    finally:
-        process.join(1)
-        if process.is_alive():
-            process.kill()
-        process.join()
-        ours.close()
+def _end(process: BaseProcess, connection: Connection) -> Any:
+    """End a process; returns what it sends at its end."""
+    assert process.pid
+    os.kill(process.pid, signal.SIGINT)
+    return receive(process, connection)
 
 
-def _publish(results: Connection, names: Sequence[str], images: Sequence[Picture], rate: float) -> None:
+def _publish(results: Connection, names: Sequence[str], images: Sequence[features.Image], rate: float) -> None:
     """Run the cameras."""
     rclpy.init()
     node = Node('camera', namespace=NAMESPACE)

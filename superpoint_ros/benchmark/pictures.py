@@ -6,15 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from superpoint_ros import image_files
+from superpoint_ros.features import Image
 
-Picture = npt.NDArray[np.uint8]
 
-
-def pictures(folder: Path | None) -> tuple[list[Picture], str]:
-    """Gray images, and a description: those of a folder, or the photographs of scikit-image.
+def pictures(folder: Path | None) -> tuple[list[Image], str]:
+    """The first gray images of a folder, or the photographs of scikit-image, and a description.
 
     Raises:
         ImportError: no folder is given, and scikit-image is not installed.
@@ -29,7 +27,7 @@ def pictures(folder: Path | None) -> tuple[list[Picture], str]:
     return found, f'the first {len(found)} pictures of {folder}'
 
 
-def fit(picture: Picture, size: tuple[int, int]) -> Picture:
+def fit(picture: Image, size: tuple[int, int]) -> Image:
     """Shrink and cut an image to this (width, height), or continue it with its mirror images if it is too small.
 
     It is never enlarged: the blur would leave fewer keypoints than in the image of a camera.

@@ -37,14 +37,14 @@ def run(
 
     Args:
         source: as in sources.open_source, or an image topic.
-        seconds: how long, from the first tracks.
+        seconds: duration, from the first tracks.
         output: folder for the files.
         parameters: of detector and matcher, by name.
         rate: images a second of the camera; 0 for the rate of the source.
         view: show keypoints and tracks in a window.
 
     Returns:
-        The figures, for people.
+        The figures as text.
 
     Raises:
         FileNotFoundError: no such source.
@@ -141,8 +141,7 @@ def _check(node: MonitorNode, processes: Sequence[Process], waited: float) -> No
     for process in processes:
         if (code := process.popen.poll()) is not None:
             raise RuntimeError(f'the {process.name} ended with exit code {code}:\n{process.last_words()}')
-    missing = node.missing()
-    if missing and node.failure:
+    if (missing := node.missing()) and node.failure:
         raise RuntimeError(node.failure)
     if missing and waited > PATIENCE[missing]:
         logs = ', '.join(str(process.log) for process in processes)

@@ -22,7 +22,7 @@ from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.subscription import MatchedSubscription
 
 TOLERANCE = 3.0
-"""Largest distance in pixels of a right match from where the known motion takes its first point."""
+"""Largest distance in pixels of a right match from where the known motion moves its first point."""
 
 WINDOW = 2.0
 """Seconds that the live frame rate is averaged over."""
@@ -33,7 +33,7 @@ FRAMES, WAITING = 24, 60
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """An image and what belongs to it; None for what has not arrived."""
+    """An image and its features, matches and tracks; None for what has not arrived."""
 
     image: images.Gray | None = None
     features: Features | None = None
@@ -84,12 +84,9 @@ class Counts:
 
 
 class MonitorNode(Node):
-    """Subscribes to `image`, `features`, `matches`, `tracks` and `diagnostics`.
+    """Subscribes to an image topic and to `features`, `matches`, `tracks` and `diagnostics` in a namespace.
 
-    Args:
-        namespace: of all topics but the images.
-        image: topic of the images.
-        scene: has the motion of the camera; None if it is unknown.
+    The scene has the motion of the camera; it is None if that is unknown.
     """
 
     def __init__(self, namespace: str, image: str, scene: Scene | None) -> None:
@@ -134,22 +131,16 @@ class MonitorNode(Node):
     def _take_matches(self, message: PointCloud2) -> None:
         matches = clouds.read_cloud(message.data, message.width, message.point_step, message.fields)
         self.counts.matches.append(len(matches))
-        right = self._judge(matches, _stamp(message.header.stamp))
-        if right is not None:
+        stamp, right = _stamp(message.header.stamp), None
+        first = dict(self._first).get(stamp)
+        motion = self._scene.motion(first / 1e9, stamp / 1e9) if self._scene and first is not None else None
+        if motion is not None:
+            expected = transform_points(motion, np.stack([matches['x0'], matches['y0']], axis=1).astype(np.float64))
+            offsets = expected - np.stack([matches['x1'], matches['y1']], axis=1)
+            right = np.linalg.norm(offsets, axis=1) <= TOLERANCE
             self.counts.judged += len(right)
             self.counts.right += int(right.sum())
         self._keep(message, matches=matches, right=right)
-
-    def _judge(self, matches: npt.NDArray[np.void], stamp: int) -> npt.NDArray[np.bool_] | None:
-        first = dict(self._first).get(stamp)
-        if self._scene is None or first is None:
-            return None
-        motion = self._scene.motion(first / 1e9, stamp / 1e9)
-        if motion is None:
-            return None
-        expected = transform_points(motion, np.stack([matches['x0'], matches['y0']], axis=1).astype(np.float64))
-        offsets = expected - np.stack([matches['x1'], matches['y1']], axis=1)
-        return np.asarray(np.linalg.norm(offsets, axis=1) <= TOLERANCE)
 
     def _take_tracks(self, message: PointCloud2) -> None:
         tracks = clouds.read_cloud(message.data, message.width, message.point_step, message.fields)

@@ -39,15 +39,7 @@ def best(frames: Sequence[Frame]) -> Sequence[Frame]:
 
 
 def compose(frames: Sequence[Frame], caption: str) -> Canvas:
-    """Draw the last frame: keypoints on the left, tracks with tails on the right.
-
-    Args:
-        frames: consecutive frames, the last of them complete.
-        caption: line of text below the keypoints.
-
-    Returns:
-        (H, W, 3) BGR.
-    """
+    """Draw the last of consecutive frames, which is complete: captioned keypoints on the left, tracks on the right."""
     last = frames[-1]
     assert last.image is not None
     assert last.features is not None
@@ -65,14 +57,11 @@ def compose(frames: Sequence[Frame], caption: str) -> Canvas:
 
 
 def draw_tails(canvas: Canvas, frames: Sequence[Frame], transform: npt.NDArray[np.float64]) -> None:
-    """Draw the past positions of the last frame's tracks; red if the last match of a track is wrong.
+    """Draw the past positions of the last frame's tracks on its image; red if the last match of a track is wrong.
 
-    Args:
-        canvas: the last frame's image, (H, W, 3) BGR; it is changed.
-        frames: consecutive frames.
-        transform: (3, 3), from their pixels to those of the canvas.
+    The transform (3, 3) leads from the pixels of the frames to those of the canvas.
     """
-    newest = frames[-1].tracks
+    newest, matches, right = frames[-1].tracks, frames[-1].matches, frames[-1].right
     if newest is None:
         return
     tails: dict[int, list[tuple[float, float]]] = {int(i): [] for i in newest['id'][newest['age'] > 1]}
@@ -80,25 +69,17 @@ def draw_tails(canvas: Canvas, frames: Sequence[Frame], transform: npt.NDArray[n
         for track in () if frame.tracks is None else frame.tracks:
             if int(track['id']) in tails:
                 tails[int(track['id'])].append((float(track['x']), float(track['y'])))
-    wrong = _wrong_points(frames[-1])
+    wrong: set[tuple[float, float]] = set()
+    if matches is not None and right is not None:
+        wrong = set(zip(matches['x1'][~right].tolist(), matches['y1'][~right].tolist(), strict=True))
     for tail in tails.values():
         color = WRONG if tail[-1] in wrong else RIGHT
         points = transform_points(transform, np.asarray(tail, np.float64))
-        draw_path(canvas, _shortened(points).tolist(), color)
+        lengths = np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)[::-1])
+        shortened = points[-1 - max(int((lengths <= TAIL).sum()), 1) :]
+        draw_path(canvas, shortened.tolist(), color)
         draw_dot(canvas, points[-1].tolist(), color, 3)
-
-
-def _shortened(points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)[::-1]
-    return points[-1 - max(int((np.cumsum(steps) <= TAIL).sum()), 1) :]
 
 
 def _followed(frame: Frame) -> int:
     return 0 if frame.tracks is None else int((frame.tracks['age'] >= FOLLOWED).sum())
-
-
-def _wrong_points(frame: Frame) -> set[tuple[float, float]]:
-    if frame.matches is None or frame.right is None:
-        return set()
-    wrong = frame.matches[~frame.right]
-    return set(zip(wrong['x1'].tolist(), wrong['y1'].tolist(), strict=True))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,17 +28,12 @@ class Process(NamedTuple):
 
 @contextmanager
 def started(name: str, module: str, arguments: Sequence[str], log: Path) -> Iterator[Process]:
-    """Run a module's `main` with ROS arguments; when the block ends, it gets a SIGINT.
+    """Run a module's `main` with the words behind --ros-args; when the block ends, it gets a SIGINT.
 
-    Args:
-        name: of the process, in messages.
-        module: a module with a function main().
-        arguments: the words behind --ros-args.
-        log: file for its output.
+    Its output goes to the log file, its name to messages.
     """
     command = [sys.executable, '-c', f'from {module} import main; main()', '--ros-args', *arguments]
-    with ExitStack() as stack:
-        output = stack.enter_context(log.open('wb'))
+    with log.open('wb') as output:
         # Its own session, so that Ctrl-C reaches it only through us, and in order.
         popen = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:

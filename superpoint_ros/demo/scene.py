@@ -9,11 +9,9 @@ import math
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from superpoint_ros.geometry import Transform
-
-Picture = npt.NDArray[np.uint8]
+from superpoint_ros.features import Image
+from superpoint_ros.geometry import Transform, crop_transform
 
 SIZE = (640, 480)
 """(width, height) in pixels of the camera's images."""
@@ -29,16 +27,12 @@ NOISE = 2.0
 
 
 class Scene:
-    """Renders the images of the moving camera.
+    """Renders the images of the moving camera, which shows photographs in turn."""
 
-    Args:
-        photographs: gray (H, W) uint8, shown in turn.
-    """
-
-    def __init__(self, photographs: list[Picture]) -> None:
+    def __init__(self, photographs: list[Image]) -> None:
         self.photographs = photographs
 
-    def image(self, time: float, rng: np.random.Generator) -> Picture:
+    def image(self, time: float, rng: np.random.Generator) -> Image:
         """The image at a time in seconds: (480, 640) uint8, with noise and changing brightness."""
         photograph = self.photographs[self._index(time)]
         view = view_transform(time, (photograph.shape[1], photograph.shape[0]))
@@ -60,7 +54,7 @@ class Scene:
         return int(time // ROUND) % len(self.photographs)
 
 
-def photographs() -> list[Picture]:
+def photographs() -> list[Image]:
     """The photographs of scikit-image.
 
     Raises:
@@ -85,13 +79,8 @@ def view_transform(time: float, photograph: tuple[int, int]) -> Transform:
     angle = math.radians(7) * math.sin(phase)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     shift_x, shift_y = 0.06 * width * math.sin(phase), 0.05 * height * math.sin(2 * phase)
-    to_center = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
+
     tilt = np.array([[1, 0, 0], [0, 1, 0], [8e-5 * math.sin(phase), 8e-5 * math.cos(2 * phase), 1]])
-    to_photograph = np.array(
-        [
-            [cos, -sin, (photo_width - 1) / 2 + scale * shift_x],
-            [sin, cos, (photo_height - 1) / 2 + scale * shift_y],
-            [0, 0, 1],
-        ]
-    )
-    return to_photograph @ tilt @ to_center
+    x, y = (photo_width - 1) / 2 + scale * shift_x, (photo_height - 1) / 2 + scale * shift_y
+    to_photograph = np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]])
+    return to_photograph @ tilt @ crop_transform((width - 1) / 2, (height - 1) / 2)

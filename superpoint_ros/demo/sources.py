@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from superpoint_ros import image_files
 from superpoint_ros.demo.scene import Scene, photographs
-
-Picture = npt.NDArray[np.uint8]
+from superpoint_ros.features import Image
 
 PHOTOGRAPHS = 'photographs'
 """The source that shows a scene with known motion."""
@@ -26,7 +24,7 @@ RATE = 30.0
 class Source(NamedTuple):
     """Where images come from."""
 
-    image_at: Callable[[float], Picture]
+    image_at: Callable[[float], Image]
     """Returns the gray (H, W) image at a time in seconds; videos and folders return their next image."""
     rate: float = RATE
     """Images a second."""
@@ -35,9 +33,8 @@ class Source(NamedTuple):
 def open_source(source: str, rng: np.random.Generator) -> Source:
     """Open a source, and read its first image.
 
-    Args:
-        source: 'photographs', the number of a webcam, a video file, or a folder of images; videos and folders repeat.
-        rng: for the sensor noise of the camera before the photographs.
+    It is 'photographs', the number of a webcam, a video file, or a folder of images; videos and folders repeat. The
+    generator makes the sensor noise of the camera in front of the photographs.
 
     Raises:
         FileNotFoundError: the file or folder does not exist, or the folder has no images.
@@ -55,16 +52,15 @@ def open_source(source: str, rng: np.random.Generator) -> Source:
         rate, pictures = _video(str(path), f'video {source}', repeat=True)
     else:
         raise FileNotFoundError(f'source {source}: no such file or folder')
-    first = next(pictures)
-    pictures = itertools.chain([first], pictures)
+    pictures = itertools.chain([next(pictures)], pictures)
     return Source(lambda _: next(pictures), rate)
 
 
-def _video(device: Any, name: str, repeat: bool) -> tuple[float, Iterator[Picture]]:
+def _video(device: Any, name: str, repeat: bool) -> tuple[float, Iterator[Image]]:
     video = cv2.VideoCapture(device)
     rate = video.get(cv2.CAP_PROP_FPS)
 
-    def frames() -> Iterator[Picture]:
+    def frames() -> Iterator[Image]:
         while True:
             good, picture = video.read()
             if not good:

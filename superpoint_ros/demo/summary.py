@@ -1,4 +1,4 @@
-"""The figures of the demo, for people and for programs."""
+"""The figures of the demo, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ EPIPOLAR_TOLERANCE = 2.0
 def summarize(counts: Counts, facts: Mapping[str, str], frames: Sequence[Frame]) -> dict[str, Any]:
     """The figures, ready for JSON; None for those that do not exist.
 
-    Args:
-        counts: what arrived.
-        facts: what the detector reports on diagnostics.
-        frames: the last frames, verified.
+    The facts are what the detector reports on diagnostics, the frames the last ones, verified.
     """
     latencies = 1000 * np.array(counts.latencies)
+    right = [] if counts.judged else [frame.right for frame in frames if frame.right is not None and len(frame.right)]
     return {
         **{name: facts.get(name) for name in ('model', 'back end', 'device', 'precision')},
         'camera_rate_hz': round(counts.rate(counts.images), 1),
@@ -35,7 +33,7 @@ def summarize(counts: Counts, facts: Mapping[str, str], frames: Sequence[Frame])
         'matches_median': int(np.median(counts.matches)),
         'matches_judged': counts.judged,
         'matches_right': round(counts.right / counts.judged, 4) if counts.judged else None,
-        'matches_agreeing': None if counts.judged else _agreeing(frames),
+        'matches_agreeing': round(float(np.concatenate(right).mean()), 4) if right else None,
         'longest_track_frames': max(counts.ages, default=0),
     }
 
@@ -77,9 +75,3 @@ def verified(frame: Frame) -> Frame:
         return frame
     points = [np.stack([frame.matches[f'x{i}'], frame.matches[f'y{i}']], axis=1) for i in (0, 1)]
     return replace(frame, right=verify(points[0], points[1], 'fundamental', EPIPOLAR_TOLERANCE).inliers)
-
-
-def _agreeing(frames: Sequence[Frame]) -> float | None:
-    """The share of right matches in some frames."""
-    right = [frame.right for frame in frames if frame.right is not None and len(frame.right)]
-    return round(float(np.concatenate(right).mean()), 4) if right else None
