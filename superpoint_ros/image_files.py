@@ -27,6 +27,8 @@ MAX_BYTES = 8 * MAX_AREA
 """Largest accepted file: four channels of 16 bits without compression."""
 MAX_MARKERS = 10_000
 """Most markers of a JPEG that are looked at before the pixels."""
+MAX_CHUNKS = 100_000
+"""Most accepted chunks of a PNG; encoders write some kilobytes into each."""
 MAX_SCANS = 64
 """Most accepted passes over the pixels of a progressive JPEG; encoders make about ten."""
 
@@ -91,6 +93,8 @@ def decode(data: bytes) -> Gray:
         raise ValueError(f'{what} is cut off after {len(data)} bytes')
     if kind == 'JPEG' and (scans := data.count(b'\xff\xda')) > MAX_SCANS:
         raise ValueError(f'{what} has {scans} scans, expected at most {MAX_SCANS}')
+    if kind == 'PNG':
+        data = _pixels_of_png(data)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -158,6 +162,21 @@ def _jpeg_header(data: bytes) -> Header:
 
 def _png_header(data: bytes) -> Header:
     return *struct.unpack_from('>II', data, 16), b'IEND' in data
+
+
+def _pixels_of_png(data: bytes) -> bytes:
+    """A PNG without the chunks that do not matter to gray pixels: libpng writes a line to stderr for each bad one."""
+    indexed = data[25:26] == b'\x03'
+    kept, at = [data[:8]], 8
+    for _ in range(MAX_CHUNKS):
+        name = data[at + 4 : at + 8]
+        if len(name) < 4:
+            return b''.join(kept)
+        end = at + 12 + int.from_bytes(data[at : at + 4], 'big')
+        if not name[0] & 0x20 and (indexed or name != b'PLTE'):  # a lower-case letter marks what a decoder may skip
+            kept.append(data[at:end])
+        at = end
+    raise ValueError(f'the PNG has more than {MAX_CHUNKS} chunks')
 
 
 def _pnm_header(data: bytes) -> Header:

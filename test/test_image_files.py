@@ -1,5 +1,6 @@
 import os
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -95,6 +96,35 @@ def test_a_jpeg_with_thousands_of_scans_is_refused():
     scan = progressive[progressive.rindex(b'\xff\xda') : -2]
     with pytest.raises(ValueError, match=r'40×30 pixels has 50\d\d scans, expected at most 64'):
         image_files.decode(progressive[:-2] + scan * 5000 + progressive[-2:])
+
+
+def png_chunk(name, content):
+    return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+
+
+def indexed_png(*extras):
+    """A PNG of 40×30 pixels with a palette, and further chunks before the pixels."""
+    rows = np.hstack([np.zeros((30, 1), np.uint8), gradient()]).tobytes()
+    head = png_chunk(b'IHDR', struct.pack('>IIBBBBB', 40, 30, 8, 3, 0, 0, 0))
+    palette = png_chunk(b'PLTE', np.random.default_rng(0).bytes(768))
+    end = png_chunk(b'IDAT', zlib.compress(rows)) + png_chunk(b'IEND', b'')
+    return b'\x89PNG\r\n\x1a\n' + head + palette + b''.join(extras) + end
+
+
+def test_bad_chunks_beside_the_pixels_of_a_png_are_silent(capfd):
+    gray = cv2.imencode('.png', gradient())[1].tobytes()
+    bad = [png_chunk(name, b'x') for name in (b'gAMA', b'tEXt', b'iCCP', b'sBIT', b'PLTE')] * 1000
+    np.testing.assert_array_equal(image_files.decode(gray[:33] + b''.join(bad) + gray[33:]), gradient())
+    image_files.decode(indexed_png(*[chunk for chunk in bad if b'PLTE' not in chunk]))
+    assert capfd.readouterr() == ('', '')
+    with pytest.raises(ValueError, match='more than 100000 chunks'):
+        image_files.decode(gray[:33] + png_chunk(b'tEXt', b'') * 100_000 + gray[33:])
+
+
+def test_transparency_and_gamma_do_not_change_the_gray_pixels_of_a_png():
+    extras = png_chunk(b'gAMA', struct.pack('>I', 10**5)), png_chunk(b'tRNS', bytes(range(0, 200, 10)))
+    direct = cv2.imdecode(np.frombuffer(indexed_png(*extras), np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(image_files.decode(indexed_png(*extras)), direct)
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.bmp', '.pgm', '.webp'])
