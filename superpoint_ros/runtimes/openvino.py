@@ -39,7 +39,11 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa:
 
     def shapes_for(height: int, width: int) -> dict[str, Shape]:
         fixed = graph.clone()
-        fixed.reshape([1, 1, height, width])
+        try:
+            fixed.reshape([1, 1, height, width])
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f'{info.path}: cannot run on images of {width}×{height} pixels: {reason}') from error
         return {port.any_name: _shape(port) for port in fixed.outputs}
 
     info.check_image_network(shapes_for)

@@ -160,12 +160,14 @@ def test_truncated_graphs_are_refused(model, tmp_path):
             runtime(resolve(str(path)), 'openvino')
 
 
-def graph_of(path, inputs, outputs):
+def graph_of(path, inputs, outputs, kernel=8):
     """A graph of one convolution with zero weights for each output."""
     given = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()]
     wanted = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()]
     weights = [
-        helper.make_tensor(f'w{i}', TensorProto.FLOAT, [s[1], 1, 8, 8], np.zeros(s[1] * 64, np.float32))
+        helper.make_tensor(
+            f'w{i}', TensorProto.FLOAT, [s[1], 1, kernel, kernel], np.zeros(s[1] * kernel**2, np.float32)
+        )
         for i, s in enumerate(outputs.values())
     ]
     first = next(iter(inputs))
@@ -197,6 +199,13 @@ def test_graphs_of_other_networks_are_refused(inputs, outputs, message, tmp_path
     with pytest.raises(ValueError, match=message) as error:
         runtime(resolve(str(path)), 'openvino')
     assert str(path) in str(error.value)
+
+
+def test_a_graph_that_cannot_run_on_images_is_refused(tmp_path):
+    path = tmp_path / 'other.onnx'
+    graph_of(path, {'image': ['b', 1, 'h', 'w']}, {'logits': ['b', 65, 'r', 'c']}, kernel=60)
+    with pytest.raises(ValueError, match=r'other\.onnx: cannot run on images of 80×48 pixels: .*larger than'):
+        runtime(resolve(str(path)), 'openvino')
 
 
 def test_a_graph_of_another_tool_with_our_outputs_runs(tmp_path, picture):
