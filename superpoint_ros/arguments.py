@@ -6,14 +6,14 @@ import dataclasses
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from superpoint_ros.config import Option, options
+from superpoint_ros.config import options
 
 IMPLIED = {'cluster': 'local'}
 """Options whose value may be left out, and the value that they take then."""
@@ -52,12 +52,12 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, description = hints[name], described.get(name, '')
-        if dataclasses.is_dataclass(hint):
+        if _is_configuration(hint):
             group = parser.add_argument_group(f'{name} ({description.rstrip(".")})')
-            for field, field_hint, option in _fields(hint):
+            field_hints = typing.get_type_hints(hint)
+            for field, option in options(hint).items():
                 help_ = option.description + (f' [{option.unit}]' if option.unit else '')
-                default = getattr(parameter.default, field.name, field.default)
-                _add(group, f'--{field.name}', field_hint, default, help_, option.choices)
+                _add(group, f'--{field}', field_hints[field], getattr(parameter.default, field), help_, option.choices)
         elif parameter.default is not parameter.empty:
             _add(parser, f'--{name}', hint, parameter.default, description)
         elif parameter.kind is parameter.KEYWORD_ONLY:
@@ -72,12 +72,6 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
 class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:  # noqa: ARG002 (as it is called)
         self.exit(2, f'{self.prog}: {message}\n`{self.prog} --help` lists the options\n')
-
-
-def _fields(configuration: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, Option]]:
-    hints, known = typing.get_type_hints(configuration), options(configuration)
-    for field in dataclasses.fields(configuration):
-        yield field, hints[field.name], known[field.name]
 
 
 def _add(
@@ -98,20 +92,19 @@ def _add(
 
 
 def _type(hint: Any) -> Any:
-    # jsonargparse would parse a word for a Path as YAML, which a name that is not UTF-8 is not.
-    return _path if hint in (Path, Path | None) else hint
-
-
-def _path(word: str) -> Path:
-    return Path(word)
+    # jsonargparse would parse a word for the class Path as YAML, which a name that is not UTF-8 is not.
+    return (lambda word: Path(word)) if hint in (Path, Path | None) else hint
 
 
 def _value(hint: Any, name: str, values: dict[str, Any]) -> Any:
-    if not dataclasses.is_dataclass(hint):
+    if not _is_configuration(hint):
         return values[name]
-    given = {field.name: values[field.name] for field, *_ in _fields(hint)}
-    configuration: Any = hint
-    return configuration(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    given = {field: values[field] for field in options(hint)}
+    return hint(**{field: tuple(value) if isinstance(value, list) else value for field, value in given.items()})
+
+
+def _is_configuration(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
 
 
 def _refuse_unknown_options(parser: ArgumentParser, words: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ RIGHT, WRONG = (90, 220, 70), (60, 60, 240)
 """BGR of points and matches that agree with the geometry, and of those that do not."""
 
 LINES = 120
-"""At most so many matches get a line, spread evenly; more would hide the images."""
+"""Maximum number of matches with a line, spread evenly; more would hide the images."""
 
 BAR = 46
 """Height of a caption in pixels."""

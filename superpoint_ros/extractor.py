@@ -16,7 +16,7 @@ from superpoint_ros import models, runtimes
 from superpoint_ros.clouds import features_info
 from superpoint_ros.config import check, option, split
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decode
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, joined
 from superpoint_ros.geometry import Transform, resize_transform, transform_points
 from superpoint_ros.image_files import eight_bits
 from superpoint_ros.runtimes import RuntimeConfig, Watch
@@ -74,7 +74,7 @@ class Prepared(NamedTuple):
     mask: Mask | None = None
     """(h, w) of the picture, False where keypoints are not allowed."""
     image_mask: Image | None = None
-    """The mask as it was given, at the size of the original image."""
+    """The given mask, of the size of the original image."""
 
 
 class Extractor:
@@ -159,13 +159,8 @@ class Extractor:
         """The best keypoints of all octaves of an image."""
         best = octaves[0]
         if len(octaves) > 1:
-            scores = np.concatenate([features.scores for features in octaves])
-            order = np.argsort(-scores, kind='stable')[: self.decode_config.max_keypoints]
-            keypoints, descriptors = (
-                np.concatenate([getattr(features, name) for features in octaves])[order]
-                for name in ('keypoints', 'descriptors')
-            )
-            best = Features(keypoints, scores[order], descriptors, best.image_size)
+            every = joined(octaves)
+            best = every[np.argsort(-every.scores, kind='stable')[: self.decode_config.max_keypoints]]
         return dataclasses.replace(best, checksum=self.runtime.checksum)
 
 

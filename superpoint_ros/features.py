@@ -6,6 +6,7 @@ and in ROS. Everything public in this package uses this convention, and sizes ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +60,16 @@ class Features:
         return replace(
             self, keypoints=self.keypoints[index], scores=self.scores[index], descriptors=self.descriptors[index]
         )
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """The features of several sets, one after the other; image size and checksum are those of the first set."""
+    return replace(
+        parts[0],
+        keypoints=np.concatenate([part.keypoints for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        descriptors=np.concatenate([part.descriptors for part in parts]),
+    )
 
 
 @dataclass(frozen=True, eq=False)

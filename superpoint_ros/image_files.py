@@ -26,11 +26,11 @@ MAX_AREA = 8192 * 8192
 MAX_BYTES = 8 * MAX_AREA
 """Largest accepted file: four channels of 16 bits without compression."""
 MAX_MARKERS = 10_000
-"""Most markers of a JPEG that are looked at before the pixels."""
+"""Maximum number of markers read before the pixels of a JPEG."""
 MAX_CHUNKS = 100_000
-"""Most accepted chunks of a PNG; encoders write some kilobytes into each."""
+"""Maximum number of chunks of a PNG; encoders write some kilobytes into each."""
 MAX_SCANS = 64
-"""Most accepted passes over the pixels of a progressive JPEG; encoders make about ten."""
+"""Maximum number of scans of a progressive JPEG; encoders make about ten."""
 
 
 def files_in(folder: Path, recursive: bool = False) -> list[Path]:

@@ -16,7 +16,7 @@ from superpoint_ros.runtimes import RuntimeConfig, Watch
 Indices = npt.NDArray[np.intp]
 
 STEPS = (256, 512, 1024, 2048)
-"""The network is compiled for so many keypoints in each image; fewer are padded."""
+"""Numbers of keypoints in each image for which the network is compiled; fewer are padded."""
 
 NEAREST, LEARNED = 'nearest', 'learned'
 """Names of matchers: nearest neighbors, and the shipped learned matcher of the default model. Others are paths."""

@@ -79,7 +79,7 @@ def resolve(model: str, shipped: Sequence[str] = SHIPPED) -> Model:
     there = {suffix: twin if twin.is_file() else None for suffix, twin in twins.items()}
     quantized = path if path.stem.endswith(QUANTIZED) else path.with_name(f'{path.stem}{QUANTIZED}.onnx')
     name = path.stem
-    if name.removesuffix(QUANTIZED) == 'weights':  # every training run calls its result so; its folder tells runs apart
+    if name.removesuffix(QUANTIZED) == 'weights':  # the result of every training run; its folder tells runs apart
         name = name.replace('weights', path.resolve().parent.name)
     return Model(name, there['.safetensors'], there['.onnx'], quantized if quantized.is_file() else None)
 

@@ -1,6 +1,6 @@
 """Tracks and matches of the features of one camera, image by image.
 
-The matcher node and the bag tool use it alike, so a bag and a live run of the same images give the same records.
+The matcher node and `superpoint bag` both use it, so a bag and a live run of the same images give the same records.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.config import check, option
-from superpoint_ros.features import Features, Floats, Matches
+from superpoint_ros.features import Features, Floats, Matches, joined
 from superpoint_ros.geometry import transform_points
 from superpoint_ros.matching import MatchConfig, match, verify
 
@@ -112,12 +112,7 @@ class Tracker:
         kept = missing & (known.lost < self.config.max_lost_frames)
         lost = replace(known.features, keypoints=expected)[kept]
         self._known = _Known(
-            features=replace(
-                features,
-                keypoints=np.concatenate([features.keypoints, lost.keypoints]),
-                scores=np.concatenate([features.scores, lost.scores]),
-                descriptors=np.concatenate([features.descriptors, lost.descriptors]),
-            ),
+            features=joined([features, lost]),
             ids=np.concatenate([ids, known.ids[kept]]),
             ages=np.concatenate([ages, known.ages[kept]]),
             lost=np.concatenate([np.zeros(len(features), np.int32), known.lost[kept] + 1]),

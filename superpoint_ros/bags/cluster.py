@@ -43,14 +43,14 @@ class SegmentWorker:
 def extract_on_cluster(
     settings: Settings, address: str, workers: int, works: Sequence[Work], advance: Callable[[int], None]
 ) -> None:
-    """Extract all missing segments.
+    """Extract all missing segments; an Extraction of superpoint_ros.bags.run.
 
     Args:
         settings: for the models of the workers.
         address: of the cluster as for ray.init: host:port, 'auto', or 'local' for this machine only.
         workers: number of workers; 0 for one on each GPU or, without any, on each machine.
         works: the jobs.
-        advance: called with a number of images when so many are done.
+        advance: called with the number of images that have been completed since the last call.
 
     Raises:
         ConnectionError: there is no such cluster.
@@ -90,8 +90,7 @@ def _start(settings: Settings, workers: int, most: int) -> list[Any]:
     gpus = int(sum(machine.get('GPU', 0) for machine in machines))
     workers = min(workers or gpus or len(machines), most)
     cores = min(machine.get('CPU', 1) for machine in machines)
-    share: dict[str, Any] = (
-        {'num_gpus': 1} if gpus else {'num_cpus': max(1, int(cores // -(-workers // len(machines))))}
-    )
+    each = -(-workers // len(machines))
+    share: dict[str, Any] = {'num_gpus': 1} if gpus else {'num_cpus': max(1, int(cores // each))}
     worker = ray.remote(max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy='SPREAD', **share)(SegmentWorker)
     return [worker.remote(settings) for _ in range(workers)]

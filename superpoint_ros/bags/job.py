@@ -115,7 +115,7 @@ class Job:
 
     @property
     def scratch(self) -> Path:
-        """Folder for everything until the target is complete."""
+        """Folder for intermediate files until the target is complete."""
         return scratch_of(self.target)
 
     @property
@@ -132,11 +132,7 @@ class Job:
         return [index for index in range(self.segments) if not self.segment(index).exists()]
 
     def read(self, use: Callable[[AnyReader], T]) -> T:
-        """Open the bag and return what `use` makes of it. If the bag proves to be damaged, recover it and start again.
-
-        Raises:
-            ValueError: the file is not a bag.
-        """
+        """Open the bag and return `use(reader)`, as recover.read does."""
         return recover.read(self.source, self.recovered, self.copy, use)
 
 

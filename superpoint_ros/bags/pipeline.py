@@ -80,7 +80,7 @@ def extract(
         segments: indices, ascending.
         extractor: made with the settings of the job.
         finished: called with the index of each segment when its results are complete.
-        advance: called with a number of images when so many are done.
+        advance: called with the number of images that have been completed since the last call.
 
     Raises:
         OSError: the results cannot be written.

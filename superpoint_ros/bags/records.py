@@ -225,7 +225,7 @@ def _messages(
 
 
 def _read(stream: BinaryIO, length: int, end: int) -> tuple[bytes, str]:
-    """Read `length` bytes, or what there is of them; and why there are fewer. The stream is then behind them."""
+    """Read up to `length` bytes, and say why there are fewer; leaves the stream behind all of them."""
     start = stream.tell()
     data = stream.read(min(length, end - start, MAX_RECORD))
     stream.seek(min(start + length, end))
@@ -349,7 +349,7 @@ def decompress_file(path: Path, folder: Path, damage: list[str]) -> Path:
 
 
 def decompress(compression: str, data: bytes, size: int, step: int = 4096) -> tuple[bytes, str]:
-    """Decompress as much as possible, but at most `size` bytes; and why that is not everything.
+    """Decompress as much as possible, but at most `size` bytes, and say why that is not everything.
 
     Args:
         compression: none, '' (none too), zstd, lz4 or bz2.

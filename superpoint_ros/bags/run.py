@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
 
 Extraction = Callable[[Sequence[Work], Callable[[int], None]], None]
-"""Extracts the missing segments of jobs; calls a function with a number of images whenever some are done."""
+"""Extracts the missing segments of jobs, and calls a function with the number of newly completed images."""
 
 
 def process_bags(
@@ -54,16 +54,7 @@ def process_bags(
     cluster: str | None = None,
     workers: int = 0,
 ) -> bool:
-    """Extract the features of the images in bags. A bag that fails does not stop the others.
-
-    Args:
-        bags: ROS 1 bags, ROS 2 bag folders, or single .mcap and .db3 files.
-        folder: for the results.
-        output: what is written.
-        settings: how features are extracted.
-        resume: continue an earlier run; bags whose output exists are done.
-        cluster: address of a Ray cluster; local for workers on this machine only; None for no cluster.
-        workers: Ray workers, each with its own model; 0 for one on each GPU or, without any, on each machine.
+    """Do the work of `superpoint bag`, which has the same arguments; the results go to `folder`.
 
     Returns:
         Whether every bag and every image was good.

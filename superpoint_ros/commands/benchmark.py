@@ -124,7 +124,7 @@ def parse_size(size: str) -> tuple[int, int]:
     """(width, height) of WIDTHxHEIGHT.
 
     Raises:
-        ValueError: it is something else, or not 16 to 8192 pixels.
+        ValueError: it has another form, or a side is not 16 to 8192 pixels.
     """
     match = re.fullmatch(r'(\d{2,4})x(\d{2,4})', size)
     sides = [int(side) for side in match.groups()] if match else []

@@ -31,7 +31,7 @@ def detect(
         output: folder for NAME.npz (keypoints, scores, descriptors and image_size, as in Features) and
             NAME.png (the keypoints on the image, the best yellow).
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        pictures: write pictures, too.
+        pictures: also write pictures.
         extractor: the size of the images.
         runtime: how the network runs.
         decode: which keypoints are kept.

@@ -33,8 +33,8 @@ def homography(
         folder: scenes with 1.ppm … 6.ppm and H_1_2 …, or img1.ppm … and H1to2p …; any image format.
         output: folder for homography.md, homography.json and the plots.
         preset: whose protocol; docs/evaluation.md says how they differ.
-        count: measure only so many pairs, spread evenly; 0 for all.
-        baselines: compare OpenCV's methods, and chance, too.
+        count: number of pairs to measure, spread evenly; 0 for all.
+        baselines: also compare OpenCV's methods and chance.
         models: what is compared.
     """
     from superpoint_ros.evaluation import datasets, homography_report
@@ -62,10 +62,10 @@ def pairs(
         folder: photographs.
         output: folder for pairs.md, pairs.json and the plots.
         preset: whose protocol; docs/evaluation.md says how they differ.
-        count: measure only so many photographs, spread evenly; 0 for all.
+        count: number of photographs to measure, spread evenly; 0 for all.
         seed: of the homographies and changes; the same seed and file names give the same pairs.
         matcher: besides nearest, learned or files of learned matchers.
-        baselines: compare OpenCV's methods, and chance, too.
+        baselines: also compare OpenCV's methods and chance.
         models: what is compared.
     """
     from superpoint_ros.evaluation import datasets, homography_report, turns
@@ -93,7 +93,7 @@ def shapes(
         output: folder for shapes.md, shapes.json and the plot.
         count: images of each shape; the paper has 1000.
         seed: of the images.
-        baselines: compare OpenCV's methods, and chance, too.
+        baselines: also compare OpenCV's methods and chance.
         models: what is compared.
     """
     from superpoint_ros.evaluation import shapes as feature
@@ -110,7 +110,7 @@ def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models
     Args:
         folder: frames, in the order of their names.
         output: folder for sequence.md and sequence.json.
-        baselines: compare OpenCV's methods, and chance, too.
+        baselines: also compare OpenCV's methods and chance.
         models: what is compared.
     """
     from superpoint_ros.evaluation import sequence as feature
@@ -139,8 +139,8 @@ def poses(
         output: folder for poses.md, poses.json and the plot.
         matcher: nearest, learned, or files of learned matchers.
         estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
-        side: images are shrunk so that their longest side has so many pixels.
-        baselines: compare OpenCV's methods, too.
+        side: longest side in pixels to which images are shrunk.
+        baselines: also compare OpenCV's methods.
         models: what is compared.
     """
     from superpoint_ros.evaluation import pose_pairs, poses_report
@@ -169,9 +169,9 @@ def tracking(
         photographs: folder; a camera with known motion looks at each photograph.
         frames: folder with frames of a real camera, in the order of their names.
         output: folder for tracking.md, tracking.json and the plot.
-        count: use only so many photographs, spread evenly; 0 for all.
+        count: number of photographs to use, spread evenly; 0 for all.
         seed: of the camera's motion; the same seed and photographs give the same frames.
-        matching: which features match; other values of min_similarity are measured, too.
+        matching: which features match; other values of min_similarity are also measured.
         tracker: how points are tracked.
         models: what is compared; Lucas–Kanade tracks the keypoints of each.
     """

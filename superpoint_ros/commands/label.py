@@ -16,7 +16,7 @@ def label(
     device: str = 'auto',
     adaptation: AdaptationConfig = AdaptationConfig(),
 ) -> bool:
-    """Label photographs by homographic adaptation; a run that was stopped continues where it was.
+    """Label photographs by homographic adaptation; a run that was stopped continues where it left off.
 
     Args:
         weights: name of a shipped model, or path of a .safetensors file: MagicPoint or SuperPoint.

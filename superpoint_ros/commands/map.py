@@ -44,12 +44,12 @@ def map(  # noqa: A001
         output: folder for database.db, features/NAME.npz and, from a bag, images/TOPIC/STAMP.png.
         pairs: which images are matched: exhaustive, sequential, or a text file with the names of two images a line;
             if not given, sequential for a bag and exhaustive for a folder.
-        overlap: with sequential pairs, each image is matched with so many after it.
+        overlap: with sequential pairs, number of following images with which each image is matched.
         topics: image topics of a bag; all but depth images if none are given.
-        every: of the images of a topic, take the first of every so many.
+        every: take every nth image of a topic.
         max_error: largest distance of a keypoint from the geometry, in pixels of the image; raise it for images that
             are much larger than --resize.
-        hloc: write features.h5 and matches.h5 as hloc lays them out, too.
+        hloc: also write features.h5 and matches.h5 in hloc's layout.
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.

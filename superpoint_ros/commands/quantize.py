@@ -24,8 +24,8 @@ def quantize(
         photographs: folder of photographs to calibrate with.
         pairs: folder of other photographs, which are made into pairs to compare with fp32.
         output: .onnx file to write; if not given, beside the graph with _int8 appended to its name.
-        calibration: calibrate with so many photographs, spread evenly.
-        count: compare on only so many photographs, spread evenly; 0 for all.
+        calibration: number of photographs to calibrate with, spread evenly.
+        count: number of photographs to compare on, spread evenly; 0 for all.
         draws: random pairs of each photograph; few pairs cannot tell one point of accuracy from chance.
         seed: of the first draw; the next ones have the next seeds.
     """

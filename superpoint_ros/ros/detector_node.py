@@ -79,7 +79,7 @@ class DetectorNode(ManagedNode):
             self._process, self.log_unexpected, lambda name: self._cameras[name].input.statistics.drop()
         )
         for name, camera in self._cameras.items():
-            camera.subscribe(partial(self._receive, name))
+            camera.subscribe(partial(self._worker.put, name))
 
     def deactivate(self) -> None:
         for camera in self._cameras.values():
@@ -109,10 +109,6 @@ class DetectorNode(ManagedNode):
         self._preparing = f'{what}: {fraction:.0%}'
         if not self.running:  # a signal cannot end the transition that is waiting for the engine
             self._cancel.set()
-
-    def _receive(self, name: str, arrival: Arrival) -> None:
-        if self._worker:
-            self._worker.put(name, arrival)
 
     def _process(self, arrivals: dict[str, Arrival]) -> None:
         """Publish the features of one image of each camera; runs in the worker thread."""

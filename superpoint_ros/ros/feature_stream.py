@@ -58,10 +58,7 @@ class Arrival:
 class FeatureStream:
     """Receives the features of one camera with their features/info, and if needed camera_info and images.
 
-    Args:
-        node: the matcher.
-        name: namespace of the topics; may be empty.
-        config: of the node; may be replaced.
+    The namespace `name` may be empty; `config` may be replaced.
     """
 
     def __init__(self, node: Node, name: str, config: MatcherConfig) -> None:

@@ -18,14 +18,7 @@ from superpoint_ros.ros.topic_names import follow
 
 
 class InputTopic:
-    """Receives the messages of a topic, counts them, and reports errors.
-
-    Args:
-        node: the subscriber.
-        kind: message class.
-        topic: name before remapping.
-        reliability: see MatchedSubscription.
-    """
+    """Receives the messages of a topic, counts them, and reports errors; arguments as of MatchedSubscription."""
 
     def __init__(self, node: Node, kind: type, topic: str, reliability: str = 'auto') -> None:
         self.topic = topic
@@ -53,21 +46,18 @@ class InputTopic:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - an error of any kind concerns this message only
-            self.fail(error)
-
-    def fail(self, error: Exception) -> None:
-        """Count a message that could not be processed, and log why."""
-        expected = isinstance(error, ValueError)
-        self.statistics.fail(str(error) if expected else repr(error))
-        if self._node.context.ok():
-            trace = '' if expected else '\n' + printable(''.join(traceback.format_exception(error)), 5000)
-            self._node.get_logger().error(f'{self.topic}: {self.statistics.last_error}{trace}', throttle_duration_sec=2)
+            expected = isinstance(error, ValueError)
+            self.statistics.fail(str(error) if expected else repr(error))
+            if self._node.context.ok():
+                trace = '' if expected else '\n' + printable(traceback.format_exc(), 5000)
+                self._node.get_logger().error(
+                    f'{self.topic}: {self.statistics.last_error}{trace}', throttle_duration_sec=2
+                )
 
     def health(self, publishing: bool) -> tuple[bytes, str]:
         """Level of a DiagnosticStatus and one sentence about the problem; OK and an empty string if there is none.
 
-        Args:
-            publishing: whether the node currently publishes results.
+        A bad message is an error only if the node does not publish any results.
         """
         subscription = self._subscription
         if subscription and not subscription.publishers:
@@ -81,14 +71,7 @@ class InputTopic:
 
 
 def image_input(node: Node, prefix: str, image_transport: str, reliability: str = 'auto') -> InputTopic:
-    """The images of a camera: <prefix>image, or <prefix>image/compressed.
-
-    Args:
-        node: the subscriber.
-        prefix: namespace with a slash at its end, or empty.
-        image_transport: raw or compressed.
-        reliability: see MatchedSubscription.
-    """
+    """The images of a camera: <prefix>image (raw), or <prefix>image/compressed."""
     if image_transport == 'raw':
         return InputTopic(node, Image, f'{prefix}image', reliability)
     return InputTopic(node, CompressedImage, follow(node, f'{prefix}image', 'compressed'), reliability)

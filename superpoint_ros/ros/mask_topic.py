@@ -49,7 +49,6 @@ class MaskTopic:
         self._wait: MaskWait[Arrival, Image] = MaskWait(
             config.mask_timeout, config.mask_topic == 'required', self._pass
         )
-        self._timer: Any = None
 
     def subscribe(self, image_input: InputTopic, receive: Callable[[Arrival], None]) -> None:
         """Call a function with each image, as soon as its mask has arrived or is given up."""
@@ -58,14 +57,11 @@ class MaskTopic:
         self._input.subscribe(lambda mask, _: self._wait.add_mask(nanoseconds(mask.header), mask))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = min(self._timeout / 4, 0.02)
-        self._timer = self._node.create_timer(period, lambda: self._wait.expire(time.monotonic()), clock=steady)
+        self._node.create_timer(period, lambda: self._wait.expire(time.monotonic()), clock=steady)
 
     def unsubscribe(self) -> None:
         """Stop receiving masks, and forget the images that wait for theirs."""
         self._input.unsubscribe()
-        if self._timer:
-            self._node.destroy_timer(self._timer)
-            self._timer = None
         self._wait.clear()
 
     def values(self) -> dict[str, object]:

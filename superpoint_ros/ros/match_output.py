@@ -23,10 +23,12 @@ from superpoint_ros.stream_tracker import Frame
 class MatchOutput:
     """Publishes the matches of two frames, with the header of the second.
 
+    <topic>/first has the stamp and the frame_id of the first frame. <topic>/image shows the matches, and is drawn only
+    while it has a subscriber.
+
     Args:
         node: the matcher.
-        topic: of the matches. <topic>/first has the stamp and the frame_id of the first frame; <topic>/image shows the
-            matches and is drawn only while it has a subscriber.
+        topic: of the matches.
         streams: camera of the first frame and of the second; the same for one camera over time.
         config: of the node; may be replaced.
     """
@@ -52,11 +54,7 @@ class MatchOutput:
     def publish(self, first: Frame, second: Frame, matches: Matches, received_at: float) -> None:
         """Publish those matches of two frames that agree with the configured geometry.
 
-        Args:
-            first: frame of index 0.
-            second: frame of index 1.
-            matches: of the two.
-            received_at: monotonic time in seconds at which the later one arrived.
+        `received_at` is the monotonic time in seconds at which the later frame arrived.
 
         Raises:
             ValueError: the geometry needs a calibration that is missing.

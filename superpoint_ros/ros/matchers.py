@@ -29,13 +29,7 @@ from superpoint_ros.tracking import TrackerConfig
 class CameraMatcher:
     """Publishes the tracks of one camera, and the matches of each frame with the previous or a reference frame.
 
-    Args:
-        node: the matcher.
-        stream: of the camera.
-        config: of the node.
-        match_config: of the tracks and matches.
-        tracker_config: of the tracks.
-        learned: makes the matches; None for nearest neighbors.
+    Matches are those of `learned`, or else of nearest neighbors.
     """
 
     def __init__(
@@ -112,13 +106,7 @@ class CameraMatcher:
 class PairMatcher:
     """Publishes the matches of frames that two cameras took at the same time.
 
-    Args:
-        node: the matcher.
-        topic: of the matches.
-        streams: of the first and of the second camera.
-        config: of the node.
-        match_config: of the matches; `max_disparity` takes the place of its window.
-        learned: makes the matches; None for nearest neighbors.
+    Matches are those of `learned`, or else of nearest neighbors; `max_disparity` takes the place of their window.
     """
 
     def __init__(

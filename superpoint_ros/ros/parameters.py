@@ -29,10 +29,7 @@ _TYPES: dict[Any, Parameter.Type] = {
 def declare(node: Node, configurations: Sequence[type], read_only: Collection[str] = ()) -> None:
     """Declare a parameter for each option of configuration dataclasses, and warn about unknown given parameters.
 
-    Args:
-        node: owner of the parameters.
-        configurations: dataclasses made with config.option; their field names must differ.
-        read_only: names that can be set only at the start.
+    Those in `read_only` can be set only at the start.
 
     Raises:
         rclpy.exceptions.ParameterException: a value from the command line or a file has the wrong type or is out of
@@ -85,17 +82,7 @@ def read(node: Node, configuration: type[T]) -> T:
 def check_change(
     node: Node, changes: Sequence[Parameter[Any]], configurations: Sequence[type], configured: bool
 ) -> SetParametersResult:
-    """Check a change of parameters before it is made; for an on-set-parameters callback.
-
-    Args:
-        node: owner of the parameters.
-        changes: the new values.
-        configurations: those that were declared.
-        configured: whether the node is configured; then only live options may change.
-
-    Returns:
-        Success, or the reason why the change is refused.
-    """
+    """Whether a change of parameters is allowed, or why not; only live ones may change while a node is configured."""
     values = {parameter.name: _plain(parameter.value) for parameter in changes}
     try:
         for cls in configurations:

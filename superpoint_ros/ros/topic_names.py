@@ -10,11 +10,7 @@ from rclpy.validate_namespace import validate_namespace
 
 
 def check_cameras(parameter: str, names: Sequence[str]) -> None:
-    """Check names of cameras, which are namespaces of topics and services.
-
-    Args:
-        parameter: the parameter with the names, for the message.
-        names: of the cameras.
+    """Check names of cameras, which are namespaces of topics and services; `parameter` is where they come from.
 
     Raises:
         ValueError: a name is not a relative namespace, or two are equal.
@@ -32,13 +28,7 @@ def check_cameras(parameter: str, names: Sequence[str]) -> None:
 
 
 def follow(node: Node, topic: str, suffix: str) -> str:
-    """The name of <topic>/<suffix> so that it follows a remapping of <topic>, unless it is remapped itself.
-
-    Args:
-        node: whose remapping rules apply.
-        topic: name before remapping.
-        suffix: the rest of the name, without a slash at its start.
-    """
+    """The name of <topic>/<suffix> so that it follows a remapping of <topic>, unless it is remapped itself."""
     name = f'{topic}/{suffix}'
     if node.resolve_topic_name(name) != node.resolve_topic_name(name, only_expand=True):
         return name
