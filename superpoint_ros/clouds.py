@@ -7,7 +7,6 @@ structured dtype describes the layout, `tobytes` makes the data, and `np.frombuf
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,20 +68,29 @@ def encode_features(features: Features, descriptor_type: str = 'int8') -> npt.ND
     return cloud
 
 
-def decode_features(data: Any, width: int, point_step: int, fields: Iterable[Any], info: str = '') -> Features:
-    """Features from a point cloud.
+def message_values(cloud: npt.NDArray[np.void]) -> dict[str, Any]:
+    """The values of a PointCloud2 of (N,) records, except header, fields and data."""
+    return {
+        'height': 1,
+        'width': len(cloud),
+        'is_bigendian': False,
+        'point_step': cloud.dtype.itemsize,
+        'row_step': cloud.nbytes,
+        'is_dense': True,
+    }
+
+
+def decode_features(message: Any, info: str = '') -> Features:
+    """The features in a PointCloud2 from any program, with float32 descriptors; INT8 ones get unit length.
 
     Args:
-        data: of the message, anything with the buffer protocol.
-        width: number of points.
-        point_step: bytes of a point.
-        fields: of the message, with attributes name, offset, datatype and count.
+        message: from rclpy or rosbags.
         info: JSON of features/info, for checksum and image size; empty if unknown.
 
     Raises:
-        ValueError: the data is too short, or a field is missing or has the wrong type.
+        ValueError: the message is not valid; one sentence says why.
     """
-    cloud = read_cloud(data, width, point_step, fields)
+    cloud = read_cloud(message)
     names = cloud.dtype.names or ()
     for name in ('x', 'y', 'score'):
         if name not in names or cloud.dtype[name] != np.dtype('<f4'):
@@ -102,15 +110,18 @@ def decode_features(data: Any, width: int, point_step: int, fields: Iterable[Any
     return Features(keypoints, cloud['score'].astype(np.float32), descriptors, image_size, checksum)
 
 
-def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) -> npt.NDArray[np.void]:
-    """The points of a little-endian cloud as an array of records: a view of its data, not a copy.
+def read_cloud(message: Any) -> npt.NDArray[np.void]:
+    """The points of a PointCloud2 from rclpy or rosbags as an array of records: a view of its data, not a copy.
 
     Raises:
-        ValueError: the data is too short, or a field does not fit in a point.
+        ValueError: it is big-endian, the data is too short, or a field does not fit in a point.
     """
+    if message.is_bigendian:
+        raise ValueError('the point cloud is big-endian; send it little-endian')
+    count, point_step = message.width * message.height, message.point_step
     kinds = {number: np.dtype(f'<{kind}') for kind, number in DATATYPES.items()}
     names, formats, offsets = [], [], []
-    for field in fields:
+    for field in message.fields:
         if field.datatype not in kinds:
             raise ValueError(f'point cloud: field {field.name} has the unknown datatype {field.datatype}')
         kind = kinds[field.datatype]
@@ -122,10 +133,10 @@ def read_cloud(data: Any, width: int, point_step: int, fields: Iterable[Any]) ->
         formats.append(kind if field.count == 1 else (kind, (field.count,)))
         offsets.append(field.offset)
     layout = np.dtype({'names': names, 'formats': formats, 'offsets': offsets, 'itemsize': point_step})
-    buffer = memoryview(data)
-    if width < 0 or width * point_step > buffer.nbytes:
-        raise ValueError(f'point cloud: {width} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
-    return np.frombuffer(buffer, layout, count=width)
+    buffer = memoryview(message.data)
+    if count < 0 or count * point_step > buffer.nbytes:
+        raise ValueError(f'point cloud: {count} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
+    return np.frombuffer(buffer, layout, count=count)
 
 
 def features_info(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,24 +21,6 @@ BLOCK = 2**18
 """Pixels that are stretched at once."""
 
 
-class ImageMessage(Protocol):
-    """The attributes of sensor_msgs/Image that are read; `data` is anything with the buffer protocol."""
-
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: int
-    step: int
-    data: Any
-
-
-class CompressedImageMessage(Protocol):
-    """The attributes of sensor_msgs/CompressedImage that are read; `data` is anything with the buffer protocol."""
-
-    format: str
-    data: Any
-
-
 class _Encoding(NamedTuple):
     """How pixels lie in memory, and how (H, W) or (H, W, channels) become (H, W) uint8 or uint16."""
 
@@ -49,7 +31,12 @@ class _Encoding(NamedTuple):
     """Rows in `data` for each image row: more if color planes follow the gray one."""
 
 
-def to_gray(message: ImageMessage) -> Gray:
+def gray(message: Any) -> Gray:
+    """The gray image of a sensor_msgs/Image (see to_gray) or sensor_msgs/CompressedImage (see decompress)."""
+    return to_gray(message) if hasattr(message, 'encoding') else decompress(message)
+
+
+def to_gray(message: Any) -> Gray:
     """The gray image of a sensor_msgs/Image.
 
     mono8 (and nv12 or nv21, whose first plane is gray) share the message's memory. mono16, rgb16 and 16-bit Bayer
@@ -86,7 +73,7 @@ def to_gray(message: ImageMessage) -> Gray:
     return encoding.to_gray(pixels)
 
 
-def decompress(message: CompressedImageMessage) -> Gray:
+def decompress(message: Any) -> Gray:
     """The gray image of a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
     A 16-bit PNG comes out as uint16, or stretched as in to_gray where `format` says that it was 16UC1.
@@ -136,7 +123,7 @@ def stretch(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return stretched
 
 
-def _by_cv_bridge(message: ImageMessage) -> Gray:
+def _by_cv_bridge(message: Any) -> Gray:
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except (ImportError, AttributeError):  # AttributeError: built for NumPy 1, loaded with NumPy 2

@@ -1,6 +1,7 @@
 """Layouts of point clouds, round trips, and inconsistent messages."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,14 +43,13 @@ def test_int8_is_rounded_to_127ths():
 
 
 def decode(cloud, **changes):
-    arguments = {
-        'data': cloud.tobytes(),
-        'width': len(cloud),
-        'point_step': cloud.dtype.itemsize,
-        'fields': clouds.point_fields(cloud.dtype),
-        'info': clouds.features_info('superpoint', 'abc', 256, 'int8', (640, 480)),
-    }
-    return clouds.decode_features(**(arguments | changes))
+    info = clouds.features_info('superpoint', 'abc', 256, 'int8', (640, 480))
+    return clouds.decode_features(message(cloud, **changes), changes.get('info', info))
+
+
+def message(cloud, **changes):
+    values = {'data': cloud.tobytes(), 'fields': clouds.point_fields(cloud.dtype), **clouds.message_values(cloud)}
+    return SimpleNamespace(**(values | changes))
 
 
 @pytest.mark.parametrize('count', [0, 1, 300])
@@ -69,7 +69,7 @@ def test_encoded_features_decode_to_the_same(count, depth, kind, tolerance):
 def test_points_are_read_without_a_copy():
     cloud = clouds.encode_features(features(3, 8))
     data = bytearray(cloud.tobytes())
-    points = clouds.read_cloud(data, 3, cloud.dtype.itemsize, clouds.point_fields(cloud.dtype))
+    points = clouds.read_cloud(message(cloud, data=data))
     assert np.shares_memory(points, np.frombuffer(data, np.uint8))
 
 

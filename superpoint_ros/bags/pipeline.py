@@ -20,7 +20,6 @@ from rosbags.highlevel import AnyReader
 from superpoint_ros import clouds, images
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.read import (
-    COMPRESSED_IMAGE,
     deserialize_image,
     image_connections,
     messages,
@@ -125,8 +124,7 @@ def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]
 def _decode(reader: AnyReader, frame: Frame) -> Frame:
     try:
         message = deserialize_image(reader, frame.data, frame.msgtype)
-        convert = images.decompress if frame.msgtype == COMPRESSED_IMAGE else images.to_gray
-        return dataclasses.replace(frame, header=message.header, image=convert(message), data=b'')
+        return dataclasses.replace(frame, header=message.header, image=images.gray(message), data=b'')
     except Exception as error:  # noqa: BLE001 - a broken message leads to any error, and concerns only this image
         return dataclasses.replace(frame, result=ValueError(str(error) or type(error).__name__), data=b'')
 

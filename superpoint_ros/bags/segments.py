@@ -71,7 +71,7 @@ def segment_messages(job: Job, index: int) -> Iterator[tuple[Connection, int, by
 def features_of(data: bytes, info: str) -> tuple[Features, Any]:
     """The features in a serialized message, and its header; `info` is the text of features/info."""
     cloud: Any = typestore().deserialize_cdr(data, CLOUD)
-    return clouds.decode_features(cloud.data, cloud.width, cloud.point_step, cloud.fields, info), cloud.header
+    return clouds.decode_features(cloud, info), cloud.header
 
 
 def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:

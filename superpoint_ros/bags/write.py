@@ -48,17 +48,8 @@ class BagWriter:
         """
         types = typestore().types
         fields = [types['sensor_msgs/msg/PointField'](*field) for field in clouds.point_fields(cloud.dtype)]
-        message = types[CLOUD](
-            header=_header(header),
-            height=1,
-            width=len(cloud),
-            fields=fields,
-            is_bigendian=False,
-            point_step=cloud.dtype.itemsize,
-            row_step=cloud.nbytes,
-            data=cloud.view(np.uint8).reshape(-1),
-            is_dense=True,
-        )
+        data = cloud.view(np.uint8).reshape(-1)
+        message = types[CLOUD](header=_header(header), fields=fields, data=data, **clouds.message_values(cloud))
         self.raw(topic, CLOUD, stamp, typestore().serialize_cdr(message, CLOUD))
 
     def reference(self, topic: str, stamp: int, header: Any, first: Any) -> None:

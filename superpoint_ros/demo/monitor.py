@@ -129,7 +129,7 @@ class MonitorNode(Node):
         self._first.append((_stamp(message.header.stamp), _stamp(message.time_ref)))
 
     def _take_matches(self, message: PointCloud2) -> None:
-        matches = clouds.read_cloud(message.data, message.width, message.point_step, message.fields)
+        matches = clouds.read_cloud(message)
         self.counts.matches.append(len(matches))
         stamp, right = _stamp(message.header.stamp), None
         first = dict(self._first).get(stamp)
@@ -143,7 +143,7 @@ class MonitorNode(Node):
         self._keep(message, matches=matches, right=right)
 
     def _take_tracks(self, message: PointCloud2) -> None:
-        tracks = clouds.read_cloud(message.data, message.width, message.point_step, message.fields)
+        tracks = clouds.read_cloud(message)
         self.counts.ages.append(int(tracks['age'].max(initial=0)))
         self._keep(message, tracks=tracks)
 

@@ -15,10 +15,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from superpoint_ros import image_files
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
-from superpoint_ros.images import Gray
+from superpoint_ros.images import Gray, gray
 from superpoint_ros.ros.detector_config import CONFIGURATIONS, EXTRACTOR_CONFIGURATIONS, DetectorConfig
 from superpoint_ros.ros.detector_topics import DetectorTopics
-from superpoint_ros.ros.input_topic import gray_image
 from superpoint_ros.ros.lifecycle import ManagedNode, run
 from superpoint_ros.ros.mask_topic import Arrival
 from superpoint_ros.ros.parameters import read
@@ -117,14 +116,14 @@ class DetectorNode(ManagedNode):
         for name, arrival in arrivals.items():
             camera = self._cameras[name]
             with camera.input.guard():
-                inputs[name] = gray_image(arrival.image), camera.mask_of(arrival)
+                inputs[name] = gray(arrival.image), camera.mask_of(arrival)
         results = self._extractor.batch(*zip(*inputs.values(), strict=True)) if inputs else []
         self._preparing = ''
-        for (name, (gray, _)), result in zip(inputs.items(), results, strict=True):
+        for (name, (image, _)), result in zip(inputs.items(), results, strict=True):
             with self._cameras[name].input.guard():
                 if isinstance(result, Exception):
                     raise result
-                self._cameras[name].publish(result, gray, arrivals[name].image.header, arrivals[name].received_at)
+                self._cameras[name].publish(result, image, arrivals[name].image.header, arrivals[name].received_at)
 
 
 def _read_mask(path: str) -> npt.NDArray[np.uint8]:

@@ -13,11 +13,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
-from superpoint_ros.images import Gray
+from superpoint_ros import clouds, images
 from superpoint_ros.ros.calibration import Calibration, read_camera_info
-from superpoint_ros.ros.input_topic import InputTopic, gray_image, image_input
+from superpoint_ros.ros.input_topic import InputTopic, image_input
 from superpoint_ros.ros.matcher_config import MatcherConfig
-from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.topic_names import follow
 from superpoint_ros.stream_tracker import Frame, nanoseconds
 
@@ -47,7 +46,7 @@ class Arrival:
         Raises:
             ValueError: the message is not valid; one sentence says why.
         """
-        features = features_from_message(self.message, self.info)
+        features = clouds.decode_features(self.message, self.info)
         if not (np.isfinite(features.keypoints).all() and np.isfinite(features.descriptors).all()):
             raise ValueError('a keypoint or descriptor is not a finite number')
         if not features.descriptors.shape[1]:
@@ -106,11 +105,11 @@ class FeatureStream:
             self._images.unsubscribe()
             self._kept = None
 
-    def image(self, frame: Frame) -> Gray | None:
+    def image(self, frame: Frame) -> images.Gray | None:
         """The image of a frame; None if it did not arrive or is broken."""
         message = (self._kept or {}).get(frame.stamp)
         try:
-            return None if message is None else gray_image(message)
+            return None if message is None else images.gray(message)
         except ValueError:  # the detector reports it
             return None
 

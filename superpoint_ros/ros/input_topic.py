@@ -11,7 +11,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from superpoint_ros import images
 from superpoint_ros.ros.diagnostics import Statistics, printable
 from superpoint_ros.ros.subscription import MatchedSubscription
 from superpoint_ros.ros.topic_names import follow
@@ -75,12 +74,3 @@ def image_input(node: Node, prefix: str, image_transport: str, reliability: str 
     if image_transport == 'raw':
         return InputTopic(node, Image, f'{prefix}image', reliability)
     return InputTopic(node, CompressedImage, follow(node, f'{prefix}image', 'compressed'), reliability)
-
-
-def gray_image(message: Image | CompressedImage) -> images.Gray:
-    """The gray image in a message, (H, W).
-
-    Raises:
-        ValueError: the message is not valid; one sentence says why.
-    """
-    return images.decompress(message) if isinstance(message, CompressedImage) else images.to_gray(message)

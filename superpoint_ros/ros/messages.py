@@ -16,15 +16,8 @@ from superpoint_ros.features import Features
 
 def cloud_message(cloud: npt.NDArray[np.void], header: Header) -> PointCloud2:
     """A PointCloud2 of height 1 from (N,) records of superpoint_ros.clouds."""
-    message = PointCloud2(header=header, height=1, width=len(cloud), is_bigendian=False, is_dense=True)
-    message.fields = [
-        PointField(name=field.name, offset=field.offset, datatype=field.datatype, count=field.count)
-        for field in clouds.point_fields(cloud.dtype)
-    ]
-    message.point_step = cloud.dtype.itemsize
-    message.row_step = cloud.nbytes
-    message.data = _bytes(cloud)
-    return message
+    fields = [PointField(**field._asdict()) for field in clouds.point_fields(cloud.dtype)]
+    return PointCloud2(header=header, fields=fields, data=_bytes(cloud), **clouds.message_values(cloud))
 
 
 def features_message(features: Features, header: Header, descriptor_type: str = 'int8') -> PointCloud2:
@@ -32,20 +25,7 @@ def features_message(features: Features, header: Header, descriptor_type: str = 
     return cloud_message(clouds.encode_features(features, descriptor_type), header)
 
 
-def features_from_message(message: PointCloud2, info: str = '') -> Features:
-    """The features in a message, with float32 descriptors of unit length.
-
-    Args:
-        message: in the layout of features_message, from any program.
-        info: JSON of features/info, for checksum and image size; empty if unknown.
-
-    Raises:
-        ValueError: the message is not valid; one sentence says why.
-    """
-    if message.is_bigendian:
-        raise ValueError('features: the cloud is big-endian; send it little-endian')
-    count = message.width * message.height
-    return clouds.decode_features(message.data, count, message.point_step, message.fields, info)
+features_from_message = clouds.decode_features
 
 
 def image_message(image: npt.NDArray[np.uint8], header: Header) -> Image:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -91,8 +92,8 @@ def test_matches_of_a_learned_matcher(record, run, extractor, make_matcher, tmp_
 
     def received(number):
         cloud = clouds.encode_features(extractor(picture(number)))
-        fields = clouds.point_fields(cloud.dtype)
-        return clouds.decode_features(cloud.tobytes(), len(cloud), cloud.dtype.itemsize, fields, info)
+        values = {'data': cloud.tobytes(), 'fields': clouds.point_fields(cloud.dtype), **clouds.message_values(cloud)}
+        return clouds.decode_features(SimpleNamespace(**values), info)
 
     found = decoded(tmp_path / 'out/drive', '/camera/matches')
     assert len(found) == 2
@@ -283,7 +284,7 @@ def test_a_change_of_the_image_size_is_announced(record, run, tmp_path):
     infos = decoded(tmp_path / 'out/drive', '/camera/features/info')
     assert [stamp for stamp, _ in infos] == [START + number * PERIOD + DELAY for number in (0, 3)]
     assert ['"image_size": [96, 64]' in infos[0][1].data, '"image_size": [128, 96]' in infos[1][1].data] == [True] * 2
-    ages = [clouds.read_cloud(c.data, c.width, c.point_step, c.fields)['age'] for _, c in decoded(
+    ages = [clouds.read_cloud(c)['age'] for _, c in decoded(
         tmp_path / 'out/drive', '/camera/tracks')]  # fmt: skip
     assert ages[2].max() == 3
     assert ages[3].max() == 1

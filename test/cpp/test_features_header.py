@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,9 +64,8 @@ def numbers(lines):
 @pytest.mark.parametrize('size', [128, 256])
 def test_features_are_those_of_the_python_decoder(read, size, kind):
     cloud = clouds.encode_features(features(size), kind)
-    expected = clouds.decode_features(
-        cloud.tobytes(), len(cloud), cloud.dtype.itemsize, clouds.point_fields(cloud.dtype)
-    )
+    values = {'data': cloud.tobytes(), 'fields': clouds.point_fields(cloud.dtype), **clouds.message_values(cloud)}
+    expected = clouds.decode_features(SimpleNamespace(**values))
     rows = np.column_stack([expected.keypoints, expected.scores, expected.descriptors])
     lines = read('features', cloud)
     np.testing.assert_allclose(numbers(line for line in lines if not line.startswith('cv')), rows, rtol=1e-6, atol=1e-7)
