@@ -14,30 +14,24 @@ from superpoint_ros.features import Features
 from superpoint_ros.files import written_whole
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig
 from superpoint_ros.mapping.colmap import add_images, match_pairs
-from superpoint_ros.mapping.extract import extract, features_path
+from superpoint_ros.mapping.extract import extract
 from superpoint_ros.mapping.pairs import Pair
 from superpoint_ros.matching import Matcher
 
 CACHED = 128
-"""The features of so many images are kept in memory."""
+"""Number of images whose features are kept in memory."""
 
 
 class Built(NamedTuple):
-    """A database.
-
-    Args:
-        path: of the database.
-        names: of the images in it.
-        pairs: that are matched.
-        features: gives the features of an image.
-        failed: a sentence for each image that is not in it.
-    """
+    """A database of matched images."""
 
     path: Path
     names: list[str]
     pairs: list[Pair]
     features: Callable[[str], Features]
+    """The features of an image, by name."""
     failed: list[str]
+    """A sentence for each image that is not in the database."""
 
 
 def build_database(
@@ -69,7 +63,7 @@ def build_database(
 
     @lru_cache(CACHED)
     def features(name: str) -> Features:
-        return feature_files.read_npz(features_path(output / 'features', name))
+        return feature_files.read_npz(output / 'features' / f'{name}.npz')
 
     names = [name for name in names if name not in failed]
     if path.exists():

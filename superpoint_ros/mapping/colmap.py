@@ -32,14 +32,9 @@ def add_images(
     features: Callable[[str], Features],
     cameras: Mapping[str, CameraConfig],
 ) -> dict[str, str]:
-    """Add images with their cameras and keypoints to a database; those that it has stay as they are.
+    """Add images with their cameras and keypoints to a new or existing database; those that it has stay as they are.
 
-    Args:
-        database: is created if it does not exist.
-        folder: of the images.
-        names: of the images, their paths below the folder.
-        features: gives the features of an image.
-        cameras: by folder below `folder`; '' for all others.
+    Arguments as in build.build_database.
 
     Returns:
         For each image that COLMAP does not take, by name, a sentence on why.
@@ -75,14 +70,9 @@ def match_pairs(
     matcher: Matcher,
     max_error: float = MAX_ERROR,
 ) -> None:
-    """Match pairs of images, and verify their geometry as COLMAP does; pairs that the database has are kept.
+    """Match pairs of images in a database, and verify their geometry as COLMAP does; pairs that it has are kept.
 
-    Args:
-        database: has the images.
-        features: gives the features of an image.
-        pairs: names of images.
-        matcher: of the features.
-        max_error: largest distance in pixels of a match from the epipolar geometry.
+    The largest error is that of a match from the epipolar geometry, in pixels.
     """
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed, options.ransac.max_error = SEED, max_error
@@ -129,7 +119,7 @@ def summary(database: Path) -> str:
 def reconstruct(
     database: Path, folder: Path, output: Path, max_error: float = MAX_ERROR, refine_cameras: bool = True
 ) -> list[Any]:
-    """Reconstruct cameras and points; each connected part becomes a model of COLMAP's, OUTPUT/0, OUTPUT/1, ….
+    """Reconstruct cameras and points; each connected part becomes a COLMAP model, OUTPUT/0, OUTPUT/1, ….
 
     Args:
         database: with verified matches.

@@ -8,44 +8,37 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros import feature_files, image_files
 from superpoint_ros.extractor import Extractor
-from superpoint_ros.features import Features
+from superpoint_ros.features import Features, Image
 from superpoint_ros.geometry import resize_transform, transform_points
 
 
 def extract(folder: Path, names: Sequence[str], output: Path, extractor: Extractor) -> dict[str, str]:
-    """Extract the features of images into OUTPUT/NAME.npz; files that exist are kept.
+    """Extract the features of images, named by their paths below a folder, to OUTPUT/NAME.npz; existing files are kept.
 
     Images that are smaller than the extractor's `resize` are enlarged to it, at most to twice their size: that makes
     the positions of keypoints better, as it does in COLMAP's SIFT.
-
-    Args:
-        folder: with the images.
-        names: of the images, their paths below the folder.
-        output: folder of the features.
-        extractor: of the features.
 
     Returns:
         For each broken image, by name, a sentence on what is wrong with it.
     """
     failed = {}
-    missing = [name for name in names if not features_path(output, name).exists()]
+    missing = [name for name in names if not (output / f'{name}.npz').exists()]
     for name in track(missing, 'extracting', console=Console(stderr=True)):
         try:
             features = enlarged(image_files.read(folder / name), extractor)
         except (OSError, ValueError) as error:
             failed[name] = str(error) if str(folder / name) in str(error) else f'{folder / name}: {error}'
             continue
-        feature_files.write_npz(features_path(output, name), features)
+        feature_files.write_npz(output / f'{name}.npz', features)
     return failed
 
 
-def enlarged(image: npt.NDArray[np.uint8], extractor: Extractor) -> Features:
+def enlarged(image: Image, extractor: Extractor) -> Features:
     """The features of an image from an enlarged copy of it, in the pixels of the image."""
     height, width = image.shape
     factor = min(2.0, extractor.config.resize / max(height, width))
@@ -57,8 +50,3 @@ def enlarged(image: npt.NDArray[np.uint8], extractor: Extractor) -> Features:
     keypoints = transform_points(back, features.keypoints).astype(np.float32)
     np.clip(keypoints, 0, np.array([width - 1, height - 1], np.float32), out=keypoints)
     return replace(features, keypoints=keypoints, image_size=(width, height))
-
-
-def features_path(output: Path, name: str) -> Path:
-    """Where the features of an image are."""
-    return output / f'{name}.npz'

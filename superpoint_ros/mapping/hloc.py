@@ -25,17 +25,12 @@ def write_features(path: Path, features: Callable[[str], Features], names: Seque
 def write_matches(
     path: Path, features: Callable[[str], Features], matches: Mapping[Pair, npt.NDArray[np.integer]]
 ) -> None:
-    """Write the matches of pairs.
+    """Write the matches of pairs, (M, 2) rows in the features of the two images.
 
     The group NAME0/NAME1, with - for each / in a name, has `matches0` (N0,) int32, the row in the second image's
     features for each of the first's, or -1; and `matching_scores0` (N0,) float16, the cosine similarity, or 0.
 
     Source: match_features.py and utils/parsers.py of hloc.
-
-    Args:
-        path: to write.
-        features: gives the features of an image.
-        matches: of each pair, (M, 2) rows in the features of the two images.
     """
     with written_whole(path) as partial, h5py.File(partial, 'w', libver='latest') as file:
         for names, rows in matches.items():

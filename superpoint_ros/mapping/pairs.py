@@ -11,12 +11,9 @@ Pair = tuple[str, str]
 
 
 def chooser(how: str, names: Sequence[str], overlap: int) -> Callable[[Sequence[str]], list[Pair]]:
-    """A function that gives the pairs to match out of those images that are good.
+    """A function that gives the pairs to match out of some of the named images, the good ones.
 
-    Args:
-        how: 'exhaustive', 'sequential', or the path of a file, see from_file.
-        names: of all images.
-        overlap: see sequential.
+    The choice is 'exhaustive', 'sequential' or, as from_file takes it, the path of a file.
 
     Raises:
         ValueError: see from_file.

@@ -32,19 +32,15 @@ from superpoint_ros.mapping.cameras import CameraConfig, from_camera_info
 
 
 class Source(NamedTuple):
-    """The images to map.
-
-    Args:
-        folder: of the images.
-        names: of the images, their paths below the folder.
-        cameras: by folder below `folder`; '' for all others.
-        failed: a sentence for each image that is broken.
-    """
+    """The images to map."""
 
     folder: Path
     names: list[str]
+    """Of the images, their paths below the folder."""
     cameras: dict[str, CameraConfig]
+    """By folder below `folder`; '' for all others."""
     failed: list[str]
+    """A sentence for each image that is broken."""
 
 
 def is_bag(path: Path) -> bool:
@@ -53,14 +49,9 @@ def is_bag(path: Path) -> bool:
 
 
 def find_images(path: Path, folder: Path, camera: CameraConfig, topics: Sequence[str] = (), every: int = 1) -> Source:
-    """The images of a folder and all folders in it, or of a bag.
+    """The images of a folder and all folders in it, or of a bag, which are written as write_images does.
 
-    Args:
-        path: folder or bag.
-        folder: where the images of a bag are written.
-        camera: of all images; if it has no parameters, camera_info in a bag goes before.
-        topics: image topics of a bag; all of it but depth images if none are given.
-        every: of the images of a topic, take the first of every so many.
+    A camera without parameters is replaced by camera_info in a bag.
 
     Raises:
         FileNotFoundError: there is no such folder or bag, or it has no images.
