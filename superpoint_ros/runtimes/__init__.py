@@ -122,12 +122,9 @@ class Network(Protocol):
         ...
 
     def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
-        """Run the network on each of some items.
+        """Run the network on each of some items, whose inputs have the same shapes and no batch axis.
 
         Networks are compiled for the shapes of their inputs; callers should use few different ones.
-
-        Args:
-            items: the inputs of each, without a batch axis; all items have the same shapes.
 
         Yields:
             The outputs of each item, in order, without a batch axis. They are valid until the next are requested.
@@ -211,12 +208,7 @@ class MatcherRuntime:
 
 
 def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Runtime:
-    """Load a model on the back end that the configuration names.
-
-    Args:
-        model: the model's files.
-        config: the back end and its options.
-        watch: reports the progress of long preparations, and can cancel them.
+    """Load a model on the back end that the configuration names; a watch follows long preparations.
 
     Raises:
         ImportError: the back end's library is not installed or does not load; the message says how to install it.

@@ -31,7 +31,7 @@ WORKSPACE = 1 << 30
 
 
 def build_engine(graph: bytes, shapes: Shapes, batch: int, tf32: bool, watch: Watch) -> bytes:
-    """Build an engine, which takes minutes.
+    """Build an engine, which takes minutes, and serialize it for this version of TensorRT and this GPU.
 
     Args:
         graph: ONNX graph.
@@ -39,9 +39,6 @@ def build_engine(graph: bytes, shapes: Shapes, batch: int, tf32: bool, watch: Wa
         batch: the engine takes 1 to this many items at once.
         tf32: whether float32 convolutions may round their factors to 10 bits of mantissa.
         watch: reports the progress and can cancel the build.
-
-    Returns:
-        The serialized engine, which fits only this version of TensorRT and this GPU.
 
     Raises:
         BuildCancelledError: the watch cancelled the build.
@@ -101,15 +98,13 @@ def made(what: str, make: Callable[[], T | None]) -> T:
         MemoryError: the reason was a lack of memory, so another attempt may succeed.
     """
     trt_logger().errors.clear()
-    reason: object = ''
-    result = None
+    reason: object = 'it gave no reason'
     try:
-        result = make()
+        if (result := make()) is not None:
+            return result
     except TypeError as error:
         reason = error
-    if result is not None:
-        return result
-    message = f'TensorRT {trt.__version__} made no {what}: {said() or reason or "it gave no reason"}'
+    message = f'TensorRT {trt.__version__} made no {what}: {said() or reason}'
     raise (MemoryError if re.search(r'out ?of ?memory', message, re.IGNORECASE) else EngineError)(message)
 
 

@@ -1,4 +1,4 @@
-"""Keeps TensorRT engines, which take minutes to build, on disk, each under a key of everything that it depends on.
+"""Keeps TensorRT engines, which take minutes to build, on disk under keys of everything that they depend on.
 
 An engine is code: it is loaded only from a folder that nobody else can write to. One that does not load is built again.
 """

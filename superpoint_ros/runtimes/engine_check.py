@@ -27,11 +27,7 @@ Run = Callable[[Sequence[Arrays]], Iterator[Arrays]]
 def check_image_network(graph: Graph, precision: str, run: Run, shapes: Shapes) -> None:
     """Compare the heads of an engine, on a picture with full contrast, with those that OpenCV computes on the CPU.
 
-    Args:
-        graph: of the network, as onnx_graph.read returns it.
-        precision: of the engine.
-        run: the engine of the graph with heads.
-        shapes: that the engine takes.
+    The graph is that of the network alone; the engine takes these shapes.
 
     Raises:
         EngineError: they differ; the message says by how much.
@@ -63,7 +59,7 @@ def check_agreement(found: Arrays, expected: Arrays, precision: str) -> None:
     for name, output in expected.items():
         if not np.isfinite(found[name]).all():
             raise EngineError(f'{name} of the TensorRT engine ({precision}) is not finite; {advice}')
-        # What is the same everywhere would hide differences.
+        # A common mean would hide differences.
         mean = output.mean(axis=(0, 1) if name == 'descriptors' else (-2, -1), keepdims=True, dtype=np.float64)
         one, other = (found[name] - mean).ravel(), (output - mean).ravel()
         agreement[name] = float(one @ other / max(np.sqrt((one @ one) * (other @ other)), 1e-12))

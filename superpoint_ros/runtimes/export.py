@@ -32,12 +32,8 @@ def export(weights: Path | str, output: Path | str) -> None:
     Image networks have the input `image` (B, 1, H, W) float32 in [0, 1], H and W multiples of 8; batch, height and
     width are free, and batch norm is folded. Matchers have the inputs of superpoint_ros.networks.lightglue.LightGlue;
     the numbers of pairs and of keypoints are free. Metadata: `model` and `config` as in a checkpoint, and `checksum`,
-    the SHA-256 of the checkpoint. The graph is checked, and compared with the network on random inputs, before the
-    file appears.
-
-    Args:
-        weights: a checkpoint of ours, or of another project as networks.foreign knows them.
-        output: the .onnx file to write.
+    the SHA-256 of the checkpoint, which is ours or one that networks.foreign knows. The graph is checked, and compared
+    with the network on random inputs, before the file appears.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""What a graph takes and returns, whichever library read it, and whether that is a network of ours."""
+"""The inputs and outputs of a graph, whichever library read it, and whether they are those of a network of ours."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ class GraphInfo:
     def check_image_network(self, shapes_for: Callable[[int, int], Mapping[str, Shape]]) -> None:
         """Check that the graph is an image network that we can decode.
 
-        Args:
-            shapes_for: gives the shapes of the outputs for an image of so many rows and columns, None where unknown.
+        For an image of some rows and columns, `shapes_for` gives the shapes of the outputs, None where unknown.
 
         Raises:
             ValueError: it has other inputs or outputs, or another layout.

@@ -80,20 +80,6 @@ def precision_of(graph: Graph) -> str:
     return 'fp16' if TensorProto.FLOAT16 in types else 'bf16' if TensorProto.BFLOAT16 in types else 'fp32'
 
 
-def with_precision(graph: Graph, precision: str) -> Graph:
-    """Convert a graph from fp32 to fp16; a graph that has the precision already is returned as it is.
-
-    Raises:
-        ValueError: the graph has another precision and cannot be converted.
-    """
-    found = precision_of(graph)
-    if found == precision:
-        return graph
-    if (found, precision) == ('fp32', 'fp16'):
-        return halved(graph)
-    raise ValueError(f'precision {precision}: the graph is {found} and cannot be converted; use auto or {found}')
-
-
 def export_half(graph: Path, output: Path) -> None:
     """Write a graph with its convolutions in half precision; inputs, outputs and metadata stay.
 
@@ -105,12 +91,19 @@ def export_half(graph: Path, output: Path) -> None:
         onnx.save(half, partial)
 
 
-def halved(graph: Graph) -> Graph:
-    """Convert a graph to half precision between casts: inputs and outputs stay float32.
+def with_precision(graph: Graph, precision: str) -> Graph:
+    """Convert a graph from fp32 to fp16 between casts: inputs and outputs stay float32.
+
+    A graph that has the precision already is returned as it is.
 
     Raises:
-        ValueError: a weight is outside the range of half precision (65504).
+        ValueError: the graph has another precision, or a weight outside the range of half precision (65504).
     """
+    found = precision_of(graph)
+    if found == precision:
+        return graph
+    if (found, precision) != ('fp32', 'fp16'):
+        raise ValueError(f'precision {precision}: the graph is {found} and cannot be converted; use auto or {found}')
     half = Graph()
     half.CopyFrom(graph)
     body = half.graph
@@ -124,10 +117,9 @@ def halved(graph: Graph) -> Graph:
     for node in body.node:
         for names in (node.input, node.output):
             names[:] = [inside.get(name, name) for name in names]
-    casts = [
-        helper.make_node('Cast', [value.name], [inside[value.name]], to=TensorProto.FLOAT16) for value in body.input
-    ]
-    back = [helper.make_node('Cast', [inside[value.name]], [value.name], to=TensorProto.FLOAT) for value in body.output]
+    float16, float32 = TensorProto.FLOAT16, TensorProto.FLOAT
+    casts = [helper.make_node('Cast', [value.name], [inside[value.name]], to=float16) for value in body.input]
+    back = [helper.make_node('Cast', [inside[value.name]], [value.name], to=float32) for value in body.output]
     nodes = [*casts, *body.node, *back]
     del body.node[:], body.value_info[:]
     body.node.extend(nodes)
@@ -162,10 +154,7 @@ TO_HEADS = {
 
 
 def with_heads(graph: Graph) -> Graph:
-    """Extend a graph to the contract of superpoint_ros.runtimes.Runtime: uint8 images in, heads out.
-
-    Args:
-        graph: of an image network, in any precision; its inputs and outputs are float32.
+    """Extend the graph of an image network to the contract of superpoint_ros.runtimes.Runtime.
 
     Returns:
         A graph with the input image (B, 1, H, W) uint8. Its outputs are score_map (B, H, W) float32 instead of logits,

@@ -30,7 +30,7 @@ MODES = {
 }
 
 SHAPES_KEPT = 8
-"""Networks are compiled for the shapes of their inputs; at least this many stay in memory, the latest used."""
+"""Least number of compiled networks, each for other shapes of inputs, that stay in memory."""
 
 
 def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa: ARG001
@@ -144,7 +144,7 @@ class OpenVINONetwork:
 
 
 def _choose_graph(model: Model, asked: str) -> tuple[ov.Model, GraphInfo]:
-    """The graph to run: for int8 or auto the quantized one, if there is one that was made from the same weights."""
+    """The graph to run: for int8 or auto the quantized one, if one exists that was made from the same weights."""
     if asked == 'int8' and model.quantized is None and model.graph is not None:
         raise FileNotFoundError(
             f'precision int8: model {model.name} has no {model.graph.stem}{QUANTIZED}.onnx beside it; make it with: '
@@ -177,10 +177,8 @@ def _read(path: Path) -> tuple[ov.Model, GraphInfo]:
         graph = _core().read_model(path)
     except RuntimeError as error:
         custom = re.search(r'No conversion rule found for operations: (.+)', str(error))
-        reason = 'not a complete .onnx file'
-        if custom:
-            reason = f'expected standard ONNX operators only, found {custom[1]}'
-        raise ValueError(f'{path}: {reason}') from error
+        found = f'expected standard ONNX operators only, found {custom[1]}' if custom else 'not a complete .onnx file'
+        raise ValueError(f'{path}: {found}') from error
     for node in graph.get_ops():
         if node.get_type_name() == 'Constant' and node.data.dtype.kind == 'f' and not np.isfinite(node.data).all():
             raise ValueError(f'{path}: tensor {node.friendly_name} has values that are NaN or infinite')

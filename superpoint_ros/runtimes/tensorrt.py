@@ -47,9 +47,7 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:
     path = model.file('graph')
     graph, info = onnx_graph.read_image_network(path)
     precision = _choose_precision(path, onnx_graph.precision_of(graph), config.precision)
-    typed = onnx_graph.with_precision(graph, 'fp32' if precision == 'tf32' else precision)
-
-    heads = onnx_graph.with_heads(typed)
+    heads = onnx_graph.with_heads(onnx_graph.with_precision(graph, 'fp32' if precision == 'tf32' else precision))
     check = partial(check_image_network, graph, precision)
     network = TensorRTNetwork(heads, model.name, precision, config, check, watch)
     sizes = tuple(_multiples_of_cells(size) for size in config.engine_sizes)
@@ -67,10 +65,8 @@ def load_matcher(model: Model, config: RuntimeConfig, watch: Watch) -> MatcherRu
         raise ValueError(
             f'precision {precision}: not supported by back end tensorrt for matchers; available: fp32, tf32'
         )
-    check = partial(check_matcher, graph, precision)
-    return MatcherRuntime(
-        'tensorrt', TensorRTNetwork(graph, model.name, precision, config, check, watch), network_config
-    )
+    network = TensorRTNetwork(graph, model.name, precision, config, partial(check_matcher, graph, precision), watch)
+    return MatcherRuntime('tensorrt', network, network_config)
 
 
 class TensorRTNetwork:
@@ -127,8 +123,11 @@ class TensorRTNetwork:
         if key in self._failed:
             raise EngineError(self._failed[key])
         if key not in self._executions:
+            cuda.use(self._gpu)
+            shapes = dict(key)
             try:
-                self._executions[key] = self._load(dict(key))
+                engine = engine_cache.obtain(*self._key(shapes), partial(self._build, shapes), deserialize, self._watch)
+                self._executions[key] = Execution(engine, shapes, self._batch)
             except BuildCancelledError:
                 raise
             except EngineError as error:
@@ -139,12 +138,6 @@ class TensorRTNetwork:
     def path(self, shapes: Shapes) -> Path:
         """Where the engine for some shapes is kept."""
         return engine_cache.path_of(*self._key(shapes))
-
-    def _load(self, shapes: Shapes) -> Execution:
-        cuda.use(self._gpu)
-        build = partial(self._build, shapes)
-        engine = engine_cache.obtain(*self._key(shapes), build, deserialize, self._watch)
-        return Execution(engine, shapes, self._batch)
 
     def _build(self, shapes: Shapes) -> bytes:
         """Build and check an engine in another thread, so that an interrupt (Ctrl-C) reaches this one and ends it."""
@@ -230,13 +223,9 @@ class Execution:
 
 
 def export_engines(model: Model, config: RuntimeConfig, output: Path | None, watch: Watch | None = None) -> list[Path]:
-    """Build and check the engines for engine_sizes ahead of time.
+    """Build and check the engines for engine_sizes ahead of time; a node with the same configuration finds them.
 
-    Args:
-        model: as in `load`.
-        config: as in `load`; a node finds engines with its own precision and engine_batch.
-        output: file to write the only engine to; None to keep the engines where the back end finds them.
-        watch: reports the progress of builds and can cancel them.
+    With an output, the only engine is written to that file instead.
 
     Returns:
         Where the engines are.

@@ -133,7 +133,7 @@ def test_an_output_that_other_nodes_use_stays_correct():
     nodes = [helper.make_node('Relu', ['image'], ['logits']), helper.make_node('Add', ['logits', 'logits'], ['twice'])]
     graph = helper.make_model(helper.make_graph(nodes, 'g', [image], ends), opset_imports=[helper.make_opsetid('', 17)])
     values = np.float32([[[[1, -2]]]])
-    found = evaluator(onnx_graph.halved(graph), values)
+    found = evaluator(onnx_graph.with_precision(graph, 'fp16'), values)
     np.testing.assert_array_equal(found, [values.clip(0), 2 * values.clip(0)])
 
 
@@ -184,7 +184,7 @@ def test_weights_outside_the_range_of_half_precision_are_refused(graphs):
     weights = graph.graph.initializer[0]
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + 1e5, weights.name))
     with pytest.raises(ValueError, match=f'precision fp16: {weights.name} has weights outside its range; use fp32'):
-        onnx_graph.halved(graph)
+        onnx_graph.with_precision(graph, 'fp16')
 
 
 def test_weights_in_a_separate_file_are_read(graphs, tmp_path, images):
@@ -205,7 +205,7 @@ def exported(network, folder):
 def test_magicpoint_has_no_descriptors(tmp_path):
     graph = exported(SuperPoint(SuperPointConfig((4, 4, 4, 4), 8, 0)), tmp_path)
     assert onnx_graph.read_image_network(tmp_path / 'm.onnx')[1].descriptor_size == 0
-    assert [value.name for value in onnx_graph.halved(graph).graph.output] == ['logits']
+    assert [value.name for value in onnx_graph.with_precision(graph, 'fp16').graph.output] == ['logits']
 
 
 def test_batch_norm_after_the_relu_runs_in_half_precision(tmp_path, images):
@@ -214,7 +214,7 @@ def test_batch_norm_after_the_relu_runs_in_half_precision(tmp_path, images):
     assert 'BatchNormalization' in {node.op_type for node in graph.graph.node}
     with torch.inference_mode():
         expected = [tensor.numpy() for tensor in network(torch.from_numpy(images)).values()]
-    for found, reference in zip(by_openvino(onnx_graph.halved(graph), images), expected, strict=True):
+    for found, reference in zip(by_openvino(onnx_graph.with_precision(graph, 'fp16'), images), expected, strict=True):
         np.testing.assert_allclose(found, reference, atol=1e-2 * np.abs(reference).max())
 
 
