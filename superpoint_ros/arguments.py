@@ -47,7 +47,7 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
     """The parser of a function's arguments, see `parse`."""
     documentation = docstring_parser.parse(inspect.getdoc(function) or '')
     described = {parameter.arg_name: parameter.description or '' for parameter in documentation.params}
-    parser = _Parser(prog=program, description=documentation.short_description, allow_abbrev=False)
+    parser = _Parser(prog=program, description=documentation.short_description, allow_abbrev=False, print_config=None)
     parser.add_argument('--config', action='config', help='YAML file with any of these options')
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():

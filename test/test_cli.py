@@ -188,6 +188,7 @@ def test_help_describes_the_fields_of_configurations():
         ('a --output c --max-keypoints=1', 'test: unknown option --max-keypoints; did you mean --max_keypoints?'),
         ('a --output c --decode.border 1', 'test: unknown option --decode.border; did you mean --border?'),
         ('a --output c --xyzzy', 'test: unknown option --xyzzy\n'),
+        ('a --output c --print_config', 'test: unknown option --print_config'),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_one_message(words, message, capsys):

@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[ov.Model, GraphInfo]:
     """
     try:
         graph = _core().read_model(path)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file
         custom = re.search(r'No conversion rule found for operations: (.+)', str(error))
         found = f'expected standard ONNX operators only, found {custom[1]}' if custom else 'not a complete .onnx file'
         raise ValueError(f'{path}: {found}') from error

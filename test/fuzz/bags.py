@@ -23,7 +23,7 @@ from test.fuzz.processes import Isolated
 from test.fuzz.runner import NUMBERS, FaultError
 
 MODEL = 'unsuperpoint_lite'
-MAX_SECONDS = 60
+MAX_SECONDS = 120
 MAX_MEGABYTES = 1500
 """What an attempt may take. The readers take up to some 256 MiB for a record, and a copy or two of it."""
 

@@ -13,7 +13,7 @@ from test.bags.conftest import picture
 from test.fuzz.processes import Isolated
 from test.fuzz.runner import FaultError, draw, mutated
 
-SECONDS, MEGABYTES = 60, 1500
+SECONDS, MEGABYTES = 120, 1500
 SUFFIXES = {b'o': '.onnx', b's': '.safetensors'}
 
 
