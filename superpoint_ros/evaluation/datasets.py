@@ -22,21 +22,15 @@ T = TypeVar('T')
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two images of one plane.
-
-    Args:
-        name: of the pair, fit for a file name.
-        split: a group that is reported besides 'all': 'illumination', 'viewpoint', or '' for none.
-        image0: (H0, W0) uint8 gray.
-        image1: (H1, W1) uint8 gray.
-        homography: (3, 3), from pixels of image 0 to pixels of image 1.
-    """
+    """Two images of one plane, with a name that is fit for a file."""
 
     name: str
     split: str
+    """A group that is reported besides 'all': 'illumination', 'viewpoint', or '' for none."""
     image0: Image
     image1: Image
     homography: Transform
+    """(3, 3), from pixels of image 0 to pixels of image 1."""
 
     def fitted(self, size: tuple[int, int]) -> Pair:
         """The pair with both images fitted to a size, and the homography between the fitted images."""

@@ -154,16 +154,8 @@ def evaluate(
     """Estimate the pose of every pair from the matches of every method and matcher, and from the oracle's.
 
     The oracle keeps the matches of the first matcher that are near their true epipolar line: what a perfect choice
-    among the same matches gives.
-
-    Args:
-        pairs: result of read_pairs; those with an image that cannot be read are skipped.
-        folder: of the images.
-        methods: with descriptors.
-        matchers: by name.
-        estimator: see `estimate`.
-        side: larger images are shrunk so that their longest side has so many pixels; all distances are in these.
-        orders: random orders of the matches that each pose is estimated from.
+    among the same matches gives. Larger images are shrunk to a longest `side`, in whose pixels all distances are. Each
+    pose is estimated from several random orders of the matches. Pairs with an image that cannot be read are skipped.
     """
     results = Results()
     # One cache for each method, which the images of a scene share.

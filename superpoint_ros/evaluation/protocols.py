@@ -74,19 +74,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published way to measure on pairs of images with a known homography.
-
-    Args:
-        name: on the command line.
-        source: publication.
-        detection: settings for repeatability and localization error of detectors.
-        description: setting for everything that needs descriptors.
-    """
+    """A published way to measure on pairs of images with a known homography."""
 
     name: str
     source: str
+    """Publication."""
     detection: tuple[Setting, ...]
+    """For repeatability and localization error of detectors."""
     description: Setting
+    """For everything that needs descriptors."""
 
 
 _PAPER = Setting(size=(320, 240), keypoints=300, nms_radius=4)

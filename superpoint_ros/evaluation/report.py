@@ -22,15 +22,9 @@ Row = dict[str, Any]
 
 
 def means(rows: Sequence[Mapping[str, Any]], by: Sequence[str], count: str = 'pairs') -> list[Row]:
-    """The means of all numbers over the rows of each group; NaN is left out, a mean of nothing is NaN.
+    """The means of all numbers over each group of rows with the same values at the keys `by`, in order of appearance.
 
-    Args:
-        rows: measurements; a row may lack some of the numbers.
-        by: keys whose values make a group.
-        count: key of the number of rows in a group.
-
-    Returns:
-        One row for each group, in the order in which they first appear.
+    Rows may lack numbers. NaN is left out, and a mean of nothing is NaN. The key `count` has the number of rows.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -70,36 +64,27 @@ def _cell(value: float | str | None, whole: bool) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves in one pair of axes; the vertical axis goes from 0 to 1.
-
-    Args:
-        title: what is shown.
-        x: label of the horizontal axis.
-        limits: of the horizontal axis.
-        curves: by name, x values and y values.
-    """
+    """Curves in one pair of axes; the vertical axis goes from 0 to 1."""
 
     title: str
     x: str
+    """Label of the horizontal axis."""
     limits: tuple[float, float]
+    """Of the horizontal axis."""
     curves: Mapping[str, Curve]
+    """By name, x values and y values."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The files of one evaluation: NAME.md, NAME.json and plots.
-
-    Args:
-        name: of the files.
-        images: description of what is measured.
-        methods: what is compared.
-        output: folder; made if it is missing.
-    """
+    """The files of one evaluation: NAME.md, NAME.json and plots."""
 
     name: str
     images: str
+    """Description of what is measured."""
     methods: Sequence[Method]
     output: Path
+    """Folder; made if it is missing."""
 
     def plot(self, name: str, y: str, panels: Sequence[Panel], marker: str = '') -> None:
         """Write NAME.png: panels side by side with one vertical axis; curves of one name have one color."""
@@ -120,11 +105,7 @@ class Report:
     def finish(self, title: str, sections: Sequence[str], data: Mapping[str, Any], failed: Iterable[str] = ()) -> str:
         """Write and return the report, NAME.md, of sections in Markdown; all measurements go to NAME.json.
 
-        Args:
-            title: of the report.
-            sections: paragraphs and tables.
-            data: measurements; numbers that are not finite become null.
-            failed: a sentence for each image that could not be read.
+        Numbers that are not finite become null. `failed` has a sentence for each image that could not be read.
 
         Raises:
             ValueError: some images could not be read; the report of the others has been written.

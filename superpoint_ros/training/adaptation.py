@@ -126,16 +126,9 @@ def label_image(
 
 @torch.inference_mode()
 def adapted_scores(network: SuperPoint, image: Tensor, config: AdaptationConfig, rng: np.random.Generator) -> Tensor:
-    """The score of each pixel of an image, averaged over the views that show it.
+    """The score (H, W) float32 of each pixel of an image, averaged over the views that show it.
 
-    Args:
-        network: the detector, in evaluation mode.
-        image: (1, 1, H, W) in [0, 1], H and W multiples of 8.
-        config: views and batch_size.
-        rng: source of randomness.
-
-    Returns:
-        (H, W) float32.
+    The image is (1, 1, H, W) in [0, 1], H and W multiples of 8. The network is in evaluation mode.
     """
     height, width = image.shape[-2:]
     homographies = [np.eye(3), *(sample_homography(rng, (width, height), VIEWS) for _ in range(config.views - 1))]

@@ -125,13 +125,9 @@ def mirrored(points: Points, size: tuple[int, int]) -> Points:
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Endless batches of sample numbers 0, 1, 2, …, distributed over the processes of a training run.
+    """Endless batches of sample numbers from `first` on, distributed over the processes of a training run.
 
-    Args:
-        first: number of the first sample of all.
-        size: samples per batch and process.
-        rank: number of this process.
-        processes: number of processes.
+    The size is that of a batch of one process, the rank the number of this process.
     """
 
     def __init__(self, first: int, size: int, rank: int, processes: int) -> None:
@@ -159,11 +155,18 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 class EndlessData(lightning.LightningDataModule):
-    """Batches of endless samples for training, and of the same few samples for each validation."""
+    """Batches of endless samples for training, and of the same few samples for each validation.
 
-    def __init__(self, batch_size: int, seed: int, validation: int, workers: int) -> None:
+    Args:
+        validation: number of samples in a validation.
+        batch_size: samples per batch and process.
+        seed: seed of the samples.
+        workers: number of processes that make samples.
+    """
+
+    def __init__(self, validation: int, batch_size: int = 32, seed: int = 0, workers: int = 1) -> None:
         super().__init__()
-        self.batch_size, self.seed, self.validation, self.workers = batch_size, seed, validation, workers
+        self.validation, self.batch_size, self.seed, self.workers = validation, batch_size, seed, workers
 
     def draws(self, stream: int) -> Draw:
         """A function that draws the samples of TRAINING or VALIDATION."""
@@ -198,11 +201,9 @@ class ShapesData(EndlessData):
         homography: random homographies that warp training images.
         width: width of the images in pixels, a multiple of 8.
         height: height of the images in pixels, a multiple of 8.
-        batch_size: images per batch and process.
-        seed: seed of the images.
         warped: share of the training images that are warped.
         validation_images: number of images in a validation, always the same.
-        workers: number of processes that render.
+        batches: as in EndlessData: batch_size, seed, workers.
     """
 
     def __init__(
@@ -210,13 +211,11 @@ class ShapesData(EndlessData):
         homography: HomographyConfig,
         width: int = 160,
         height: int = 120,
-        batch_size: int = 32,
-        seed: int = 0,
         warped: float = 0.7,
         validation_images: int = 256,
-        workers: int = 1,
+        **batches: Any,
     ) -> None:
-        super().__init__(batch_size, seed, validation_images, workers)
+        super().__init__(validation_images, **batches)
         self.homography, self.size, self.warped = homography, (width, height), warped
 
     def draws(self, stream: int) -> Draw:
@@ -233,10 +232,8 @@ class PhotosData(EndlessData):
         views: how the two views of a pair differ.
         width: width of the views in pixels, a multiple of 8.
         height: height of the views in pixels, a multiple of 8.
-        batch_size: pairs per batch and process.
-        seed: seed of the views.
         validation_images: number of pairs in a validation, always the same.
-        workers: number of processes that read photographs and render views.
+        batches: as in EndlessData: batch_size, seed, workers.
     """
 
     def __init__(
@@ -246,12 +243,10 @@ class PhotosData(EndlessData):
         views: ViewConfig,
         width: int = 320,
         height: int = 240,
-        batch_size: int = 32,
-        seed: int = 0,
         validation_images: int = 64,
-        workers: int = 1,
+        **batches: Any,
     ) -> None:
-        super().__init__(batch_size, seed, validation_images, workers)
+        super().__init__(validation_images, **batches)
         self.images, self.labels, self.views, self.size = images, labels, views, (width, height)
 
     def draws(self, stream: int) -> Draw:

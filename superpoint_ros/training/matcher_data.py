@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,9 @@ from superpoint_ros.training.scene_features import NONE, ScenesConfig
 
 
 def draw_pair(rng: np.random.Generator, files: Sequence[Path], keypoints: int, unrelated: float) -> Sample:
-    """A pair of views of a scene or, as often as `unrelated`, of two scenes, where no keypoint has a partner.
+    """A pair of views of a scene or, with probability `unrelated`, of two scenes, where no keypoint has a partner.
 
-    Args:
-        rng: source of randomness.
-        files: of scenes, from scene_features.obtain.
-        keypoints: of each image, the best; fewer are padded.
-        unrelated: share of the pairs.
+    Files are from scene_features.obtain. Each view has its best keypoints; fewer are padded.
 
     Returns:
         The inputs of the network, and `partners` (2, K): rows in the other image, or NONE or UNSURE.
@@ -53,10 +50,9 @@ class MatcherData(EndlessData):
         scenes: what views are made of the photographs.
         keypoints: of each image, at most as many as `scenes` keeps.
         unrelated: share of the pairs whose views are of two scenes.
-        batch_size: pairs in a batch of one process.
-        seed: picks the pairs.
-        validation_pairs: how many pairs a validation looks at, always the same.
-        workers: processes that extract features, and then read them.
+        batch_size: pairs per batch and process.
+        validation_pairs: number of pairs in a validation, always the same.
+        batches: as in EndlessData: seed, workers.
 
     Raises:
         FileNotFoundError: a folder has no photographs, or there is no such model.
@@ -71,11 +67,10 @@ class MatcherData(EndlessData):
         keypoints: int = 256,
         unrelated: float = 0.05,
         batch_size: int = 16,
-        seed: int = 0,
         validation_pairs: int = 256,
-        workers: int = 1,
+        **batches: Any,
     ) -> None:
-        super().__init__(batch_size, seed, validation_pairs, workers)
+        super().__init__(validation_pairs, batch_size, **batches)
         self.extractor, self.model = extractor, models.resolve(extractor)
         self.checksum = checksum(self.model.file('weights'))
         self.cache, self.scenes, self.keypoints, self.unrelated = cache, scenes, keypoints, unrelated

@@ -69,14 +69,9 @@ class SceneFeatures(NamedTuple):
 
 
 def obtain(photographs: Sequence[Path], extractor: str, config: ScenesConfig, folder: Path, workers: int) -> list[Path]:
-    """The file of each scene, for `read`; missing ones are made.
+    """The file of each scene, for `read`; missing ones are made by so many workers.
 
-    Args:
-        photographs: image files.
-        extractor: name or path of the model.
-        config: what is made.
-        folder: has a folder for the files, whose name depends on all settings that files depend on.
-        workers: processes that make files.
+    Files are in a subfolder whose name depends on all settings that they depend on.
 
     Raises:
         ValueError: a photograph cannot be read.
