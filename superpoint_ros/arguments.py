@@ -26,7 +26,8 @@ def parse(function: Callable[..., Any], words: Sequence[str], program: str) -> d
     parameter that is a configuration dataclass become options of their own. Sequences take any number of words.
 
     Args:
-        function: has type hints and a Google-style docstring, which gives the help.
+        function: has type hints and a Google-style docstring, which gives the help. A configuration need not be
+            described there: its own docstring is then the help.
         words: the command line behind the name of the command.
         program: the name of the command.
 
@@ -53,6 +54,7 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
     for name, parameter in inspect.signature(function).parameters.items():
         hint, description = hints[name], described.get(name, '')
         if _is_configuration(hint):
+            description = description or (inspect.getdoc(hint) or '').partition('\n')[0]
             group = parser.add_argument_group(f'{name} ({description.rstrip(".")})')
             field_hints = typing.get_type_hints(hint)
             for field, option in options(hint).items():

@@ -37,7 +37,7 @@ COMMANDS = {
     'export': Command('the .onnx graph, or a TensorRT engine, of a model', 'train'),
     'quantize': Command('a graph with 8-bit convolutions, for CPUs', 'train'),
     'convert': Command("another project's checkpoint in our format", 'train'),
-    'benchmark': Command('time every stage, and the node, beside SIFT and ORB', 'cpu,demo'),
+    'benchmark': Command('time every stage, and the node, compared with SIFT and ORB', 'cpu,demo'),
 }
 
 
@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
     Returns:
-        0 if all went well, 1 if something failed, 2 if the command line is wrong, 130 after Ctrl-C.
+        0 on success, 1 if something failed, 2 if the command line is wrong, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] not in COMMANDS:

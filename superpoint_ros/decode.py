@@ -202,16 +202,16 @@ def best_of_cells(
     config: DecodeConfig,
     mask: Mask | None = None,
 ) -> Indices:
-    """Do what find_peaks does for one point in each cell: only points of neighboring cells can discard a point.
+    """Find the best keypoints as find_peaks does, for one point in each cell: only neighboring cells can discard it.
 
     Args:
         scores: (M,) float32 in [0, 1], of the points of the M cells in row-major order. NaN counts as 0.
         x: (M,) in pixels, within the cell of the point or on its edge; the nearest whole pixel counts.
         y: (M,) likewise.
         cells: rows and columns of cells.
-        size: (width, height) of the picture, which is at the top left; the rest is padding.
-        config: threshold, max_keypoints, nms_radius and border.
-        mask: (h, w) bool, at least as large as the picture; False where keypoints are not allowed.
+        size: as in find_peaks.
+        config: as in find_peaks.
+        mask: as in find_peaks.
 
     Returns:
         (K,) indices of points, by descending score; equal scores in row-major order of their pixels.

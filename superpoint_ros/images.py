@@ -1,4 +1,4 @@
-"""Image messages become gray arrays, which is all that the networks look at.
+"""Converts image messages to gray arrays, the input of the networks.
 
 Works on anything with the attributes of sensor_msgs/Image and sensor_msgs/CompressedImage (rclpy's messages, rosbags'
 messages), and needs no ROS. Sizes are checked before memory is taken.
@@ -18,7 +18,7 @@ from superpoint_ros import image_files
 from superpoint_ros.image_files import Gray as Gray
 
 BLOCK = 2**18
-"""Pixels that are stretched at once."""
+"""Number of pixels that are stretched at once."""
 
 
 class _Encoding(NamedTuple):

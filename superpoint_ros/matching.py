@@ -38,7 +38,7 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """Conditions for two features to match."""
+    """Conditions for two features to match; of a learned matcher, min_similarity is the smallest probability."""
 
     min_similarity: float = option(
         0.7, 'Smallest cosine similarity of two descriptors that match.', minimum=-1.0, maximum=1.0, live=True

@@ -63,6 +63,14 @@ for words in {STEPS}:
         assert f'\n{" ".join(words)} 0\n' in done.stdout
 
 
+def test_every_argument_and_group_is_described():
+    for words in set(STEPS) - {('train',)}:
+        function = cli.load(words[0])
+        parser = arguments.parser_of(function if callable(function) else function[words[1]], 'test')
+        assert all(action.help for action in parser._actions), words
+        assert not [group.title for group in parser._action_groups if '()' in group.title], words
+
+
 def test_options_have_one_spelling():
     for words in STEPS:
         function = cli.load(words[0])

@@ -21,10 +21,10 @@ from rosbags.rosbag2 import storage_mcap
 from superpoint_ros.bags.records import MAX_RECORD, ZSTD, decompress, limit_database
 
 MAX_METADATA = 1 << 22
-"""Most bytes of metadata.yaml."""
+"""Maximum size of metadata.yaml in bytes."""
 
 MAX_OVERLAP = 4 * MAX_RECORD
-"""Most bytes of chunks with messages of the same time: they are in memory together."""
+"""Maximum size in bytes of the chunks with messages of the same time, which are in memory together."""
 
 
 class CompressedFileError(Exception):

@@ -34,10 +34,10 @@ T = TypeVar('T')
 R = TypeVar('R')
 
 DECODERS = min(4, os.cpu_count() or 1)
-"""Threads that decode images."""
+"""Number of threads that decode images."""
 
 MAX_PENDING = 1 << 29
-"""Most bytes of messages in the pipeline, unless a single one is larger."""
+"""Maximum size in bytes of the messages in the pipeline, unless a single one is larger."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def prefetch(
         function: called with each item.
         items: in order.
         workers: number of threads.
-        depth: most items in work.
-        size: bytes of an item; the items in work have at most MAX_PENDING together, unless there is only one.
+        depth: maximum number of items in progress.
+        size: bytes of an item; the items in progress have at most MAX_PENDING together, unless there is only one.
     """
     pending: deque[tuple[Future[R], int]] = deque()
     pool = ThreadPoolExecutor(workers)

@@ -36,10 +36,10 @@ ROS1, MCAP, SQLITE, ZSTD = b'#ROSBAG V2.0\n', b'\x89MCAP0\r\n', b'SQLite format 
 """First bytes of the files."""
 
 MAX_RECORD = 1 << 28
-"""Most bytes of a record, chunk or message, compressed or not. Recorders write chunks of a few megabytes."""
+"""Maximum size of a record, chunk or message in bytes, compressed or not. Recorders write chunks of a few megabytes."""
 
 MAX_DAMAGE = 10_000
-"""Problems in a file, or lost messages in a row in a database, after which the rest is skipped."""
+"""Number of problems in a file, or of consecutive lost messages in a database, after which the rest is skipped."""
 
 
 class Topic(NamedTuple):
@@ -85,7 +85,7 @@ _Record = _Declaration | _Message | _Chunk | None
 
 
 def max_decompressed(size: int) -> int:
-    """Most bytes that are decompressed from a file of this size: 1000 times as many, and at least 1 GiB."""
+    """Maximum number of bytes to decompress from a file of this size: 1000 times as many, but at least 1 GiB."""
     return max(1 << 30, 1000 * size)
 
 

@@ -1,4 +1,4 @@
-"""What a run reports of a bag."""
+"""Reports the results of a bag."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 from rich.console import Console
 
 SHOWN = 10
-"""Problems of each kind that are listed for a bag; the others are counted."""
+"""Number of problems of each kind that are listed for a bag; the others are counted."""
 
 LONGEST = 500
-"""Most characters of a problem."""
+"""Maximum length of a listed problem, in characters."""
 
 
 class Outcome(NamedTuple):

@@ -60,11 +60,6 @@ def bag(
         descriptor_type: type of the descriptors in a bag; npz and hdf5 always have float32.
         batch: images for each call of the network; several are faster on a GPU, and may change the last bits; 0 for
             as many as make no difference.
-        extractor: the size of the images.
-        runtime: how the network runs.
-        decode: which keypoints are kept.
-        matching: which features match; of a learned matcher, min_similarity is the smallest probability.
-        tracking: how points are tracked.
 
     Returns:
         Whether every bag and every image was good.

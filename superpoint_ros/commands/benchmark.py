@@ -35,7 +35,7 @@ def benchmark(
     cameras: int = 1,
     matchers: Sequence[str] = (),
 ) -> str:
-    """Time every stage from image message to features message, beside OpenCV's SIFT and ORB in the same run.
+    """Time every stage from image message to features message, and OpenCV's SIFT and ORB in the same run.
 
     Args:
         models: names of shipped models, or paths of .safetensors or .onnx files.

@@ -18,7 +18,7 @@ def demo(
     rate: float = 0.0,
     view: bool = False,
 ) -> str:
-    """Run camera, detector and matcher as ROS nodes, show their figures live, leave a picture and a summary.
+    """Run camera, detector and matcher as ROS nodes, show live statistics, and save a picture and a summary.
 
     Args:
         source: photographs (a camera with known motion, so that wrong matches are known), the number of a webcam, a

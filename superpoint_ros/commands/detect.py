@@ -32,9 +32,6 @@ def detect(
             NAME.png (the keypoints on the image, the best yellow).
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         pictures: also write pictures.
-        extractor: the size of the images.
-        runtime: how the network runs.
-        decode: which keypoints are kept.
 
     Returns:
         Whether every image was good; the others are listed at the end.

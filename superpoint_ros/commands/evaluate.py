@@ -35,7 +35,6 @@ def homography(
         preset: whose protocol; docs/evaluation.md says how they differ.
         count: number of pairs to measure, spread evenly; 0 for all.
         baselines: also compare OpenCV's methods and chance.
-        models: what is compared.
     """
     from superpoint_ros.evaluation import datasets, homography_report
     from superpoint_ros.evaluation.report import Report
@@ -66,7 +65,6 @@ def pairs(
         seed: of the homographies and changes; the same seed and file names give the same pairs.
         matcher: besides nearest, learned or files of learned matchers.
         baselines: also compare OpenCV's methods and chance.
-        models: what is compared.
     """
     from superpoint_ros.evaluation import datasets, homography_report, turns
     from superpoint_ros.evaluation.report import Report
@@ -94,7 +92,6 @@ def shapes(
         count: images of each shape; the paper has 1000.
         seed: of the images.
         baselines: also compare OpenCV's methods and chance.
-        models: what is compared.
     """
     from superpoint_ros.evaluation import shapes as feature
     from superpoint_ros.evaluation.report import Report
@@ -111,7 +108,6 @@ def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models
         folder: frames, in the order of their names.
         output: folder for sequence.md and sequence.json.
         baselines: also compare OpenCV's methods and chance.
-        models: what is compared.
     """
     from superpoint_ros.evaluation import sequence as feature
     from superpoint_ros.evaluation.report import Report
@@ -141,7 +137,6 @@ def poses(
         estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
         side: longest side in pixels to which images are shrunk.
         baselines: also compare OpenCV's methods.
-        models: what is compared.
     """
     from superpoint_ros.evaluation import pose_pairs, poses_report
     from superpoint_ros.evaluation.report import Report
@@ -172,7 +167,6 @@ def tracking(
         count: number of photographs to use, spread evenly; 0 for all.
         seed: of the camera's motion; the same seed and photographs give the same frames.
         matching: which features match; other values of min_similarity are also measured.
-        tracker: how points are tracked.
         models: what is compared; Lucas–Kanade tracks the keypoints of each.
     """
     import numpy as np
@@ -214,10 +208,8 @@ def reconstruction(
         pairs: list of pairs of images with cameras and poses, in the layout of SuperGlue.
         folder: of the images.
         output: folder for reconstruction.md and reconstruction.json.
-        models: what is compared.
         resize: longest side of the images for the network; smaller ones are at most doubled.
         max_keypoints: most keypoints of an image.
-        matching: which features match.
     """
     from superpoint_ros.evaluation import pose_pairs
     from superpoint_ros.evaluation import reconstruction as feature

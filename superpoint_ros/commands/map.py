@@ -53,11 +53,6 @@ def map(  # noqa: A001
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
-        camera: the camera, as COLMAP describes it.
-        extractor: the size of the images.
-        runtime: how the network runs.
-        decode: which keypoints are kept.
-        matching: which features match; of a learned matcher, min_similarity is the smallest probability.
 
     Returns:
         Whether every image was good; the others are listed at the end.

@@ -36,10 +36,6 @@ def match(
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
         geometry: homography for a plane or a camera that only turned, else fundamental.
-        extractor: the size of the images.
-        runtime: how the network runs.
-        decode: which keypoints are kept.
-        matching: which features match; of a learned matcher, min_similarity is the smallest probability.
 
     Returns:
         How many matches there are, and how many agree.

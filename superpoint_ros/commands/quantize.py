@@ -26,8 +26,8 @@ def quantize(
         output: .onnx file to write; if not given, beside the graph with _int8 appended to its name.
         calibration: number of photographs to calibrate with, spread evenly.
         count: number of photographs to compare on, spread evenly; 0 for all.
-        draws: random pairs of each photograph; few pairs cannot tell one point of accuracy from chance.
-        seed: of the first draw; the next ones have the next seeds.
+        draws: number of random pairs of each photograph; a few pairs cannot resolve one point of accuracy.
+        seed: of the first draw; each following draw has the next seed.
     """
     graph = models.resolve(model).file('graph')
     output = output or graph.with_name(f'{graph.stem}{models.QUANTIZED}.onnx')

@@ -15,7 +15,7 @@ class Pairing(Generic[T]):
 
     Args:
         tolerance: largest difference between two stamps in ns.
-        depth: number of messages of each stream that may wait for their pair; then the oldest is given up.
+        depth: number of messages of each stream that may wait for their pair; beyond that, the oldest is dropped.
     """
 
     def __init__(self, tolerance: int, depth: int) -> None:
@@ -23,7 +23,7 @@ class Pairing(Generic[T]):
         self._depth = depth
         self._waiting: tuple[dict[int, T], dict[int, T]] = ({}, {})
         self.unpaired = 0
-        """Number of messages given up."""
+        """Number of messages dropped without a pair."""
 
     def add(self, side: int, stamp: int, item: T) -> tuple[T, T] | None:
         """Add a message of stream 0 or 1; returns the pair that it completes, stream 0 first."""
@@ -48,7 +48,7 @@ class Pairing(Generic[T]):
         return min((abs(stamp - other) for stamp in mine for other in others), default=None)
 
     def clear(self) -> None:
-        """Give up all waiting messages."""
+        """Drop all waiting messages."""
         for waiting in self._waiting:
             self.unpaired += len(waiting)
             waiting.clear()
