@@ -144,12 +144,7 @@ def features_info(
 ) -> str:
     """JSON text of features/info: what subscribers need to know about features, for example not to mix models.
 
-    Args:
-        model: name of the model.
-        checksum: SHA-256 of its weights.
-        descriptor_size: number of elements.
-        descriptor_type: int8 or float32.
-        image_size: (width, height) of the images in pixels.
+    The checksum is SHA-256 of the model's weights, `descriptor_type` int8 or float32, `image_size` (width, height).
     """
     return json.dumps(
         {

@@ -92,16 +92,11 @@ def decode_superpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig,
 
 
 def decode_unsuperpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
-    """Decode the heads of UnSuperPoint, which has one keypoint in each cell.
+    """Decode the heads of UnSuperPoint, which has one keypoint in each cell; arguments as in decode_superpoint.
 
-    The positions are subpixel already, so config.subpixel has no effect. Non-maximum suppression, border and mask use
-    the pixel nearest to each keypoint.
-
-    Args:
-        heads: scores (1, H/8, W/8), positions (2, H/8, W/8) within the cells, 0 to 1, and descriptors (H/8, W/8, D).
-        size: (width, height) of the picture, which is at the top left; the rest is padding.
-        config: thresholds and options.
-        mask: (h, w) bool, at least as large as the picture; False where keypoints are not allowed.
+    The heads are scores (1, H/8, W/8), positions (2, H/8, W/8) within the cells, 0 to 1, and descriptors
+    (H/8, W/8, D). The positions are subpixel already, so config.subpixel has no effect. Non-maximum suppression, border
+    and mask use the pixel nearest to each keypoint.
     """
     _, rows, columns = heads['scores'].shape
     scores, (right, down) = heads['scores'].ravel(), heads['positions']

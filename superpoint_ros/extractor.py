@@ -167,13 +167,7 @@ class Extractor:
 def prepare(image: Image, resize: int, mask: Image | None = None) -> Prepared:
     """Convert an image for the network: 8-bit gray, shrunk, padded to multiples of 8.
 
-    Args:
-        image: as in Extractor.__call__.
-        resize: as in ExtractorConfig.
-        mask: as in Extractor.__call__.
-
-    Raises:
-        ValueError: as in Extractor.__call__.
+    Arguments and errors are those of Extractor.__call__, and `resize` is that of ExtractorConfig.
     """
     gray = to_gray(image)
     height, width = gray.shape

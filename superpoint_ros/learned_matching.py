@@ -32,10 +32,7 @@ def make_matcher(name: str, config: MatchConfig, runtime: RuntimeConfig, watch: 
         name: NEAREST, or what LearnedMatcher takes.
         config: of nearest neighbors; of learned matchers, min_similarity is the smallest probability.
         runtime: of learned matchers. An extractor's precision int8 is not for them: they then choose their own.
-        watch: as in LearnedMatcher.
-
-    Raises:
-        What LearnedMatcher raises.
+        watch: as in LearnedMatcher, whose errors this raises.
     """
     if name == NEAREST:
         return partial(match, config=config)

@@ -92,12 +92,8 @@ class PairMatcher:
     def init(self, descriptor_size: int, threshold: float, iterations: int, cuda: int, model: str) -> None:  # noqa: ARG002
         """Prepare a matcher.
 
-        Args:
-            descriptor_size: is that of the descriptors in `match`.
-            threshold: smallest similarity, or probability for a learned matcher.
-            iterations: of SuperGlue.
-            cuda: whether a learned matcher may run on a GPU.
-            model: a learned matcher as in make_matcher; nearest neighbors for nearest, and for RTAB-Map's default.
+        `threshold` is the smallest similarity, or probability for a learned matcher, which may run on a GPU if `cuda`
+        is true. `model` is a name as in make_matcher, or RTAB-Map's default, which stands for nearest neighbors.
         """
         name = NEAREST if model in ('indoor', 'outdoor') else model
         runtime = RuntimeConfig(backend=self._backend if cuda else 'openvino')

@@ -45,12 +45,7 @@ def extract_on_cluster(
 ) -> None:
     """Extract all missing segments; an Extraction of superpoint_ros.bags.run.
 
-    Args:
-        settings: for the models of the workers.
-        address: of the cluster as for ray.init: host:port, 'auto', or 'local' for this machine only.
-        workers: number of workers; 0 for one on each GPU or, without any, on each machine.
-        works: the jobs.
-        advance: called with the number of images that have been completed since the last call.
+    The address is that of ray.init: host:port, 'auto', or 'local' for this machine only.
 
     Raises:
         ConnectionError: there is no such cluster.

@@ -36,16 +36,7 @@ LAST_TIME = 2**63 - 1
 
 @dataclass(frozen=True)
 class Settings:
-    """How features are extracted.
-
-    Args:
-        model: name of a shipped model, or path of a .safetensors or .onnx file.
-        options: options of the Extractor.
-        descriptor_type: int8 (round(127·d)) or float32.
-        batch: images for each call of the network. 0 is the largest number with which results are those of single
-            images: several with OpenVINO, which works on one while the previous one is decoded, else one.
-        topics: image topics to process; all topics with images if empty.
-    """
+    """How features are extracted: `options` of the Extractor, and options of `superpoint bag`."""
 
     model: str
     options: dict[str, Any]
@@ -56,16 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Output:
-    """What is written.
-
-    Args:
-        format: of the output.
-        copy: write the original messages.
-        match: write matches of consecutive images.
-        track: write tracks.
-        match_config: which features match.
-        tracker_config: how points are tracked.
-        matcher: makes the matches; None for nearest neighbors.
+    """What is written: options of `superpoint bag`. Without a matcher, matches are nearest neighbors.
 
     Raises:
         ValueError: the format cannot hold messages.

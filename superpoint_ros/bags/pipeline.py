@@ -87,6 +87,7 @@ def extract(
     remaining = deque(segments)
 
     def extract_remaining(reader: AnyReader) -> None:
+        # OpenVINO works on one image of a batch while another is decoded, and each result is that of a single image.
         size = job.settings.batch or (8 if extractor.runtime.name == 'openvino' else 1)
         frames = _frames(job, reader, list(remaining))
         decode, detect = partial(_decode, reader), partial(_detect, extractor)

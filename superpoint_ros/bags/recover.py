@@ -58,13 +58,7 @@ def read(source: Path, folder: Path, everything: bool, use: Callable[[AnyReader]
 def recover(source: Path, folder: Path, everything: bool, damage: list[str]) -> None:
     """Copy what is readable of a damaged bag into `folder`, which appears when it is complete; `find` returns the copy.
 
-    Does nothing if the folder exists.
-
-    Args:
-        source: the damaged bag.
-        folder: for the copy, and a file of all that is wrong with the bag.
-        everything: copy the messages of all topics, not only images.
-        damage: why the bag is not readable as it is.
+    Does nothing if the folder exists. The arguments are those of `read`, and why the bag is not readable as it is.
 
     Raises:
         ValueError: source is not a bag.

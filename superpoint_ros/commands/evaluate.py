@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from superpoint_ros import image_files
+from superpoint_ros.evaluation import datasets, pose_pairs
 from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.extractor import Extractor
@@ -36,7 +39,7 @@ def homography(
         count: number of pairs to measure, spread evenly; 0 for all.
         baselines: also compare OpenCV's methods and chance.
     """
-    from superpoint_ros.evaluation import datasets, homography_report
+    from superpoint_ros.evaluation import homography_report
     from superpoint_ros.evaluation.report import Report
 
     loaders = datasets.spread(datasets.hpatches(folder), count)
@@ -66,7 +69,7 @@ def pairs(
         matcher: besides nearest, learned or files of learned matchers.
         baselines: also compare OpenCV's methods and chance.
     """
-    from superpoint_ros.evaluation import datasets, homography_report, turns
+    from superpoint_ros.evaluation import homography_report, turns
     from superpoint_ros.evaluation.report import Report
 
     protocol = PROTOCOLS[preset]
@@ -138,7 +141,7 @@ def poses(
         side: longest side in pixels to which images are shrunk.
         baselines: also compare OpenCV's methods.
     """
-    from superpoint_ros.evaluation import pose_pairs, poses_report
+    from superpoint_ros.evaluation import poses_report
     from superpoint_ros.evaluation.report import Report
 
     listed = pose_pairs.read_pairs(pairs)
@@ -169,9 +172,6 @@ def tracking(
         matching: which features match; other values of min_similarity are also measured.
         models: what is compared; Lucas–Kanade tracks the keypoints of each.
     """
-    import numpy as np
-
-    from superpoint_ros.evaluation import datasets
     from superpoint_ros.evaluation import tracking as feature
     from superpoint_ros.evaluation.report import Report
 
@@ -211,7 +211,6 @@ def reconstruction(
         resize: longest side of the images for the network; smaller ones are at most doubled.
         max_keypoints: most keypoints of an image.
     """
-    from superpoint_ros.evaluation import pose_pairs
     from superpoint_ros.evaluation import reconstruction as feature
 
     extractors = {

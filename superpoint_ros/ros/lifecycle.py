@@ -46,7 +46,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.configured = self.active = False
         self._failure = ''
-        self._created: dict[str, dict[Any, Callable[[Any], object]]] = {}
+        self._created: dict[Callable[[], None], dict[Any, Callable[[Any], object]]] = {}
         self._errors, self._last_error = 0, ''
         self._configurations = configurations
         self.ended: Future[int] = Future()
@@ -141,7 +141,7 @@ class ManagedNode(LifecycleNode):
         before = self._entities()
         succeeded = self._try(action)
         created = {entity: destroy for entity, destroy in self._entities().items() if entity not in before}
-        self._created[undo.__name__] = created
+        self._created[undo] = created
         if not succeeded:
             undo()
             self._destroy_created(undo)
@@ -155,7 +155,7 @@ class ManagedNode(LifecycleNode):
         return succeeded
 
     def _destroy_created(self, undo: Callable[[], None]) -> None:
-        for entity, destroy in self._created.pop(undo.__name__, {}).items():
+        for entity, destroy in self._created.pop(undo, {}).items():
             destroy(entity)
 
     def _entities(self) -> dict[Any, Callable[[Any], object]]:

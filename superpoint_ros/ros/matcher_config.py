@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from superpoint_ros.config import check, option
 from superpoint_ros.matching import GEOMETRIES, MatchConfig
@@ -80,6 +81,14 @@ class MatcherConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+class Configs(NamedTuple):
+    """The configurations in the parameters of the node."""
+
+    node: MatcherConfig = MatcherConfig()
+    match: MatchConfig = MatchConfig()
+    tracker: TrackerConfig = TrackerConfig()
 
 
 CONFIGURATIONS = (MatcherConfig, MatchConfig, TrackerConfig)

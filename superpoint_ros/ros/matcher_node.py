@@ -13,7 +13,7 @@ from superpoint_ros.learned_matching import NEAREST, LearnedMatcher
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.ros.feature_stream import Arrival, FeatureStream
 from superpoint_ros.ros.lifecycle import ManagedNode, run
-from superpoint_ros.ros.matcher_config import CONFIGURATIONS, MatcherConfig
+from superpoint_ros.ros.matcher_config import CONFIGURATIONS, Configs, MatcherConfig
 from superpoint_ros.ros.matchers import CameraMatcher, PairMatcher
 from superpoint_ros.ros.parameters import read
 from superpoint_ros.ros.topic_names import check_cameras
@@ -38,7 +38,8 @@ class MatcherNode(ManagedNode):
         self.create_timer(0.5, self._update_drawing, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
-        config, match_config, tracker_config = self._configs()
+        configs = self._configs()
+        config = configs.node
         pairs = [_split(pair) for pair in config.pairs]
         check_cameras('cameras', config.cameras)
         if len(set(pairs)) != len(pairs):
@@ -47,19 +48,18 @@ class MatcherNode(ManagedNode):
         if config.matcher != NEAREST:
             options = {name: getattr(config, name) for name in ('backend', 'device', 'threads')}
             watch = Watch(cancel=self._cancel)
-            self._learned = LearnedMatcher(config.matcher, match_config.min_similarity, watch, **options)
+            self._learned = LearnedMatcher(config.matcher, configs.match.min_similarity, watch, **options)
             network = self._learned.runtime.network
             self.get_logger().info(f'matcher {self._learned.model.name}, {network.device}, {network.precision}')
         cameras = config.cameras or (() if pairs else ('',))
         for name in dict.fromkeys([*cameras, *(name for pair in pairs for name in pair)]):
             self._streams[name] = FeatureStream(self, name, config)
         for name in cameras:
-            stream = self._streams[name]
-            self._matchers.append(CameraMatcher(self, stream, config, match_config, tracker_config, self._learned))
+            self._matchers.append(CameraMatcher(self, self._streams[name], configs, self._learned))
         for first, second in pairs:
             topic = 'matches' if len(pairs) == 1 else f'{first}/{second}/matches'
             streams = self._streams[first], self._streams[second]
-            self._matchers.append(PairMatcher(self, topic, streams, config, match_config, self._learned))
+            self._matchers.append(PairMatcher(self, topic, streams, configs, self._learned))
 
     def activate(self) -> None:
         self._cancel.clear()
@@ -87,17 +87,17 @@ class MatcherNode(ManagedNode):
     def apply_parameters(self) -> None:
         configs = self._configs()
         if self._learned:
-            self._learned.min_similarity = configs[1].min_similarity
+            self._learned.min_similarity = configs.match.min_similarity
         for stream in self._streams.values():
-            stream.config = configs[0]
+            stream.config = configs.node
         for matcher in self._matchers:
-            matcher.set_config(*configs)
+            matcher.set_configs(configs)
 
     def report(self) -> list[DiagnosticStatus]:
         return [matcher.report() for matcher in self._matchers]
 
-    def _configs(self) -> tuple[MatcherConfig, MatchConfig, TrackerConfig]:
-        return read(self, MatcherConfig), read(self, MatchConfig), read(self, TrackerConfig)
+    def _configs(self) -> Configs:
+        return Configs(read(self, MatcherConfig), read(self, MatchConfig), read(self, TrackerConfig))
 
     def _update_drawing(self) -> None:
         """Receive images only while somebody looks at matches."""

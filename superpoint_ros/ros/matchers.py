@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
@@ -14,16 +13,15 @@ from std_srvs.srv import Trigger
 
 from superpoint_ros import clouds
 from superpoint_ros.config import options
-from superpoint_ros.matching import MatchConfig, Matcher, match
+from superpoint_ros.matching import Matcher, match
 from superpoint_ros.ros.diagnostics import status
 from superpoint_ros.ros.feature_stream import FeatureStream
 from superpoint_ros.ros.markers import MarkerTopic, Trails
 from superpoint_ros.ros.match_output import MatchOutput
-from superpoint_ros.ros.matcher_config import MatcherConfig
+from superpoint_ros.ros.matcher_config import Configs, MatcherConfig
 from superpoint_ros.ros.messages import cloud_message
 from superpoint_ros.ros.pairing import Pairing
 from superpoint_ros.stream_tracker import Frame, Stream, StreamTracker
-from superpoint_ros.tracking import TrackerConfig
 
 
 class CameraMatcher:
@@ -32,29 +30,21 @@ class CameraMatcher:
     Matches are those of `learned`, or else of nearest neighbors.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        stream: FeatureStream,
-        config: MatcherConfig,
-        match_config: MatchConfig,
-        tracker_config: TrackerConfig,
-        learned: Matcher | None = None,
-    ) -> None:
+    def __init__(self, node: Node, stream: FeatureStream, configs: Configs, learned: Matcher | None = None) -> None:
         self.streams = (stream,)
-        self.output = MatchOutput(node, f'{stream.prefix}matches', (stream, stream), config)
+        self.output = MatchOutput(node, f'{stream.prefix}matches', (stream, stream), configs.node)
         self._node = node
-        self._tracker = StreamTracker(match_config, tracker_config, learned)
+        self._tracker = StreamTracker(configs.match, configs.tracker, learned)
         self._tracks = node.create_publisher(PointCloud2, f'{stream.prefix}tracks', 5)
         self._markers = MarkerTopic(node, f'{stream.prefix}tracks')
         self._trails = Trails()
         node.create_service(Trigger, f'~/{stream.prefix}set_reference', self._set_reference)
         node.create_service(Trigger, f'~/{stream.prefix}clear_reference', self._clear_reference)
 
-    def set_config(self, config: MatcherConfig, match_config: MatchConfig, tracker_config: TrackerConfig) -> None:
+    def set_configs(self, configs: Configs) -> None:
         """Change the configuration from the next frame on."""
-        self.output.config = config
-        self._tracker.set_config(match_config, tracker_config)
+        self.output.config = configs.node
+        self._tracker.set_config(configs.match, configs.tracker)
 
     def reset(self) -> None:
         """Forget all frames, also the reference. Track identities continue."""
@@ -87,14 +77,12 @@ class CameraMatcher:
         return _report(self._node, self.output, [(self.streams[0], self._tracker.stream)])
 
     def _set_reference(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:  # noqa: ARG002
-        last = self._tracker.stream.last
-        self._tracker.reference = last
+        last = self._tracker.reference = self._tracker.stream.last
         response.success = last is not None
+        response.message = f'no frame has arrived on {self.streams[0].input.topic}'
         if last:
             stamp = last.header.stamp
             response.message = f'the reference is the frame of {stamp.sec}.{stamp.nanosec:09d}'
-        else:
-            response.message = f'no frame has arrived on {self.streams[0].input.topic}'
         return response
 
     def _clear_reference(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:  # noqa: ARG002
@@ -114,22 +102,21 @@ class PairMatcher:
         node: Node,
         topic: str,
         streams: tuple[FeatureStream, FeatureStream],
-        config: MatcherConfig,
-        match_config: MatchConfig,
+        configs: Configs,
         learned: Matcher | None = None,
     ) -> None:
         self.streams = streams
-        self.output = MatchOutput(node, topic, streams, config)
+        self.output = MatchOutput(node, topic, streams, configs.node)
         self._node = node
         self._learned = learned
-        self._nearest = _nearest(config, match_config)
         self._orders = Stream(), Stream()
-        self._pairing: Pairing[Frame] = Pairing(round(config.sync_tolerance * 1e9), config.depth)
+        self._pairing: Pairing[Frame] = Pairing(round(configs.node.sync_tolerance * 1e9), configs.node.depth)
+        self.set_configs(configs)
 
-    def set_config(self, config: MatcherConfig, match_config: MatchConfig, _tracker_config: TrackerConfig) -> None:
+    def set_configs(self, configs: Configs) -> None:
         """Change the configuration from the next frame on."""
-        self.output.config = config
-        self._nearest = _nearest(config, match_config)
+        self.output.config = configs.node
+        self._match_config = replace(configs.match, window=configs.node.max_disparity)
 
     def reset(self) -> None:
         """Forget all frames."""
@@ -158,7 +145,7 @@ class PairMatcher:
             raise ValueError(
                 f'features of two models are not matched: nothing arrived on {unknown.prefix}features/info'
             )
-        matcher = self._learned or self._nearest
+        matcher = self._learned or partial(match, config=self._match_config)
         self.output.publish(first, second, matcher(first.features, second.features), received_at)
 
     def report(self) -> DiagnosticStatus:
@@ -167,10 +154,6 @@ class PairMatcher:
         difference = self._pairing.smallest_difference()
         trouble = '' if difference is None else _no_pairs(difference / 1e9)
         return _report(self._node, self.output, streams, {'unpaired': self._pairing.unpaired}, trouble)
-
-
-def _nearest(config: MatcherConfig, match_config: MatchConfig) -> Matcher:
-    return partial(match, config=replace(match_config, window=config.max_disparity))
 
 
 def _no_pairs(difference: float) -> str:
@@ -189,14 +172,14 @@ def _report(
     node: Node,
     output: MatchOutput,
     streams: Sequence[tuple[FeatureStream, Stream]],
-    counts: Mapping[str, object] = MappingProxyType({}),
+    counts: Mapping[str, object] | None = None,
     no_results: str = '',
 ) -> DiagnosticStatus:
     """Status of a matcher; `no_results` says why there are none although all of its streams deliver."""
     results = output.statistics.values()
     publishing = float(results['rate out [Hz]']) > 0
     level, message = DiagnosticStatus.OK, f'{results["rate out [Hz]"]} Hz, {output.matches} matches'
-    values: dict[str, object] = {'matches': output.matches, **counts}
+    values: dict[str, object] = {'matches': output.matches, **(counts or {})}
     values |= {name: results[name] for name in ('rate out [Hz]', 'latency p50 [ms]', 'latency p99 [ms]', 'published')}
     delivering = True
     for stream, order in streams:

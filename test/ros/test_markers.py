@@ -13,16 +13,15 @@ from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import ImageMarker  # noqa: E402
 
 from superpoint_ros.features import Features  # noqa: E402
-from superpoint_ros.matching import MatchConfig  # noqa: E402
 from superpoint_ros.ros import markers  # noqa: E402
 from superpoint_ros.ros.detector_config import DetectorConfig  # noqa: E402
 from superpoint_ros.ros.detector_topics import DetectorTopics  # noqa: E402
 from superpoint_ros.ros.feature_stream import FeatureStream  # noqa: E402
 from superpoint_ros.ros.markers import TRAIL, Trails  # noqa: E402
-from superpoint_ros.ros.matcher_config import MatcherConfig  # noqa: E402
+from superpoint_ros.ros.matcher_config import Configs, MatcherConfig  # noqa: E402
 from superpoint_ros.ros.matchers import CameraMatcher  # noqa: E402
 from superpoint_ros.stream_tracker import Frame  # noqa: E402
-from superpoint_ros.tracking import TrackerConfig, Tracks  # noqa: E402
+from superpoint_ros.tracking import Tracks  # noqa: E402
 
 EXTRACTOR = SimpleNamespace(info=lambda *_: '{}')
 
@@ -90,7 +89,7 @@ def test_no_marker_is_made_while_nobody_subscribes(node, monkeypatch):
     eye.publish(features(), np.zeros((100, 100), np.uint8), header(7), time.monotonic())
     config = MatcherConfig()
     stream = FeatureStream(node, 'eye', config)
-    matcher = CameraMatcher(node, stream, config, MatchConfig(), TrackerConfig())
+    matcher = CameraMatcher(node, stream, Configs())
     for number in (1, 2):
         matcher.take(stream, Frame(header(number), features()), time.monotonic())
 
@@ -98,7 +97,7 @@ def test_no_marker_is_made_while_nobody_subscribes(node, monkeypatch):
 def test_tracks_are_lines_from_where_they_were(node, latest):
     config = MatcherConfig()
     stream = FeatureStream(node, 'eye', config)
-    matcher = CameraMatcher(node, stream, config, MatchConfig(), TrackerConfig())
+    matcher = CameraMatcher(node, stream, Configs())
     number = 0
 
     def publish():
