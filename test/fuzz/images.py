@@ -27,12 +27,15 @@ MOST = 2**22
 def messages(draw: st.DrawFn) -> bytes:
     """Strategy of serialized images."""
     width, height, encoding = draw(SIDES), draw(SIDES), draw(TYPES)
-    step = draw(st.sampled_from([width, width, 2 * width, 3 * width, 4 * width, 8 * width]) | SIDES) % 2**32
-    length = min(draw(st.sampled_from([step * height] * 3 + [step * height * 3 // 2]) | st.integers(0, 10**5)), MOST)
+    known = _ENCODINGS.get(encoding, _ENCODINGS['mono8'])
+    row = min(width * known.channels * np.dtype(known.dtype).itemsize, 2**32 - 1)
+    step = draw(st.sampled_from([row, row, row, row + 8]) | SIDES)
+    size = int(step * height * known.rows)
+    length = min(draw(st.sampled_from([size, size, size - 1]) | st.integers(0, 10**5)), MOST)
     fill = draw(st.sampled_from(FILLS)) if draw(st.booleans()) else np.frombuffer(draw(st.binary(min_size=1)), np.uint8)
     message = Image(header=draw(headers()), width=width, height=height, step=step, encoding=encoding)
     message.is_bigendian = draw(st.sampled_from([0, 0, 1, 255]))
-    message.data = np.resize(fill, length).tobytes()
+    message.data = np.resize(fill, max(length, 0)).tobytes()
     return serialize_message(message)
 
 

@@ -28,6 +28,8 @@ from test.fuzz.runner import FaultError
 
 PATIENCE, PATIENCE_AT_START = 30.0, 90.0
 """Seconds within which a good message is answered, and the first one."""
+PAUSE = 0.2
+"""Seconds before a good message: a newer message replaces one that waits."""
 MAX_MEGABYTES = 1500
 MAX_LINE, MAX_LOG = 1000, 20_000
 """Most characters of a line of log, and of all lines after one attack."""
@@ -75,16 +77,20 @@ class Bench:
         self.wait(self._publishers[topic].get_subscription_count, f'it does not listen to {topic}', PATIENCE_AT_START)
         self._publishers[topic].publish(message)
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-        """The result of a condition once it is true; raises FaultError if the time is over."""
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
+        """Wait until a condition is true; raises FaultError if the time is over."""
+        if not self._spin_until(condition, seconds):
+            raise FaultError(what)
+
+    def _spin_until(self, condition: Callable[[], Any], seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while not (result := condition()):
+        while not condition():
             if time.monotonic() > end:
-                raise FaultError(what)
+                return False
             if self.process.popen.poll() is not None:
                 raise FaultError(f'the process ended with {self.process.popen.returncode}')
             self._executor.spin_once(timeout_sec=0.02)
-        return result
+        return True
 
     def call(self, kind: type, name: str, request: Any) -> Any:
         """The response of a service of the node."""
@@ -133,12 +139,13 @@ class Bench:
 
         self.wait(answer, 'good messages get no answer', seconds)
 
-    def others(self) -> bool:
-        """Whether anything but good messages was answered since the last call."""
-        found = any(stamps - self._good for stamps in self._received.values())
+    def _any_other(self) -> bool:
+        """Whether anything but good messages was answered."""
+        return any(stamps - self._good for stamps in self._received.values())
+
+    def _forget(self) -> None:
         for stamps in self._received.values():
             stamps.clear()
-        return found
 
     def check(self) -> float:
         """Check what the node logged and its memory since the last check; returns the memory in MB."""
@@ -167,12 +174,15 @@ class Bench:
         """
         try:
             processed = action()
+            self._spin_until(self._any_other, PAUSE)
             self.answered()
-            return self.others() or bool(processed), self.check()
+            processed = bool(processed) or self._any_other()
+            self._forget()
+            return processed, self.check()
         except FaultError:
             self._restart()
             self.check()
-            self.others()
+            self._forget()
             raise
 
     def _restart(self) -> None:
