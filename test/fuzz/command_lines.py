@@ -44,12 +44,18 @@ def functions() -> dict[str, Callable[..., Any]]:
     return {name: function for name, function in loaded.items() if callable(function)} | steps
 
 
+@cache
+def option_names(name: str) -> list[str]:
+    """The options of a command."""
+    known = {option for action in parser_of(functions()[name], name)._actions for option in action.option_strings}
+    return sorted(known - LEFT_OUT)
+
+
 @st.composite
 def command_lines(draw: st.DrawFn) -> bytes:
     """Strategy of words as JSON: a command, arguments, and options with values."""
     name = draw(st.sampled_from(sorted(functions())) | st.sampled_from(RUN))
-    known = {name for action in parser_of(functions()[name], name)._actions for name in action.option_strings}
-    names = st.sampled_from(sorted(known - LEFT_OUT)) | st.text('-abc=.', max_size=5).map('--{}'.format)
+    names = st.sampled_from(option_names(name)) | st.text('-abc=.', max_size=5).map('--{}'.format)
     words = draw(st.lists(WORDS, max_size=3))
     for option in draw(st.lists(names, max_size=3)):
         words += [option, *draw(st.lists(WORDS, max_size=2))]
