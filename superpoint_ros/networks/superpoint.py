@@ -52,9 +52,9 @@ class SuperPoint(nn.Module):
         descriptors: (B, D, H/8, W/8), not normalized; MagicPoint has none.
     """
 
-    def __init__(self, config: SuperPointConfig | None = None) -> None:
+    def __init__(self, config: SuperPointConfig) -> None:
         super().__init__()
-        self.config = config or SuperPointConfig()
+        self.config = config
         size = self.config.descriptor_size
         self.encoder = vgg_encoder(self.config)
         self.detector = head(self.config, CELL * CELL + 1)

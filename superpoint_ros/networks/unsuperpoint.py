@@ -50,9 +50,9 @@ class UnSuperPoint(nn.Module):
         descriptors: (B, D, H/8, W/8), not normalized.
     """
 
-    def __init__(self, config: UnSuperPointConfig | None = None) -> None:
+    def __init__(self, config: UnSuperPointConfig) -> None:
         super().__init__()
-        self.config = config or UnSuperPointConfig()
+        self.config = config
         self.encoder = vgg_encoder(self.config, SLOPE)
         self.score = head(self.config, 1, SLOPE)
         self.position = head(self.config, 2, SLOPE)
