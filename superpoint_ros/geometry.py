@@ -11,6 +11,14 @@ import numpy.typing as npt
 
 Transform = npt.NDArray[np.float64]
 
+UNIT_SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+"""Its corners (x, y), clockwise in an image."""
+
+
+def rotation(angle: float) -> npt.NDArray[np.float64]:
+    """The matrix (2, 2) that turns row vectors (x, y) by an angle in radians, from x towards y."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
 
 def resize_transform(scale_x: float, scale_y: float) -> Transform:
     """The (3, 3) transform of points when an image is resized by these factors, new size / old size."""

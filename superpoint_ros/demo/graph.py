@@ -35,16 +35,7 @@ def run(
 ) -> str:
     """Run camera, detector and matcher, and write demo.png, summary.json and the logs of the nodes.
 
-    Args:
-        source: as in sources.open_source, or an image topic.
-        seconds: duration, from the first tracks.
-        output: folder for the files.
-        parameters: of detector and matcher, by name.
-        rate: images a second of the camera; 0 for the rate of the source.
-        view: show keypoints and tracks in a window.
-
-    Returns:
-        The figures as text.
+    Arguments as in commands.demo, but for the parameters of detector and matcher, by name. Returns the figures as text.
 
     Raises:
         FileNotFoundError: no such source.

@@ -15,7 +15,15 @@ import numpy as np
 from superpoint_ros import image_files
 from superpoint_ros.evaluation.noise import CAMERA, photometric
 from superpoint_ros.features import Image
-from superpoint_ros.geometry import Transform, adapt_homography, crop_transform, resize_transform, transform_points
+from superpoint_ros.geometry import (
+    UNIT_SQUARE,
+    Transform,
+    adapt_homography,
+    crop_transform,
+    resize_transform,
+    rotation,
+    transform_points,
+)
 
 T = TypeVar('T')
 
@@ -170,14 +178,12 @@ def random_homography(rng: np.random.Generator, size: tuple[int, int]) -> Transf
         (3, 3), from the image to the view, both of this (width, height).
     """
     extent = np.array(size, np.float64)
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (extent - 1)
+    corners, center = np.array(UNIT_SQUARE) * (extent - 1), (extent - 1) / 2
     grid = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 20) for n in size)), axis=-1).reshape(-1, 2)
     while True:
         moved = corners + rng.uniform(-0.12, 0.12, (4, 2)) * extent
         angle, scale = rng.uniform(-np.pi / 6, np.pi / 6), np.exp(rng.uniform(np.log(0.7), np.log(1.4)))
-        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        center = (extent - 1) / 2
-        moved = (moved - center) @ turn.T + center + rng.uniform(-0.12, 0.12, 2) * extent
+        moved = (moved - center) @ (scale * rotation(angle)) + center + rng.uniform(-0.12, 0.12, 2) * extent
         matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
         homography = np.asarray(matrix, np.float64)
         mapped = transform_points(homography, grid)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.features import Floats, Matches
-from superpoint_ros.geometry import Transform, transform_points
+from superpoint_ros.geometry import UNIT_SQUARE, Transform, transform_points
 
 Points = npt.NDArray[np.floating]
 Values = npt.NDArray[np.floating]
@@ -161,8 +161,7 @@ def corner_error(estimate: Transform | None, homography: Transform, size: tuple[
     """
     if estimate is None:
         return math.inf
-    right, bottom = size[0] - 1, size[1] - 1
-    corners = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], np.float64)
+    corners = np.array(UNIT_SQUARE) * np.subtract(size, 1)
     offsets = transform_points(estimate, corners) - transform_points(homography, corners)
     error = float(np.mean(np.linalg.norm(offsets, axis=1)))
     return error if math.isfinite(error) else math.inf

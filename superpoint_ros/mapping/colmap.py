@@ -121,12 +121,8 @@ def reconstruct(
 ) -> list[Any]:
     """Reconstruct cameras and points; each connected part becomes a COLMAP model, OUTPUT/0, OUTPUT/1, ….
 
-    Args:
-        database: with verified matches.
-        folder: of the images, for the colors of the points.
-        output: folder to write; it appears when all is done, and replaces an older one.
-        max_error: largest reprojection error of an observation in pixels.
-        refine_cameras: refine focal lengths and distortion, too.
+    The output appears when all is done, and replaces an older one. The largest error is the reprojection error of an
+    observation in pixels. Refining cameras includes focal lengths and distortion.
 
     Returns:
         The parts as pycolmap.Reconstruction, in the order of their folders.

@@ -69,11 +69,7 @@ def find_images(path: Path, folder: Path, camera: CameraConfig, topics: Sequence
 def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int = 1) -> list[str]:
     """Write the images of a bag as gray PNG files, <topic>/<stamp in ns>.png; files that exist are kept.
 
-    Args:
-        bag: a ROS 1 or ROS 2 bag.
-        folder: where the files go.
-        topics: image topics; all of the bag but depth images if none are given.
-        every: of the images of a topic, write the first of every so many.
+    Without topics, all images are written but depth images. Of each topic, only the first of `every` images is.
 
     Returns:
         A sentence for each image that is broken, and for a bag that is damaged; all others are written.

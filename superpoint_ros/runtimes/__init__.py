@@ -162,10 +162,7 @@ class Runtime:
         return self.network.precision
 
     def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Iterator[Heads]:
-        """Run the network on some images.
-
-        Args:
-            images: (H, W) gray, all of one size, H and W multiples of 8.
+        """Run the network on gray images (H, W), all of one size, H and W multiples of 8.
 
         Yields:
             The heads of each image, in order, possibly for an image that is padded at the right and at the bottom. They

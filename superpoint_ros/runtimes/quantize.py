@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import onnx
 
 from superpoint_ros import image_files
 from superpoint_ros.extractor import prepare
-from superpoint_ros.features import Floats
 from superpoint_ros.files import written_whole
 from superpoint_ros.runtimes.onnx_graph import precision_of
 
@@ -44,7 +43,10 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
         raise ValueError(f'{graph}: already quantized')
     if wrong := sorted(set(keep) - set(convolutions(model))):
         raise ValueError(f'{graph}: no convolution {", ".join(wrong)}; it has {", ".join(convolutions(model))}')
-    images = list(_images(photographs))
+    if not photographs:
+        raise ValueError('quantization needs photographs for calibration, got none')
+    pixels = [prepare(image_files.read(path), LONGEST).pixels for path in photographs]
+    images = [image[None, None].astype(np.float32) / np.float32(255) for image in pixels]
     name = model.graph.input[0].name
     dataset = nncf.Dataset(images, lambda image: {name: image})
     result: Any = nncf.quantize(
@@ -63,10 +65,3 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
 def convolutions(model: onnx.ModelProto) -> list[str]:
     """The names of a graph's convolutions, from input to outputs."""
     return [node.name for node in model.graph.node if node.op_type == 'Conv']
-
-
-def _images(paths: Sequence[Path]) -> Iterator[Floats]:
-    if not paths:
-        raise ValueError('quantization needs photographs for calibration, got none')
-    for path in paths:
-        yield prepare(image_files.read(path), LONGEST).pixels[None, None].astype(np.float32) / np.float32(255)

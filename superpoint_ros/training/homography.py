@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.geometry import Transform
+from superpoint_ros.geometry import UNIT_SQUARE, Transform, rotation
 
-CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
-"""Of the unit square, clockwise in an image."""
+CORNERS = np.array(UNIT_SQUARE)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def sample_homography(rng: np.random.Generator, size: tuple[int, int], config: H
     quad = config.crop * keystone(rng, config.perspective / config.crop)
     quad *= 1 + np.clip(rng.standard_normal(), -2, 2) * config.scale
     sides = np.array(size, np.float64)
-    quad = (quad * sides) @ turn(rng.uniform(-config.rotation, config.rotation)) / sides
+    quad = (quad * sides) @ rotation(rng.uniform(-config.rotation, config.rotation)) / sides
     shift = rng.uniform(-config.translation, config.translation, 2)
     return homography_between((quad + 0.5 + shift) * sides - 0.5, CORNERS * sides - 0.5)
 
@@ -67,11 +66,6 @@ def keystone(rng: np.random.Generator, deviation: float) -> npt.NDArray[np.float
     across, down, slant = np.clip(rng.standard_normal(3), -2, 2) * deviation
     moves = [[across + slant, down], [slant - across, -down], [across - slant, down], [-across - slant, -down]]
     return CORNERS - 0.5 + moves
-
-
-def turn(angle: float) -> npt.NDArray[np.float64]:
-    """The matrix (2, 2) that turns row vectors (x, y) by an angle in radians, from x towards y."""
-    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def homography_between(quad0: npt.NDArray[np.float64], quad1: npt.NDArray[np.float64]) -> Transform:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.features import Floats, Image
-from superpoint_ros.geometry import resize_transform, transform_points
+from superpoint_ros.geometry import UNIT_SQUARE, resize_transform, rotation, transform_points
 
 Points = npt.NDArray[np.floating]
 
@@ -161,7 +161,7 @@ def draw_ellipses(canvas: Canvas, rng: np.random.Generator) -> None:
         turns = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         axes = radius * np.array([1, rng.uniform(0.4, 1)])
         circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * axes
-        canvas.paint(circle @ rotation(rng.uniform(0, np.pi)).T + center, canvas.gray(rng))
+        canvas.paint(circle @ rotation(rng.uniform(0, np.pi)) + center, canvas.gray(rng))
 
 
 def draw_star(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -206,7 +206,7 @@ def draw_cube(canvas: Canvas, rng: np.random.Generator) -> None:
     # The origin, the ends of the edges x, y and z, and the corners xy, xz and yz.
     space = np.array([np.zeros(3), *axes, axes[0] + axes[1], axes[0] + axes[2], axes[1] + axes[2]])
     flat = space[:, :2] / (1 + rng.uniform(0, 0.3) * space[:, 2:])
-    flat = (flat - flat.mean(axis=0)) @ rotation(roll).T
+    flat = (flat - flat.mean(axis=0)) @ rotation(roll)
     flat *= rng.uniform(0.25, 0.5) * size.min() / np.abs(flat).max()
     flat += rng.uniform(0.35, 0.65, 2) * size
     grays: list[int] = []
@@ -299,16 +299,11 @@ def thin(points: Points, distance: float) -> Points:
     return np.array(kept).reshape(-1, 2)
 
 
-def rotation(angle: float) -> Points:
-    """(2, 2): turns points by an angle in radians."""
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
 def _draw_fields(canvas: Canvas, rng: np.random.Generator, columns: Points, rows: Points) -> None:
     width, height = canvas.size
-    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    square = np.array(UNIT_SQUARE, np.float32)
     lengths = np.array([width, height]) * rng.uniform(0.35, 1, 2)
-    quad = (square - 0.5 + rng.uniform(-0.12, 0.12, (4, 2))) * lengths @ rotation(rng.uniform(0, 2 * np.pi)).T
+    quad = (square - 0.5 + rng.uniform(-0.12, 0.12, (4, 2))) * lengths @ rotation(rng.uniform(0, 2 * np.pi))
     quad = quad + np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
     view = np.asarray(cv2.getPerspectiveTransform(square, quad.astype(np.float32)), np.float64)
     grid = transform_points(view, np.stack(np.meshgrid(columns, rows), axis=-1))

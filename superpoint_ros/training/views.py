@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from superpoint_ros.features import Image
-from superpoint_ros.geometry import Transform, transform_points
-from superpoint_ros.training.homography import CORNERS, homography_between, keystone, turn
+from superpoint_ros.geometry import Transform, rotation, transform_points
+from superpoint_ros.training.homography import CORNERS, homography_between, keystone
 
 BEYOND = 0.75
 """A view spans at most 1 / BEYOND of the photograph's sides; beyond its edges the photograph is mirrored."""
@@ -64,7 +64,7 @@ def sample_views(
     views = []
     for span, center, angle in zip(spans, centers, angles, strict=True):
         stretch = (1 + config.stretch) ** rng.uniform(-0.5, 0.5)
-        quad = keystone(rng, config.perspective) * span * [stretch, 1 / stretch] @ turn(angle) * mirror + center
+        quad = keystone(rng, config.perspective) * span * [stretch, 1 / stretch] @ rotation(angle) * mirror + center
         views.append(homography_between(quad - 0.5, CORNERS * sides - 0.5))
     return views[0], views[1]
 

@@ -1,5 +1,7 @@
 import os
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -12,3 +14,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='session')
+def photographs(tmp_path_factory):
+    """A folder with four pictures of soft squares of random gray."""
+    folder = tmp_path_factory.mktemp('photographs')
+    for number in range(4):
+        image = np.random.default_rng(number).integers(0, 256, (12, 16)).astype(np.uint8)
+        cv2.imwrite(str(folder / f'{number}.png'), cv2.resize(image, (160, 120), interpolation=cv2.INTER_CUBIC))
+    return folder

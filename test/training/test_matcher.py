@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -51,15 +50,6 @@ def test_recall_and_precision_are_of_likely_mutual_matches():
     valid[0, 0, 2] = 0
     recall, precision = recall_and_precision(PROBABILITIES.log(), PARTNERS, valid)
     assert (recall.item(), precision.item()) == (0.5, 1)
-
-
-@pytest.fixture(scope='module')
-def photographs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('photographs')
-    for number in range(4):
-        image = np.random.default_rng(number).integers(0, 256, (12, 16)).astype(np.uint8)
-        cv2.imwrite(str(folder / f'{number}.png'), cv2.resize(image, (160, 120), interpolation=cv2.INTER_CUBIC))
-    return folder
 
 
 @pytest.fixture(scope='module')
