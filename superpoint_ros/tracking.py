@@ -71,19 +71,12 @@ class Tracker:
     without the window, and the homography that most matches agree on moves all points, lost points in every image. It
     is exact for a camera that rotates or looks at a plane; for others the window covers the rest. With fewer than
     MIN_SUPPORT inliers, the image is searched without a window.
-
-    Args:
-        config: parameters of the tracker.
-        match_config: conditions for two features to match; the defaults if not given.
-        first_id: identity of the first track.
     """
 
-    def __init__(
-        self, config: TrackerConfig = TrackerConfig(), match_config: MatchConfig | None = None, first_id: int = 0
-    ) -> None:
+    def __init__(self, config: TrackerConfig = TrackerConfig(), match_config: MatchConfig = MatchConfig()) -> None:
         self.config = config
-        self.match_config = match_config or MatchConfig()
-        self._next_id = first_id
+        self.match_config = match_config
+        self._next_id = 0
         self._known: _Known | None = None
 
     def reset(self) -> None:

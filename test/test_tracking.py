@@ -79,7 +79,8 @@ def test_a_lost_point_is_matched_by_its_last_descriptor():
 
 
 def test_identities_wrap_around_and_skip_those_in_use():
-    scene, tracker = Scene(20), Tracker(first_id=2**32 - 3)
+    scene, tracker = Scene(20), Tracker()
+    tracker._next_id = 2**32 - 3
     assert tracker.update(scene(range(5))).ids.tolist() == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1]
     tracker._next_id = 2**32 - 2  # after a long time
     assert tracker.update(scene(range(8))).ids.tolist() == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1, 2, 3, 4]

@@ -76,7 +76,7 @@ class Job:
         settings: how features are extracted.
         copy: whether the original messages are wanted too.
         topics: image topics.
-        bounds: log times in ns; segment k has the images from bounds[k] up to, but without, bounds[k + 1].
+        bounds: log times in ns; segment k has the images from bounds[k] up to but not including bounds[k + 1].
         frames: number of images according to the bag.
         key: identifies the job in the results of its segments.
     """
@@ -102,7 +102,7 @@ class Job:
 
     @property
     def recovered(self) -> Path:
-        """Folder for a sound copy of a damaged bag."""
+        """Folder for an intact copy of a damaged bag."""
         return self.scratch / ('recovered' if self.copy else 'recovered_images')
 
     def segment(self, index: int) -> Path:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
 
 from superpoint_ros import clouds, images
 from superpoint_ros.bags.job import Job
@@ -46,8 +47,7 @@ class Frame:
 
     Args:
         segment: index of its segment.
-        topic: of the image.
-        msgtype: of the message.
+        connection: topic and type of the message.
         stamp: log time in ns.
         data: the serialized message, until it is decoded.
         header: of the message.
@@ -56,8 +56,7 @@ class Frame:
     """
 
     segment: int
-    topic: str
-    msgtype: str
+    connection: Connection
     stamp: int
     data: bytes
     header: Any = None
@@ -118,13 +117,13 @@ def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]
         for connection, stamp, data in messages(reader, connections, start, stop):
             index = bisect_right(job.bounds, stamp) - 1
             if index >= latest:  # else the times in the file's index are wrong; the report says that images are missing
-                yield Frame(index, connection.topic, connection.msgtype, stamp, data)
+                yield Frame(index, connection, stamp, data)
                 latest = index
 
 
 def _decode(reader: AnyReader, frame: Frame) -> Frame:
     try:
-        message = deserialize_image(reader, frame.data, frame.msgtype)
+        message = deserialize_image(reader, frame.data, frame.connection.msgtype)
         return dataclasses.replace(frame, header=message.header, image=images.gray(message), data=b'')
     except Exception as error:  # noqa: BLE001 - a broken message leads to any error, and concerns only this image
         return dataclasses.replace(frame, result=ValueError(str(error) or type(error).__name__), data=b'')
@@ -176,7 +175,7 @@ def _write(job: Job, index: int, frames: Iterable[Frame], extractor: Extractor, 
     infos: dict[str, str] = {}
     with segment_writer(job, index) as (writer, summary):
         for frame in frames:
-            topic, result = f'{namespace(frame.topic)}/features', frame.result
+            topic, result = f'{namespace(frame.connection.topic)}/features', frame.result
             if isinstance(result, Features):
                 info = extractor.info(descriptor_type, result.image_size)
                 if infos.get(topic) != info:
@@ -185,7 +184,7 @@ def _write(job: Job, index: int, frames: Iterable[Frame], extractor: Extractor, 
                 writer.cloud(topic, frame.stamp, clouds.encode_features(result, descriptor_type), frame.header)
                 summary.frames += 1
             elif isinstance(result, ValueError):
-                summary.add_error(f'{frame.topic} at {seconds(frame.stamp)}: {result}')
+                summary.add_error(f'{frame.connection.topic} at {seconds(frame.stamp)}: {result}')
             else:  # not the image's fault
                 assert result is not None
                 raise result

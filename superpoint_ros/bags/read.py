@@ -41,7 +41,7 @@ def typestore(distribution: Stores = Stores.ROS2_JAZZY) -> Typestore:
 
 
 def bag_files(path: Path) -> list[Path]:
-    """The files of a bag in order of their names, without what is not a regular file.
+    """The regular files of a bag, sorted by name.
 
     Raises:
         FileNotFoundError, PermissionError: the bag does not exist or may not be read.
@@ -82,7 +82,7 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
 def messages(
     reader: AnyReader, connections: Sequence[Connection], start: int | None = None, stop: int | None = None
 ) -> Iterator[tuple[Connection, int, bytes]]:
-    """Yield the messages of some topics in order of log time (ns), from start up to, but without, stop.
+    """Yield the messages of some topics in order of log time (ns), from start up to but not including stop.
 
     Raises:
         DamagedBagError: the bag cannot be read to its end.

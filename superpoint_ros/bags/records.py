@@ -297,7 +297,7 @@ def sqlite(path: Path, damage: list[str]) -> Messages:
 
 
 def limit_database(database: apsw.Connection, size: int) -> None:
-    """Limit the memory for a value and the work for a file of `size` bytes, and refuse what is not stored but computed.
+    """Limit the memory for a value and the work for a file of `size` bytes, and refuse computed tables and columns.
 
     Raises:
         ValueError: a table of a bag is a view, a virtual table, or has generated columns.

@@ -1,4 +1,4 @@
-"""Copies what is readable of a damaged bag into a sound one, which the rest of the package then reads.
+"""Copies what is readable of a damaged bag into an intact one, which the rest of the package then reads.
 
 A recorder that is killed leaves no index and a file that ends anywhere; a bad disk leaves holes.
 """
@@ -37,7 +37,7 @@ def read(source: Path, folder: Path, everything: bool, use: Callable[[AnyReader]
 
     Args:
         source: the bag.
-        folder: for a sound copy of a damaged bag, see `recover`. If it exists, the copy is read.
+        folder: for an intact copy of a damaged bag, see `recover`. If it exists, the copy is read.
         everything: whether `use` reads other messages than images.
         use: reads the bag.
 
@@ -69,7 +69,7 @@ def recover(source: Path, folder: Path, everything: bool, damage: list[str]) -> 
 
 
 def find(folder: Path) -> Path | None:
-    """The sound copy in a folder of `recover`; None if the folder does not exist."""
+    """The intact copy in a folder of `recover`; None if the folder does not exist."""
     return next((folder / name for name in ('bag', 'bag.bag') if (folder / name).exists()), None)
 
 

@@ -1,4 +1,4 @@
-"""Runs the work on many bags, here or on a cluster, and reports the results."""
+"""Processes many bags, here or on a cluster, and reports the results."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def process_bags(
 
 
 def _allow_open_files(bags: int) -> None:
-    """Allow as many open files as there are bags, each of which has a lock, and some more."""
+    """Raise the limit of open files: each bag has a lock file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < bags + 1000:
         resource.setrlimit(resource.RLIMIT_NOFILE, (bags + 1000 if hard < 0 else min(bags + 1000, hard), hard))
@@ -158,7 +158,7 @@ def _extract_here(settings: Settings, works: Sequence[Work], advance: Callable[[
 
 
 def _finish(output: Output, console: Console, work: Work) -> bool:
-    """Make the output of a bag as segments come, and report; returns whether there is no problem."""
+    """Write the output of a bag as its segments are completed, and report; returns whether there is no problem."""
     try:
         outcome = _complete(work.job, work.finished, output)
     except Exception as error:

@@ -33,7 +33,7 @@ class MarkerTopic:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody subscribes."""
+        """Whether the topic has a subscriber."""
         return int(self._publisher.get_subscription_count()) > 0
 
     def publish_dots(self, points: Floats, header: Header) -> None:

@@ -1,4 +1,4 @@
-"""Images wait for their masks, which have the same stamps. Needs no ROS."""
+"""Waits for the masks of images, which have the same stamps. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class MaskWait(Generic[T, M]):
             del self._masks[next(iter(self._masks))]
 
     def expire(self, now: float) -> None:
-        """Give up the images whose time is over; call it often."""
+        """Give up the images whose timeout has passed; to be called periodically."""
         for stamp in [stamp for stamp, (deadline, _) in self._images.items() if deadline <= now]:
             self._give_up(stamp)
 

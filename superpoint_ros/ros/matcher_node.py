@@ -100,7 +100,7 @@ class MatcherNode(ManagedNode):
         return Configs(read(self, MatcherConfig), read(self, MatchConfig), read(self, TrackerConfig))
 
     def _update_drawing(self) -> None:
-        """Receive images only while somebody looks at matches."""
+        """Receive images only while their matches/image has a subscriber."""
         for stream in self._streams.values():
             drawing = any(matcher.output.drawing for matcher in self._matchers if stream in matcher.streams)
             stream.keep_images(self.active and drawing)
