@@ -28,7 +28,7 @@ def pictures(folder: Path | None) -> tuple[list[Image], str]:
 
 
 def fit(picture: Image, size: tuple[int, int]) -> Image:
-    """Shrink and cut an image to this (width, height), or continue it with its mirror images if it is too small.
+    """Shrink and crop an image to this (width, height), or extend it with its mirror images if it is too small.
 
     It is never enlarged: the blur would leave fewer keypoints than in the image of a camera.
     """

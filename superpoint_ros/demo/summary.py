@@ -61,7 +61,7 @@ def caption(result: Mapping[str, Any]) -> str:
 
 
 def quality(result: Mapping[str, Any]) -> str:
-    """The quality of the matches, to follow their number."""
+    """The quality of the matches, which text and caption append to their number."""
     if result['matches_right'] is not None:
         return f', {result["matches_right"]:.1%} right to {TOLERANCE:.0f} px'
     if result['matches_agreeing'] is not None:

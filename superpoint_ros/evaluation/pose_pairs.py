@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros.mapping.pairs import read_lines
+
 Doubles = npt.NDArray[np.float64]
 
 
@@ -50,17 +52,12 @@ def read_pairs(path: Path) -> list[PosePair]:
     Raises:
         ValueError: the file cannot be read, has no pairs, or a line is not in the layout.
     """
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: cannot be read as a list of pairs ({error})') from error
     pairs = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                pairs.append(_parse(line.split()))
-            except ValueError as error:
-                raise ValueError(f'{path}, line {number}: {error}') from error
+    for number, fields in read_lines(path):
+        try:
+            pairs.append(_parse(fields))
+        except ValueError as error:
+            raise ValueError(f'{path}, line {number}: {error}') from error
     if not pairs:
         raise ValueError(f'{path}: no pairs; expected lines of name0 name1 rot0 rot1 K0 K1 T_0to1')
     return pairs

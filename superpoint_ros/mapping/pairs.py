@@ -50,14 +50,9 @@ def from_file(path: Path, names: Sequence[str]) -> list[Pair]:
     Raises:
         ValueError: the file cannot be read, has no pairs, or names an image that is not in `names`.
     """
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: cannot be read as a list of pairs ({error})') from error
     known, pairs = set(names), dict[Pair, None]()
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
-        if not fields or fields[0].startswith('#'):
+    for number, fields in read_lines(path):
+        if fields[0].startswith('#'):
             continue
         unknown = [name for name in fields[:2] if name not in known]
         if len(fields) < 2 or unknown or fields[0] == fields[1]:
@@ -68,3 +63,16 @@ def from_file(path: Path, names: Sequence[str]) -> list[Pair]:
     if not pairs:
         raise ValueError(f'{path}: no pairs; expected lines with the names of two images')
     return list(pairs)
+
+
+def read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The numbers and fields of the lines of a list of pairs that are not empty.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path}: cannot be read as a list of pairs ({error})') from error
+    return [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]

@@ -31,7 +31,7 @@ class LightGlue(nn.Module):
 
     Returns from forward, by name:
         log_assignment: (B, N, N), the logarithm of the probability that keypoint i of the first image matches keypoint
-            j of the second one (equation 8); of padding it means nothing.
+            j of the second one (equation 8); undefined for padding.
     """
 
     def __init__(self, config: LightGlueConfig) -> None:

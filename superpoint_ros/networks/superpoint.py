@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional
 
+from superpoint_ros.decode import CELL
+
 if TYPE_CHECKING:
     from superpoint_ros.networks.unsuperpoint import UnSuperPointConfig
 
-CELL = 8
-"""Side in pixels of the cells of the two heads: the encoder halves the image three times."""
 
 Norm = Literal['none', 'before_relu', 'after_relu']
 

@@ -89,7 +89,7 @@ def _random(*shape: int) -> torch.Tensor:
 
 
 class _Outputs(nn.Module):
-    """A network's outputs without their names, which the exporter takes apart from them."""
+    """A network's outputs without their names, which the exporter takes separately."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -65,7 +65,7 @@ class DistillationTraining(SuperPointTraining):
 
 
 class Teacher:
-    """A trained network that only answers. Not a torch module, so checkpoints, optimizer and DDP do not see it."""
+    """A trained network that does not learn. Not a torch module, so checkpoints, optimizer and DDP do not see it."""
 
     def load(self, path: Path) -> None:
         """Read the network.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.networks.superpoint import CELL
+from superpoint_ros.decode import CELL
 from superpoint_ros.training.homography import pixel_grid, warp_points
 
 DUSTBIN = CELL * CELL
@@ -141,7 +141,7 @@ def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def mutual(forth: Tensor, back: Tensor) -> Tensor:
-    """(B, N) bool: whether `back` (B, M) leads from where `forth` (B, N) leads to each index."""
+    """(B, N) bool: whether `forth` (B, N) and then `back` (B, M) lead from each index back to it."""
     return back.gather(1, forth) == torch.arange(forth.shape[1], device=forth.device)
 
 

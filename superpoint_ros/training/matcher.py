@@ -22,10 +22,10 @@ MIN_PROBABILITY = 0.3
 
 
 class MatcherTraining(Stage):
-    """A matcher, on the features of an extractor that stays as it is (MatcherData).
+    """A matcher, on the features of a fixed extractor (MatcherData).
 
     Args:
-        network: its shape; whose features it is for follows from the data.
+        network: its shape; the data sets its extractor.
         optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
@@ -33,7 +33,7 @@ class MatcherTraining(Stage):
         super().__init__(LightGlue(network), PhotometricConfig(), **optimizer)
 
     def setup(self, stage: str) -> None:
-        """Note in the network whose features it is trained for."""
+        """Record in the network which extractor it is trained for."""
         super().setup(stage)
         data: MatcherData = self.trainer.datamodule  # type: ignore[attr-defined]
         owner = {'extractor': data.model.name, 'extractor_checksum': data.checksum}
@@ -72,7 +72,7 @@ def matching_loss(log_assignment: Tensor, logits: Tensor, partners: Tensor, vali
 
 @torch.no_grad()
 def recall_and_precision(log_assignment: Tensor, partners: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Which part of the known matches is found, and which part of what is found is right; UNSURE keypoints aside."""
+    """The share of known matches that are found, and of found matches that are right; UNSURE keypoints do not count."""
     both = valid[:, 0, :, None] * valid[:, 1, None]
     scores = log_assignment.masked_fill(both == 0, -torch.inf)
     best, column = scores.max(dim=2)

@@ -69,7 +69,7 @@ class SceneFeatures(NamedTuple):
 
 
 def obtain(photographs: Sequence[Path], extractor: str, config: ScenesConfig, folder: Path, workers: int) -> list[Path]:
-    """The file of each scene, for `read`; missing ones are made by so many workers.
+    """The file of each scene, for `read`; missing ones are made by worker processes.
 
     Files are in a subfolder whose name depends on all settings that they depend on.
 
@@ -167,7 +167,7 @@ def save(path: Path, scene: SceneFeatures) -> None:
 
 
 def read(path: Path) -> SceneFeatures:
-    """Read a file of `save`."""
+    """Read a file that `save` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     features = [

@@ -291,7 +291,7 @@ def nearest_distance(points: Points) -> float:
 
 
 def thin(points: Points, distance: float) -> Points:
-    """The points that lie at least this far from every one before them that is kept."""
+    """The points that are at least this far from all earlier points that are kept."""
     kept: list[Points] = []
     for point in points:
         if all(np.hypot(*(point - other)) >= distance for other in kept):
@@ -316,7 +316,7 @@ def _draw_fields(canvas: Canvas, rng: np.random.Generator, columns: Points, rows
 
 
 def _blobs(rng: np.random.Generator, size: tuple[int, int], gray: int) -> Image:
-    """(H/4, W/4): soft spots on an even ground."""
+    """(H/4, W/4): soft spots on a uniform background."""
     width, height = -(-size[0] // 4), -(-size[1] // 4)
     image = np.full((height, width), gray, np.uint8)
     count = rng.integers(0, 20)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.networks.superpoint import CELL
+from superpoint_ros.decode import CELL
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 from superpoint_ros.training.homography import pixel_grid, warp_points
 from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss, mean_of, mutual, sample
