@@ -13,6 +13,7 @@ from superpoint_ros.features import Features, Floats, Matches
 from superpoint_ros.files import written_whole
 
 Canvas = npt.NDArray[np.uint8]
+"""(H, W, 3), BGR."""
 Color = Sequence[float]
 
 RIGHT, WRONG = (90, 220, 70), (60, 60, 240)
@@ -29,15 +30,7 @@ _SHIFT = 4
 
 
 def draw_keypoints(image: npt.NDArray[np.uint8], features: Features) -> Canvas:
-    """Draw a dot at each keypoint: the strongest are yellow, the weakest pink.
-
-    Args:
-        image: (H, W) gray or (H, W, 3) BGR; it is not changed.
-        features: of the image.
-
-    Returns:
-        (H, W, 3) BGR.
-    """
+    """Draw a dot at each keypoint on a copy of the image, (H, W) gray or BGR: yellow for the strongest, to pink."""
     canvas = to_color(image)
     # By rank and not by score: a few keypoints score far higher than the rest, which would all look alike.
     # The lower part of the color map is too dark for dark ground.
@@ -82,13 +75,8 @@ def draw_matches(
 def draw_motion(image: npt.NDArray[np.uint8], features: tuple[Features, Features], matches: Matches) -> Canvas:
     """Draw a dot at each matched keypoint, and a line to its position in an earlier image of the same camera.
 
-    Args:
-        image: the later image, (H, W) gray or (H, W, 3) BGR; it is not changed.
-        features: of the earlier image and of this one.
-        matches: between them; the more similar, the greener.
-
-    Returns:
-        (H, W, 3) BGR.
+    Draws on a copy of the later image, (H, W) gray or BGR. `features` are those of the earlier and of the later image.
+    The more similar two features, the greener their line.
     """
     canvas = to_color(image)
     starts, ends = (side.keypoints[matches.indices[:, i]].tolist() for i, side in enumerate(features))

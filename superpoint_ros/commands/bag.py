@@ -60,9 +60,6 @@ def bag(
         descriptor_type: type of the descriptors in a bag; npz and hdf5 always have float32.
         batch: images for each call of the network; several are faster on a GPU, and may change the last bits; 0 for
             as many as make no difference.
-
-    Returns:
-        Whether every bag and every image was good.
     """
     from superpoint_ros.bags.job import Output, Settings
     from superpoint_ros.bags.run import process_bags

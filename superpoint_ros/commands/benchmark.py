@@ -54,9 +54,6 @@ def benchmark(
         cameras: number of cameras of the node.
         matchers: learned matchers to time beside nearest neighbors: learned, or paths.
 
-    Returns:
-        The report in Markdown.
-
     Raises:
         ImportError: a back end is not installed.
         ValueError: an option is wrong, or nothing could be measured.

@@ -11,9 +11,6 @@ def convert(checkpoint: Path, *, output: Path) -> str:
     Args:
         checkpoint: PyTorch file in the layout of the original release, or of rpautrat/SuperPoint's PyTorch port.
         output: .safetensors file to write.
-
-    Returns:
-        The file that was written.
     """
     from superpoint_ros.networks import foreign
     from superpoint_ros.networks.checkpoint import save

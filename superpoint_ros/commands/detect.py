@@ -33,9 +33,6 @@ def detect(
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         pictures: also write pictures.
 
-    Returns:
-        Whether every image was good; the others are listed at the end.
-
     Raises:
         FileNotFoundError: a file or folder does not exist, or a folder has no images.
         ValueError: two images would give files of the same name.

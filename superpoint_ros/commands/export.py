@@ -24,9 +24,6 @@ def export(
         format: onnx, the network in float32; onnx-fp16, the network with convolutions in half precision; tensorrt,
             engines for the GPU of this machine, from images to scores and descriptors.
         runtime: for engines: precision, device, engine_batch, and engine_sizes, such as 640x480.
-
-    Returns:
-        The files that were written.
     """
     if format == 'tensorrt':
         require('tensorrt')

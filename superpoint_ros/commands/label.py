@@ -23,9 +23,6 @@ def label(
         images: folder with photographs, also in subfolders.
         output: folder for the labels, a .npz file for each photograph: keypoints (N, 2) and scores (N,).
         device: device of torch; auto takes a CUDA GPU if there is one.
-
-    Returns:
-        Whether every photograph could be read; the others are listed at the end.
     """
     path = models.resolve(weights).file('weights')
     from superpoint_ros.training.adaptation import label as label_folder

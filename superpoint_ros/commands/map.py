@@ -54,9 +54,6 @@ def map(  # noqa: A001
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
 
-    Returns:
-        Whether every image was good; the others are listed at the end.
-
     Raises:
         FileNotFoundError: the source does not exist, or has no images.
         ValueError: the list of pairs is bad, or the output has a map with other settings.

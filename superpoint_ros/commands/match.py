@@ -37,9 +37,6 @@ def match(
         matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
         geometry: homography for a plane or a camera that only turned, else fundamental.
 
-    Returns:
-        How many matches there are, and how many agree.
-
     Raises:
         ValueError: a file does not exist or is not an image, or the output does not have the suffix of one.
     """
