@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,29 +25,31 @@ TEXTS = st.sampled_from(['', 'auto', 'left', 'left:right', '/left', 'a//b', '/de
 INTEGERS = st.sampled_from([n for n in NUMBERS if n < 2**63]) | st.integers(-3, 1000)
 FLOATS = st.floats(0, 10) | st.floats()
 STRINGS = TEXTS | st.text(st.characters(exclude_categories=['Cs'], exclude_characters='\0'), max_size=20)
-VALUES = (
-    st.builds(ParameterValue, type=st.just(1), bool_value=st.booleans())
-    | st.builds(ParameterValue, type=st.just(2), integer_value=INTEGERS)
-    | st.builds(ParameterValue, type=st.just(3), double_value=FLOATS)
-    | st.builds(ParameterValue, type=st.just(4), string_value=STRINGS)
-    | st.builds(ParameterValue, type=st.just(8), double_array_value=st.lists(FLOATS, max_size=3))
-    | st.builds(ParameterValue, type=st.just(9), string_array_value=st.lists(STRINGS, max_size=9))
-    | st.builds(ParameterValue, type=st.sampled_from([0, 5, 6, 7]))
-)
+BY_TYPE = {
+    bool: st.builds(ParameterValue, type=st.just(1), bool_value=st.booleans()),
+    int: st.builds(ParameterValue, type=st.just(2), integer_value=INTEGERS),
+    float: st.builds(ParameterValue, type=st.just(3), double_value=FLOATS),
+    str: st.builds(ParameterValue, type=st.just(4), string_value=STRINGS),
+    tuple: st.builds(ParameterValue, type=st.just(9), string_array_value=st.lists(STRINGS, max_size=9)),
+}
+VALUES = st.one_of(*BY_TYPE.values()) | st.builds(ParameterValue, type=st.sampled_from([0, 5, 6, 7, 8]))
 """Types over 9 stop rclpy itself; test/ros/test_start.py sends one."""
 
 
-def names(node: bytes) -> list[str]:
-    """The parameters of a node that are attacked."""
-    return sorted({name for cls in CONFIGURATIONS[node] for name in options(cls)} - FIXED)
+def names(node: bytes) -> dict[str, type]:
+    """The parameters of a node that are attacked, and their types."""
+    fields = [field for cls in CONFIGURATIONS[node] for field in dataclasses.fields(cls) if field.name not in FIXED]
+    return {field.name: type(field.default) for field in fields}
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
     """Strategy of the node, whether it is configured, and a serialized request."""
     node = draw(st.sampled_from([b'd', b'm']))
-    parameters = st.builds(Parameter, name=st.sampled_from(names(node)) | STRINGS, value=VALUES)
-    request = SetParameters.Request(parameters=draw(st.lists(parameters, min_size=1, max_size=4)))
+    known = st.sampled_from([*names(node).items()])
+    fitting = known.flatmap(lambda item: st.builds(Parameter, name=st.just(item[0]), value=BY_TYPE[item[1]]))
+    any_ = st.builds(Parameter, name=known.map(lambda item: item[0]) | STRINGS, value=VALUES)
+    request = SetParameters.Request(parameters=draw(st.lists(fitting | any_, min_size=1, max_size=3)))
     return node + draw(st.sampled_from([b'c', b'u'])) + serialize_message(request)
 
 
@@ -63,7 +66,7 @@ def target(folder: Path) -> Iterator[Callable[[bytes], tuple[bool, float]]]:
         for key, make in (b'd', DetectorBench), (b'm', MatcherBench):
             (folder / key.decode()).mkdir()
             nodes[key] = stack.enter_context(working(make(folder / key.decode())))
-        defaults = {key: _values(bench, names(key)) for key, bench in nodes.items()}
+        defaults = {key: _values(bench, [*names(key)]) for key, bench in nodes.items()}
 
         def attack(data: bytes) -> tuple[bool, float]:
             key, bench = data[:1], nodes[data[:1]]

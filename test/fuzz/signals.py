@@ -15,7 +15,7 @@ from test.fuzz.processes import NodeProcess
 from test.fuzz.runner import FaultError, draw
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
-PATIENCE = 30
+PATIENCE = 120
 
 
 def attacks(seed: int) -> Iterator[bytes]:
