@@ -90,7 +90,8 @@ class Tracker:
             ValueError: the features have no descriptors, or descriptors of another size or model than before; then
                 nothing changes.
         """
-        known = _nothing(features) if self._known is None else self._known
+        none = np.empty(0, np.uint32)
+        known = self._known or _Known(features[:0], none, none, np.empty(0, np.int32))
         expected, match_config = self._expect(known, features)
         ids, ages = np.zeros(len(features), np.uint32), np.ones(len(features), np.uint32)
         new, missing = np.ones(len(features), bool), np.ones(len(known.ids), bool)
@@ -150,11 +151,6 @@ class _Known:
     ids: Ids
     ages: Ids
     lost: npt.NDArray[np.int32]
-
-
-def _nothing(features: Features) -> _Known:
-    none = np.empty(0, np.uint32)
-    return _Known(features[:0], none, none, np.empty(0, np.int32))
 
 
 def continued(tracks0: Tracks, tracks1: Tracks, features0: Features, features1: Features) -> Matches:

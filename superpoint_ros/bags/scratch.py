@@ -55,7 +55,7 @@ def resumable(target: Path) -> bool:
 
 def clear(target: Path) -> None:
     """Delete everything that runs created in the folder but the lock."""
-    for path in list(scratch_of(target).iterdir()):
+    for path in list(scratch_of(target).glob('*')):
         if path.name != 'lock' and _OWN.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
