@@ -71,7 +71,6 @@ def measure(
 
 
 def _plot(results: homography.Results, report: Report) -> None:
-    thresholds = np.linspace(0, 10, 201)
     panels = []
     described = [row for row in homography.by_split(results.rows) if row['stage'] == homography.DESCRIPTION]
     for split in dict.fromkeys(row['split'] for row in described):
@@ -79,7 +78,7 @@ def _plot(results: homography.Results, report: Report) -> None:
             curves: dict[str, Curve] = {}
             for method in results.answers:
                 errors = np.array([row[error] for row in described if (row['method'], row['split']) == (method, split)])
-                curves[method] = thresholds, np.array([metrics.accuracy(errors, t) for t in thresholds])
+                curves[method] = metrics.accuracy_curve(errors, 10)
             title = f'Homography estimation by {estimator}, {split} pairs'
             panels.append(Panel(title, 'mean corner error allowed, ε (px)', (0, 10), curves))
     report.plot(f'{report.name}_accuracy', 'share of pairs', panels)

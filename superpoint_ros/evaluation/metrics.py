@@ -172,6 +172,12 @@ def accuracy(errors: Values | float, threshold: float) -> float:
     return float(np.mean(np.asarray(errors) <= threshold))
 
 
+def accuracy_curve(errors: Values, most: float) -> tuple[Values, Values]:
+    """Thresholds from 0 to `most`, and the accuracy at each."""
+    thresholds = np.linspace(0, most, 201)
+    return thresholds, np.array([accuracy(errors, threshold) for threshold in thresholds])
+
+
 def auc(errors: Values | float, threshold: float) -> float:
     """The area under the curve of `accuracy` from 0 to the threshold, divided by the threshold.
 

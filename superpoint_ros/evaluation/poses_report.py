@@ -76,11 +76,9 @@ def at_best_ratio(summary: Sequence[Row], tests: Mapping[str, Matcher]) -> list[
 
 def _panels(rows: Sequence[Row], best: Sequence[Row]) -> list[Panel]:
     """The share of pairs over the pose error that is allowed, for each matcher."""
-    thresholds = np.linspace(0, 20, 201)
     curves: dict[str, dict[str, Curve]] = {}
     for method, matcher in ((row['method'], row['matcher']) for row in best):
         errors = np.array([row['errors'] for row in rows if (row['method'], row['matcher']) == (method, matcher)])
         title = 'nearest neighbors, best ratio' if matcher == NEAREST or matcher.startswith('ratio') else matcher
-        curve = thresholds, np.array([metrics.accuracy(errors, threshold) for threshold in thresholds])
-        curves.setdefault(title, {})[method] = curve
+        curves.setdefault(title, {})[method] = metrics.accuracy_curve(errors, 20)
     return [Panel(title, 'pose error allowed (degrees)', (0, 20), drawn) for title, drawn in curves.items()]

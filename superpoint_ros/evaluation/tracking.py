@@ -8,8 +8,9 @@ the same method agree on.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -91,15 +92,12 @@ def moving_camera(photograph: Image, rng: np.random.Generator, frames: int, rate
     return Clip(images, homographies)
 
 
-def track_descriptors(
-    features: Sequence[Features], starts: Sequence[int], match_config: MatchConfig, tracker_config: TrackerConfig
-) -> list[Found]:
+def track_descriptors(features: Sequence[Features], starts: Sequence[int], tracker: Tracker) -> list[Found]:
     """Track the keypoints of the frames `starts` with our tracker, which runs over all frames once.
 
     Returns:
         For each start, the positions of its keypoints in the next frames.
     """
-    tracker = Tracker(tracker_config, match_config)
     tracks = [tracker.update(frame) for frame in features]
     every = []
     for start in starts:
@@ -165,25 +163,19 @@ def score(clip: Clip, start: int, keypoints: npt.NDArray[np.float32], found: Fou
 
 
 def compare(
-    clips: Sequence[Clip],
-    extract: Extract,
-    similarities: Sequence[float],
-    match_config: MatchConfig,
-    tracker_config: TrackerConfig,
+    clips: Sequence[Clip], extract: Extract, trackers: Sequence[Callable[[], Tracker]]
 ) -> list[dict[str, float]]:
     """Track the keypoints of clips, of at least two frames each.
 
     Returns:
-        The summary of Lucas–Kanade, then of our tracker at each of `similarities` in place of min_similarity.
+        The summary of Lucas–Kanade, then of each of our trackers.
     """
-    counts: list[list[dict[str, float]]] = [[] for _ in range(1 + len(similarities))]
+    counts: list[list[dict[str, float]]] = [[] for _ in range(1 + len(trackers))]
     for clip in track(clips, 'clips', console=Console(stderr=True)):
         features = [extract(frame) for frame in clip.frames]
         starts = range(0, max(1, len(clip.frames) - HORIZON), STEP)
         tracked = [track_flow(clip.frames, features, starts)]
-        for similarity in similarities:
-            config = replace(match_config, min_similarity=similarity)
-            tracked.append(track_descriptors(features, starts, config, tracker_config))
+        tracked += [track_descriptors(features, starts, tracker()) for tracker in trackers]
         for each, found in zip(counts, tracked, strict=True):
             each += [score(clip, s, features[s].keypoints, f) for s, f in zip(starts, found, strict=True)]
     return [summarize(each) for each in counts]
@@ -219,12 +211,14 @@ def measure(
     """
     setting = PROTOCOLS['paper'].description
     similarities = sorted({*SIMILARITIES, match_config.min_similarity})
+    configs = [replace(match_config, min_similarity=similarity) for similarity in similarities]
+    trackers = [partial(Tracker, tracker_config, config) for config in configs]
     rows: list[Row] = []
     curves: dict[str, dict[str, Curve]] = {name: {} for name in clips}
     for (name, group), model in itertools.product(clips.items(), report.methods):
-        flow, *ours = compare(group, model.at(setting), similarities, match_config, tracker_config)
-        trackers = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
-        rows += [{'variant': name, 'method': t, **r} for t, r in zip(trackers, (flow, *ours), strict=True)]
+        flow, *ours = compare(group, model.at(setting), trackers)
+        labels = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
+        rows += [{'variant': name, 'method': t, **r} for t, r in zip(labels, (flow, *ours), strict=True)]
         for tracker, results in ((model.name, ours), ('Lucas–Kanade', [flow] * len(ours))):
             for what, key, most in (('found', 'right', 1), (f'{HORIZON} frames', 'right_length', HORIZON)):
                 shares = np.array([result[key] for result in results]) / most

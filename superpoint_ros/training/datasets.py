@@ -6,6 +6,7 @@ looked at again.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from superpoint_ros import image_files
 from superpoint_ros.geometry import transform_points
@@ -124,20 +125,13 @@ def mirrored(points: Points, size: tuple[int, int]) -> Points:
     return np.concatenate([np.stack([u, v], axis=1) for u in x for v in y]).astype(np.float32)
 
 
-class EndlessBatches(Sampler[list[int]]):
+def endless_batches(first: int, size: int, rank: int, processes: int) -> Iterator[list[int]]:
     """Endless batches of sample numbers from `first` on, distributed over the processes of a training run.
 
     The size is that of a batch of one process, the rank the number of this process.
     """
-
-    def __init__(self, first: int, size: int, rank: int, processes: int) -> None:
-        self.first, self.size, self.rank, self.processes = first, size, rank, processes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        start = self.first
-        while True:
-            yield [start + i * self.processes + self.rank for i in range(self.size)]
-            start += self.size * self.processes
+    for start in itertools.count(first, size * processes):
+        yield [start + i * processes + rank for i in range(size)]
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
@@ -182,7 +176,7 @@ class EndlessData(lightning.LightningDataModule):
         done = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * trainer.world_size
         return DataLoader(
             self.dataset(TRAINING),
-            batch_sampler=EndlessBatches(done, self.batch_size, trainer.global_rank, trainer.world_size),
+            batch_sampler=endless_batches(done, self.batch_size, trainer.global_rank, trainer.world_size),
             collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,

@@ -41,11 +41,10 @@ def render(shape: str, rng: np.random.Generator, size: tuple[int, int] = (160, 1
         canvas = Canvas(rng, size)
         DRAWINGS[shape](canvas, rng)
         points = canvas.visible_points()
-        if nearest_distance(points) >= MIN_DISTANCE:
+        kept = thin(points, MIN_DISTANCE)
+        if len(kept) == len(points):
             break
-    else:
-        points = thin(points, MIN_DISTANCE)
-    return canvas.finish(rng), points.astype(np.float32)
+    return canvas.finish(rng), kept.astype(np.float32)
 
 
 class Canvas:
@@ -282,21 +281,14 @@ def inside(polygon: Points, points: Points) -> npt.NDArray[np.bool_]:
     return np.array([cv2.pointPolygonTest(contour, (x, y), True) >= -1 for x, y in points.tolist()], dtype=bool)
 
 
-def nearest_distance(points: Points) -> float:
-    """The distance of the two nearest of (N, 2) points; infinite if there are fewer than two."""
-    if len(points) < 2:
-        return np.inf
-    first, second = np.triu_indices(len(points), 1)
-    return float(np.linalg.norm(points[first] - points[second], axis=1).min())
-
-
 def thin(points: Points, distance: float) -> Points:
     """The points that are at least this far from all earlier points that are kept."""
-    kept: list[Points] = []
-    for point in points:
-        if all(np.hypot(*(point - other)) >= distance for other in kept):
-            kept.append(point)
-    return np.array(kept).reshape(-1, 2)
+    near = np.linalg.norm(points[:, None] - points, axis=-1) < distance
+    kept: list[int] = []
+    for index in range(len(points)):
+        if not near[index, kept].any():
+            kept.append(index)
+    return points[kept]
 
 
 def _draw_fields(canvas: Canvas, rng: np.random.Generator, columns: Points, rows: Points) -> None:

@@ -110,7 +110,7 @@ def parse(args: Sequence[str] | None) -> TrainingCommand:
     Raises:
         SystemExit: an option is missing, unknown or wrong; one line says which.
     """
-    # EndlessBatches distributes the samples itself, and the run's folder has the only checkpoint.
+    # endless_batches distributes the samples itself, and the run's folder has the only checkpoint.
     off = ('use_distributed_sampler', 'enable_checkpointing', 'enable_model_summary')
     try:
         command = TrainingCommand(

@@ -1,3 +1,5 @@
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.features import Features
 from superpoint_ros.geometry import transform_points
 from superpoint_ros.matching import MatchConfig
-from superpoint_ros.tracking import TrackerConfig
+from superpoint_ros.tracking import Tracker, TrackerConfig
 
 SIZE = (320, 240)
 
@@ -40,10 +42,14 @@ def test_homographies_belong_to_their_frames(photograph):
     assert np.linalg.norm(moved - still) > 5, 'the camera moves'
 
 
+def tracker_at(similarity):
+    return partial(Tracker, TrackerConfig(), MatchConfig(min_similarity=similarity))
+
+
 def test_both_trackers_track_a_slow_camera(photograph):
     clip = tracking.moving_camera(photograph, np.random.default_rng(1), 16, 60, SIZE)
     sift = baselines.descriptors()['SIFT'](Setting(size=SIZE, keypoints=200, nms_radius=0))
-    flow, strict, loose = tracking.compare([clip], sift, [0.95, 0.5], MatchConfig(), TrackerConfig())
+    flow, strict, loose = tracking.compare([clip], sift, [tracker_at(0.95), tracker_at(0.5)])
     for row in (flow, strict, loose):
         assert row['points'] > 50
         assert row['right_length'] == pytest.approx(row['length'] * row['right'])
@@ -91,5 +97,5 @@ def test_without_ground_truth_right_points_agree_with_the_others():
 def test_no_keypoints_to_track():
     clip = still_clip(12, [np.eye(3)] * 12)
     nothing = Features(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, 8), np.float32), SIZE)
-    for row in tracking.compare([clip], lambda _: nothing, [0.7], MatchConfig(), TrackerConfig()):
+    for row in tracking.compare([clip], lambda _: nothing, [tracker_at(0.7)]):
         assert (row['points'], row['length'], row['right']) == (0, 0, 0)

@@ -9,10 +9,10 @@ from superpoint_ros.training.adaptation import label_path
 from superpoint_ros.training.datasets import (
     TRAINING,
     VALIDATION,
-    EndlessBatches,
     PhotosData,
     ShapesData,
     collate,
+    endless_batches,
     find_files,
     mirrored,
 )
@@ -130,7 +130,7 @@ def test_a_broken_file_of_labels_is_named(photographs, write):
 
 @pytest.mark.parametrize('processes', [1, 2, 4])
 def test_processes_share_out_the_samples_of_one(processes):
-    shares = [EndlessBatches(24, 8 // processes, rank, processes) for rank in range(processes)]
+    shares = [endless_batches(24, 8 // processes, rank, processes) for rank in range(processes)]
     batches = zip(*[itertools.islice(share, 3) for share in shares], strict=True)
     assert [sorted(itertools.chain(*batch)) for batch in batches] == [list(range(s, s + 8)) for s in (24, 32, 40)]
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.training.synthetic_shapes import MIN_DISTANCE, SHAPES, Canvas, nearest_distance, render
+from superpoint_ros.training.synthetic_shapes import MIN_DISTANCE, SHAPES, Canvas, render, thin
 
 
 def rng(seed=0):
@@ -38,7 +38,7 @@ def test_pictures_are_reproducible_and_their_points_lie_in_them_and_apart(shape,
         assert points.shape == (len(points), 2)
         assert (points >= 0).all()
         assert (points <= np.array(size) - 1).all()
-        assert nearest_distance(points) >= MIN_DISTANCE - 1e-4
+        assert len(thin(points, MIN_DISTANCE - 1e-4)) == len(points)
 
 
 @pytest.mark.parametrize('shape', SHAPES)
