@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -55,7 +54,7 @@ def measure_node(
 ) -> dict[str, Any]:
     """Measure the latency from publishing an image to receiving its features, drops and CPU use.
 
-    All cameras send their images, of one size, to one detector as mono8, at a rate in Hz each.
+    Each camera sends the images, of one size, to one detector as mono8, at a rate in Hz.
 
     Raises:
         RuntimeError: no features arrive.
@@ -186,7 +185,7 @@ def _detect(results: Connection, arguments: Sequence[str]) -> None:
             start = time.time_ns()
             features = super().batch(*args, **kwargs)
             done = calls[-1].frames if calls else 0
-            calls.append(Call(start, time.time_ns(), _cpu(), done + len(features)))
+            calls.append(Call(start, time.time_ns(), time.process_time(), done + len(features)))
             return features
 
     def make(*args: Any, **kwargs: Any) -> Extractor:
@@ -197,8 +196,3 @@ def _detect(results: Connection, arguments: Sequence[str]) -> None:
 
     run(lambda: DetectorNode(make), ['--ros-args', *arguments])
     results.send((about, calls))
-
-
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

@@ -80,11 +80,7 @@ def path_of(name: str, facts: Facts) -> Path:
 
 
 def _check_private(path: Path) -> None:
-    """Check that only the user (or root) can have written a file or folder.
-
-    Raises:
-        PermissionError: others can.
-    """
+    """Raise PermissionError if others than the user (or root) can have written a file or folder."""
     status = path.stat()
     if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o022:
         raise PermissionError(

@@ -22,13 +22,8 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
     """Write a graph with QuantizeLinear and DequantizeLinear around its convolutions.
 
     Inputs, outputs and metadata, with the checksum of the weights, stay. The graph is for OpenVINO: TensorRT takes
-    neither its uint8 activations nor its zero points.
-
-    Args:
-        graph: .onnx file of `superpoint export`.
-        output: .onnx file to write.
-        photographs: about a hundred image files, similar to those that the network will see.
-        keep: names of convolutions that are not quantized.
+    neither its uint8 activations nor its zero points. About a hundred photographs, similar to the images that the
+    network will see, calibrate it. Convolutions with names in `keep` are not quantized.
 
     Raises:
         ImportError: NNCF, or ONNX Runtime that it needs, is not installed.

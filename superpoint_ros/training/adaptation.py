@@ -48,7 +48,7 @@ def label(
     adaptation: AdaptationConfig = AdaptationConfig(),
     device: str = 'auto',
 ) -> list[Path]:
-    """Label a folder of photographs; photographs that have labels already are skipped, so a stopped run continues.
+    """Label a folder of photographs; those that have labels are skipped, so a stopped run continues.
 
     Args:
         weights: .safetensors file of the detector.

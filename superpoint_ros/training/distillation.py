@@ -104,15 +104,12 @@ def similarity_distillation_loss(
 
     For each cell of either view, a softmax over similarities makes a distribution over the cells of the other. Only
     similarities are compared, so the two may have descriptors of different sizes D (relational distillation, Park et
-    al., arXiv 1904.05068).
+    al., arXiv 1904.05068). The loss is the mean Kullback-Leibler divergence over the cells of both views, in nats.
 
     Args:
         student: descriptors of the two views, each (B, D, H/8, W/8); normalized here.
         teacher: the same.
         temperature: divisor of the similarities.
-
-    Returns:
-        The mean Kullback-Leibler divergence over the cells of both views, in nats.
     """
     similarities = []
     for views in (student, teacher):

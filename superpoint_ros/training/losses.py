@@ -58,15 +58,12 @@ class DescriptorLossConfig:
 
 
 def cell_labels(points: Tensor, valid: Tensor) -> Tensor:
-    """The class of each cell: which of its pixels is an interest point, or none.
+    """The class of each cell, (B, H/8, W/8) int64: 8·v + u of its interest point, DUSTBIN if it has none, or IGNORED.
 
     Args:
         points: (B, N, 2) pixels (x, y); NaN and points outside the image are ignored. The first point in a cell counts,
             so a random order gives a random choice.
         valid: (B, 1, H, W) bool; cells with an invalid pixel are ignored.
-
-    Returns:
-        (B, H/8, W/8) int64: 8·v + u, DUSTBIN, or IGNORED.
     """
     batch, _, height, width = valid.shape
     rows, columns, count = height // CELL, width // CELL, points.shape[1]
@@ -100,15 +97,14 @@ def localization_loss(
     peaks by fractions of a pixel; cross-entropy does not know which pixels are neighbors. It is the reprojection loss
     of ALIKE (Zhao et al., arXiv 2112.02906, section III-C) at labels instead of detections.
 
+    The loss is the mean over the points that both views show; 0 if there are none.
+
     Args:
         logits0: (B, 65, H/8, W/8), of the first views.
         logits1: (B, 65, H/8, W/8), of the second views.
         points: (B, N, 2) pixels of the first views; NaN and points near an edge of either view are ignored.
         homographies: (B, 3, 3), from first to second view, in pixels.
         radius: half the side of the squares.
-
-    Returns:
-        The mean over the points that both views show; 0 if there are none.
     """
     cells_down, cells_across = logits0.shape[-2:]
     inside = torch.tensor([cells_across, cells_down], device=points.device) * CELL - 1 - radius

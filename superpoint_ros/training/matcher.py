@@ -53,16 +53,13 @@ class MatcherTraining(Stage):
 
 
 def matching_loss(log_assignment: Tensor, logits: Tensor, partners: Tensor, valid: Tensor) -> Tensor:
-    """The negative log-likelihood of the known matches, and of keypoints without a partner (equation 12).
+    """The mean negative log-likelihood of the known matches, plus that of keypoints without a partner (equation 12).
 
     Args:
         log_assignment: (B, N, N).
         logits: (B, 2, N), of having a match.
         partners: (B, 2, N): of each keypoint its partner's number, or NONE, or UNSURE; such keypoints do not count.
         valid: (B, 2, N), 0 for padding.
-
-    Returns:
-        The mean over the matches plus the mean over the keypoints without one.
     """
     first = partners[:, 0]
     matched = log_assignment.gather(2, first.clamp(min=0)[..., None]).squeeze(-1)

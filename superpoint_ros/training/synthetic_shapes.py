@@ -40,7 +40,7 @@ def render(shape: str, rng: np.random.Generator, size: tuple[int, int] = (160, 1
     for _ in range(20):
         canvas = Canvas(rng, size)
         DRAWINGS[shape](canvas, rng)
-        points = canvas.visible_points()
+        points = canvas.points[((canvas.points >= 0) & (canvas.points <= np.array(size) - 1)).all(axis=1)]
         kept = thin(points, MIN_DISTANCE)
         if len(kept) == len(points):
             break
@@ -106,11 +106,6 @@ class Canvas:
         contrasts = np.abs(candidates[:, None] - taken).min(axis=1)
         enough = np.flatnonzero(contrasts >= MIN_CONTRAST)
         return int(candidates[enough[0] if enough.size else contrasts.argmax()])
-
-    def visible_points(self) -> Points:
-        """The labeled points that lie in the picture."""
-        limit = np.array(self.size) - 1
-        return self.points[((self.points >= 0) & (self.points <= limit)).all(axis=1)]
 
     def finish(self, rng: np.random.Generator) -> Image:
         """The picture at its final size, often a little out of focus."""

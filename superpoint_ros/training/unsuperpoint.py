@@ -160,7 +160,8 @@ def matching_loss(
     """Cross-entropy between the scores and whether mutual nearest descriptors match the points correctly.
 
     A score becomes the probability that the point finds its partner (SiLK, Gleize et al., arXiv 2304.06194, section
-    3.3). Points and descriptors get no gradient.
+    3.3). Points and descriptors get no gradient. The loss is the mean over the points that both views show; 0 if there
+    are none.
 
     Args:
         scores: (B, M) of first and second views.
@@ -168,9 +169,6 @@ def matching_loss(
         descriptors: (B, D, H/8, W/8) of both.
         homographies: (B, 3, 3), from first to second view.
         size: (width, height) of the views.
-
-    Returns:
-        The mean over the points that both views show; 0 if there are none.
     """
     with torch.no_grad():
         first, second = (F.normalize(sample(*views), dim=-1) for views in zip(descriptors, points, strict=True))
