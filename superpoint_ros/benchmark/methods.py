@@ -83,20 +83,15 @@ class Method:
 
 
 class Running(NamedTuple):
-    """A method that is ready to be timed, in its own process.
-
-    Args:
-        name: for the tables.
-        about: back end, device and weights.
-        start: seconds from the start to the features of the first image, with libraries imported.
-        measure: times one repetition with the message at an index.
-        peak_memory: of the process, see the function below.
-    """
+    """A method that is ready to be timed, in its own process."""
 
     name: str
     about: str
+    """Back end, device and weights."""
     start: float
+    """Seconds from the start to the features of the first image, with libraries imported."""
     measure: Callable[[int], Laps]
+    """Times one repetition with the message at an index."""
     peak_memory: Callable[[], float]
 
 

@@ -48,15 +48,9 @@ def build_database(
 
     Until the database is complete it is called database.partial.db; more images go into a database that exists.
 
-    Args:
-        folder: with the images.
-        names: of the images, their paths below the folder.
-        output: folder to write.
-        extractor: of the features.
-        matcher: of the features.
-        choose_pairs: gives the pairs to match out of some names.
-        cameras: by folder below `folder`; '' for all others.
-        max_error: largest distance in pixels of a match from the epipolar geometry.
+    Images are named by their paths below the folder, and cameras by folders below it, '' for all others. The function
+    `choose_pairs` gives the pairs to match out of some names. The largest error is the distance in pixels of a match
+    from the epipolar geometry.
     """
     path, partial = output / 'database.db', output / 'database.partial.db'
     failed = extract(folder, names, output / 'features', extractor)

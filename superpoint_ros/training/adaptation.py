@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -31,8 +30,6 @@ from superpoint_ros.training.adaptation_config import AdaptationConfig
 from superpoint_ros.training.homography import HomographyConfig, sample_homography, warp_images
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar('T')
 
 VIEWS = HomographyConfig(crop=0.9, perspective=0.05, scale=0.2, rotation=1.57, translation=0.1)
 """The homographies: milder in perspective than in training, because scores are averaged over the views."""
@@ -90,7 +87,7 @@ def label(
     return unreadable
 
 
-def progress(items: Sequence[T], task: str, done: int) -> Iterator[T]:
+def progress(items: Sequence[tuple[Path, Path]], task: str, done: int) -> Iterator[tuple[Path, Path]]:
     """Iterate with a progress bar on a terminal, or a log line for each tenth elsewhere; `done` items came before."""
     console, total = Console(stderr=True), done + len(items)
     for count, item in enumerate(track(items, task, total, done, console=console, disable=not console.is_terminal)):
