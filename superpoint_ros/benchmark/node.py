@@ -25,8 +25,8 @@ from superpoint_ros.benchmark.methods import child, receive
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.ros.detector_node import DetectorNode
-from superpoint_ros.ros.lifecycle import run
 from superpoint_ros.ros.messages import image_message
+from superpoint_ros.ros.process import run
 
 NAMESPACE = '/superpoint_benchmark'
 PATIENCE = 120.0

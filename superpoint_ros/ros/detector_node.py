@@ -18,9 +18,10 @@ from superpoint_ros.extractor import Extractor
 from superpoint_ros.images import Gray, gray
 from superpoint_ros.ros.detector_config import CONFIGURATIONS, EXTRACTOR_CONFIGURATIONS, DetectorConfig
 from superpoint_ros.ros.detector_topics import DetectorTopics
-from superpoint_ros.ros.lifecycle import ManagedNode, run
+from superpoint_ros.ros.lifecycle import ManagedNode
 from superpoint_ros.ros.mask_topic import Arrival
 from superpoint_ros.ros.parameters import read
+from superpoint_ros.ros.process import run
 from superpoint_ros.ros.topic_names import check_cameras
 from superpoint_ros.ros.worker import Worker
 from superpoint_ros.runtimes import Watch

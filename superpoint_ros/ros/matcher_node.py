@@ -12,10 +12,11 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from superpoint_ros.learned_matching import NEAREST, LearnedMatcher
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.ros.feature_stream import Arrival, FeatureStream
-from superpoint_ros.ros.lifecycle import ManagedNode, run
+from superpoint_ros.ros.lifecycle import ManagedNode
 from superpoint_ros.ros.matcher_config import CONFIGURATIONS, Configs, MatcherConfig
 from superpoint_ros.ros.matchers import CameraMatcher, PairMatcher
 from superpoint_ros.ros.parameters import read
+from superpoint_ros.ros.process import run
 from superpoint_ros.ros.topic_names import check_cameras
 from superpoint_ros.ros.worker import Worker
 from superpoint_ros.runtimes import Watch

@@ -36,7 +36,7 @@ import sys, time
 from pathlib import Path
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.ros.detector_node import DetectorNode
-from superpoint_ros.ros.lifecycle import run
+from superpoint_ros.ros.process import run
 
 class Held(Extractor):
     def batch(self, images, masks=None):

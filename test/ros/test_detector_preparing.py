@@ -21,7 +21,7 @@ PROGRAM = """
 import sys
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.ros.detector_node import DetectorNode
-from superpoint_ros.ros.lifecycle import run
+from superpoint_ros.ros.process import run
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError
 
 class Building(Extractor):
@@ -42,7 +42,7 @@ sys.exit(run(lambda: DetectorNode(Building)))
 AT_THE_START = """
 import sys, time
 from superpoint_ros.ros.detector_node import DetectorNode
-from superpoint_ros.ros.lifecycle import run
+from superpoint_ros.ros.process import run
 from superpoint_ros.runtimes.engine_cache import BuildCancelledError
 
 def make(model, watch, **options):
