@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from superpoint_ros.benchmark.measure import spread
+from superpoint_ros.benchmark.measure import Row, spread
 from superpoint_ros.benchmark.methods import timed
 from superpoint_ros.features import Features
 from superpoint_ros.learned_matching import LearnedMatcher
@@ -16,8 +15,6 @@ from superpoint_ros.reports import table
 
 COUNTS = (512, 1024)
 """Keypoints of each image."""
-
-Row = dict[str, Any]
 
 
 def measure_matchers(names: Sequence[str], repetitions: int, threads: int) -> list[Row]:

@@ -131,7 +131,8 @@ def interrupts() -> Iterator[threading.Event]:
 def _check(node: MonitorNode, processes: Sequence[Process], waited: float) -> None:
     for process in processes:
         if (code := process.popen.poll()) is not None:
-            raise RuntimeError(f'the {process.name} ended with exit code {code}:\n{process.last_words()}')
+            end = '\n'.join(process.log.read_text(errors='replace').splitlines()[-8:])
+            raise RuntimeError(f'the {process.name} ended with exit code {code}:\n{end}')
     if (missing := node.missing()) and node.failure:
         raise RuntimeError(node.failure)
     if missing and waited > PATIENCE[missing]:

@@ -21,10 +21,6 @@ class Process(NamedTuple):
     popen: subprocess.Popen[bytes]
     log: Path
 
-    def last_words(self) -> str:
-        """The end of its log."""
-        return '\n'.join(self.log.read_text(errors='replace').splitlines()[-8:])
-
 
 @contextmanager
 def started(name: str, module: str, arguments: Sequence[str], log: Path) -> Iterator[Process]:
