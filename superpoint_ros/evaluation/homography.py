@@ -45,21 +45,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Results:
-    """All measurements.
-
-    Args:
-        rows: one for each stage, method and pair, with its metrics; an undefined metric is NaN.
-        answers: for each method, the matches of every pair.
-        pictures: by name of a pair, a picture of the matches of every method.
-        failed: a sentence for each pair that could not be read.
-        refused: a sentence for each matcher that does not match the features of a method.
-    """
+    """All measurements."""
 
     rows: list[Row] = field(default_factory=list)
+    """One for each stage, method and pair, with its metrics; an undefined metric is NaN."""
     answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    """For each method, the matches of every pair."""
     pictures: dict[str, drawing.Canvas] = field(default_factory=dict)
+    """By name of a pair, a picture of the matches of every method."""
     failed: list[str] = field(default_factory=list)
+    """A sentence for each pair that could not be read."""
     refused: dict[str, None] = field(default_factory=dict)
+    """A sentence for each matcher that does not match the features of a method."""
 
 
 def stage(setting: Setting) -> str:

@@ -28,21 +28,17 @@ MIN_PROBABILITY = 0.3
 
 @dataclass(frozen=True)
 class Method:
-    """A detector, or a detector and descriptor.
-
-    Args:
-        name: in the tables.
-        about: checksum and back end of the model, or version of the library.
-        at: makes, for a setting, the function from a gray image to its features.
-        detects: it is compared as a detector.
-        describes: it has descriptors.
-    """
+    """A detector, or a detector and descriptor."""
 
     name: str
     about: str
+    """Checksum and back end of the model, or version of the library."""
     at: Baseline
+    """Makes, for a setting, the function from a gray image to its features."""
     detects: bool
+    """It is compared as a detector."""
     describes: bool
+    """It has descriptors."""
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,16 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PosePair:
-    """Two images of one scene.
-
-    Args:
-        names: of the image files, relative to their folder.
-        turns: counterclockwise quarter turns, 0 to 3, that bring each image upright.
-        cameras: two (3, 3) camera matrices.
-        pose: (4, 4), from the coordinates of camera 0 to those of camera 1.
-    """
+    """Two images of one scene."""
 
     names: tuple[str, str]
+    """Of the image files, relative to their folder."""
     turns: tuple[int, int]
+    """Counterclockwise quarter turns, 0 to 3, that bring each image upright."""
     cameras: tuple[Doubles, Doubles]
+    """Two (3, 3) camera matrices."""
     pose: Doubles
+    """(4, 4), from the coordinates of camera 0 to those of camera 1."""
 
     @property
     def gap(self) -> int | None:

@@ -128,18 +128,15 @@ def _normalized(points0: Doubles, points1: Doubles, cameras: tuple[Doubles, Doub
 
 @dataclass(frozen=True)
 class Results:
-    """All measurements.
-
-    Args:
-        rows: one for each method, matcher and pair: auc_T for each of THRESHOLDS, right (the share of right matches;
-            right_G the same for pairs with gap G), matches, and the pose errors of all orders in degrees.
-        failed: a sentence for each image that could not be read.
-        refused: a sentence for each matcher that does not match the features of a method.
-    """
+    """All measurements."""
 
     rows: list[Row] = field(default_factory=list)
+    """One for each method, matcher and pair: auc_T for each of THRESHOLDS, right (the share of right matches; right_G
+    the same for pairs with gap G), matches, and the pose errors of all orders in degrees."""
     failed: dict[str, None] = field(default_factory=dict)
+    """A sentence for each image that could not be read."""
     refused: dict[str, None] = field(default_factory=dict)
+    """A sentence for each matcher that does not match the features of a method."""
 
 
 def evaluate(

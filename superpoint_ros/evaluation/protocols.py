@@ -14,37 +14,34 @@ from superpoint_ros.evaluation.metrics import Frame
 
 @dataclass(frozen=True)
 class Setting:
-    """How points are taken from an image, and what counts as correct.
-
-    Args:
-        size: (width, height) to which images are resized with their aspect ratio kept, and cropped at the center.
-        keypoints: largest number of keypoints of an image, the best by score.
-        nms_radius: no two keypoints are nearer than this in both x and y, in pixels; 0 keeps all.
-        nms_all: non-maximum suppression also for SIFT, ORB and AKAZE.
-        candidates: number of keypoints that are detected; more than `keypoints` only matters with `in_common`.
-        in_common: drop keypoints outside the shared region before, not after, the best `keypoints` are taken.
-        border: no keypoints nearer than this to the edge of the image, in pixels.
-        threshold: smallest score of a model's keypoint.
-        quality: smallest response of Harris and Shi-Tomasi, relative to the strongest in the image.
-        whole_pixels: round keypoints to whole pixels.
-        frame: image in which repeatability is measured, see metrics.correspondence_distances.
-        mutual: match only mutual nearest neighbors, else the nearest neighbor of every keypoint.
-        epsilon: correctness distance of repeatability, localization error and matches, in pixels.
-    """
+    """How points are taken from an image, and what counts as correct."""
 
     size: tuple[int, int]
+    """(width, height) to which images are resized with their aspect ratio kept, and cropped at the center."""
     keypoints: int
+    """Largest number of keypoints of an image, the best by score."""
     nms_radius: int
+    """No two keypoints are nearer than this in both x and y, in pixels; 0 keeps all."""
     nms_all: bool = False
+    """Non-maximum suppression also for SIFT, ORB and AKAZE."""
     candidates: int = 0
+    """Number of keypoints that are detected; more than `keypoints` only matters with `in_common`."""
     in_common: bool = False
+    """Drop keypoints outside the shared region before, not after, the best `keypoints` are taken."""
     border: int = 4
+    """No keypoints nearer than this to the edge of the image, in pixels."""
     threshold: float = 0.001
+    """Smallest score of a model's keypoint."""
     quality: float = 0.0
+    """Smallest response of Harris and Shi-Tomasi, relative to the strongest in the image."""
     whole_pixels: bool = False
+    """Round keypoints to whole pixels."""
     frame: Frame = 'each'
+    """Image in which repeatability is measured, see metrics.correspondence_distances."""
     mutual: bool = False
+    """Match only mutual nearest neighbors, else the nearest neighbor of every keypoint."""
     epsilon: float = 3.0
+    """Correctness distance of repeatability, localization error and matches, in pixels."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'candidates', max(self.candidates, self.keypoints))

@@ -134,22 +134,18 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """An image network on a back end: gray images in, heads out. Not thread-safe: one call at a time.
-
-    Args:
-        name: of the back end.
-        network: takes `image` (1, H, W) uint8 and returns the heads that superpoint_ros.decode takes.
-        descriptor_size: length D of a descriptor; 0 if the network has none.
-        checksum: SHA-256 of the model's .safetensors file, also if a graph made from it is run.
-        sizes: (width, height) of the images that the network takes, if it does not take all; others are padded to the
-            next larger one.
-    """
+    """An image network on a back end: gray images in, heads out. Not thread-safe: one call at a time."""
 
     name: str
     network: Network
+    """Takes `image` (1, H, W) uint8 and returns the heads that superpoint_ros.decode takes."""
     descriptor_size: int
+    """Length D of a descriptor; 0 if the network has none."""
     checksum: str
+    """SHA-256 of the model's .safetensors file, also if a graph made from it is run."""
     sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) of the images that the network takes, if it does not take all; others are padded to the next
+    larger one."""
 
     @property
     def device(self) -> str:
@@ -191,17 +187,13 @@ class Runtime:
 
 @dataclass(frozen=True)
 class MatcherRuntime:
-    """A matcher network on a back end. Not thread-safe: one call at a time.
-
-    Args:
-        name: of the back end.
-        network: takes the arrays of superpoint_ros.learned_matching.pair_inputs, returns `log_assignment` (N, N).
-        config: of the network; without `scores` in it, there is no such input.
-    """
+    """A matcher network on a back end. Not thread-safe: one call at a time."""
 
     name: str
     network: Network
+    """Takes the arrays of superpoint_ros.learned_matching.pair_inputs, returns `log_assignment` (N, N)."""
     config: LightGlueConfig
+    """Of the network; without `scores` in it, there is no such input."""
 
 
 def load(model: Model, config: RuntimeConfig, watch: Watch | None = None) -> Runtime:

@@ -54,35 +54,29 @@ class SceneConfig:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Textured triangles in space; x is right, y down, and z forward from the camera that took the photograph.
-
-    Args:
-        corners: (T, 3, 3), the three corners of each triangle as columns. The last triangle stands for the plane of the
-            backdrop, which is seen wherever no other triangle is.
-        texture: (T, 3, 3), maps weights of the corners to homogeneous pixels of the photograph, the last one to
-            those of the backdrop.
-        size: (width, height) of photograph and backdrop.
-    """
+    """Textured triangles in space; x is right, y down, and z forward from the camera that took the photograph."""
 
     corners: Doubles
+    """(T, 3, 3), the three corners of each triangle as columns. The last triangle stands for the plane of the backdrop,
+    which is seen wherever no other triangle is."""
     texture: Doubles
+    """(T, 3, 3), maps weights of the corners to homogeneous pixels of the photograph, the last one to those of the
+    backdrop."""
     size: tuple[int, int]
+    """(width, height) of photograph and backdrop."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Which triangles a camera sees.
-
-    Args:
-        triangles: (H, W), the triangle that each pixel shows.
-        projection: (T, 3, 3), maps weights of a triangle's corners to homogeneous pixels of the view; with weights that
-            add up to 1, the third coordinate is the depth.
-        inverse: (T, 3, 3), the inverse of projection, of the triangles whose front faces the camera.
-    """
+    """Which triangles a camera sees."""
 
     triangles: npt.NDArray[np.int32]
+    """(H, W), the triangle that each pixel shows."""
     projection: Doubles
+    """(T, 3, 3), maps weights of a triangle's corners to homogeneous pixels of the view; with weights that add up to 1,
+    the third coordinate is the depth."""
     inverse: Doubles
+    """(T, 3, 3), the inverse of projection, of the triangles whose front faces the camera."""
 
 
 def sample_scene(rng: np.random.Generator, size: tuple[int, int], config: SceneConfig) -> Scene:
