@@ -76,7 +76,7 @@ def quantize(graph: Path, output: Path, images: Sequence[Path], loaders: Sequenc
 
 def good_enough(exact: Figures, found: Figures) -> bool:
     """Whether the losses of a quantized graph are small enough. A detector without descriptors has no accuracy."""
-    # The last term absorbs rounding.
+    # The last term absorbs rounding errors.
     accurate = found.get(ACCURACY, 0.0) >= exact.get(ACCURACY, 0.0) - ACCURACY_LOSS - 1e-9
     return accurate and found[REPEATABILITY] >= exact[REPEATABILITY] * (1 - REPEATABILITY_LOSS)
 

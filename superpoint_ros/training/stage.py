@@ -1,4 +1,4 @@
-"""What all stages of training share, as a Lightning module: network, optimizer, schedule and averaged weights."""
+"""The Lightning module of all stages of training: network, optimizer, schedule and averaged weights."""
 
 from __future__ import annotations
 
