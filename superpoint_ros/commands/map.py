@@ -47,8 +47,8 @@ def map(  # noqa: A001
         overlap: with sequential pairs, number of following images with which each image is matched.
         topics: image topics of a bag; all but depth images if none are given.
         every: take every nth image of a topic.
-        max_error: largest distance of a keypoint from the geometry, in pixels of the image; raise it for images that
-            are much larger than --resize.
+        max_error: largest distance of a keypoint from the geometry, in pixels that the network sees: two of them are
+            one pixel of an image that is doubled, and five of an image that is shrunk from 4000 pixels to 1600.
         hloc: also write features.h5 and matches.h5 in hloc's layout.
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
@@ -81,7 +81,7 @@ def map(  # noqa: A001
         print(f'{output / "features.h5"} and matches.h5: {len(built.names)} images, {len(matches)} pairs')
     if reconstruct:
         calibrated = all(camera_of(name, found.cameras).camera_params for name in built.names)
-        parts = colmap.reconstruct(built.path, found.folder, output / 'sparse', max_error, not calibrated)
+        parts = colmap.reconstruct(built.path, found.folder, output / 'sparse', built.max_error, not calibrated)
         for number, part in enumerate(parts):
             print(f'{output / "sparse" / str(number)}: {colmap.describe(part, len(built.names))}')
         if not parts:

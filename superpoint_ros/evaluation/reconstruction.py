@@ -18,7 +18,7 @@ from superpoint_ros.evaluation.report import Report, Row, table
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.mapping import colmap
 from superpoint_ros.mapping.build import build_database
-from superpoint_ros.mapping.cameras import COLMAP_CENTER, MAX_ERROR, CameraConfig
+from superpoint_ros.mapping.cameras import COLMAP_CENTER, CameraConfig
 from superpoint_ros.mapping.pairs import exhaustive
 from superpoint_ros.matching import Matcher
 
@@ -142,7 +142,7 @@ def _build(
     built = build_database(folder, names, scratch, extractor, matcher, exhaustive, {'': camera})
     if built.failed:
         raise ValueError('; '.join(built.failed))
-    return built.path, MAX_ERROR
+    return built.path, built.max_error
 
 
 def _build_sift(folder: Path, names: Sequence[str], scratch: Path, camera: CameraConfig) -> tuple[Path, float]:

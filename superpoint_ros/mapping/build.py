@@ -13,8 +13,8 @@ from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.files import written_whole
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig
-from superpoint_ros.mapping.colmap import add_images, match_pairs
-from superpoint_ros.mapping.extract import extract
+from superpoint_ros.mapping.colmap import add_images, largest_size, match_pairs
+from superpoint_ros.mapping.extract import extract, scale
 from superpoint_ros.mapping.pairs import Pair
 from superpoint_ros.matching import Matcher
 
@@ -32,6 +32,8 @@ class Built(NamedTuple):
     """The features of an image, by name."""
     failed: list[str]
     """A sentence for each image that is not in the database."""
+    max_error: float
+    """Largest distance of a keypoint from the geometry, in pixels of the images."""
 
 
 def build_database(
@@ -49,8 +51,8 @@ def build_database(
     Until the database is complete it is called database.partial.db; more images go into a database that exists.
 
     Images are named by their paths below the folder, and cameras by folders below it, '' for all others. The function
-    `choose_pairs` gives the pairs to match out of some names. The largest error is the distance in pixels of a match
-    from the epipolar geometry.
+    `choose_pairs` gives the pairs to match out of some names. The largest error is the distance of a match from the
+    epipolar geometry, in pixels that the network sees of the largest images.
     """
     path, partial = output / 'database.db', output / 'database.partial.db'
     failed = extract(folder, names, output / 'features', extractor)
@@ -65,9 +67,10 @@ def build_database(
     failed |= add_images(partial, folder, names, features, cameras)
     names = [name for name in names if name not in failed]
     pairs = choose_pairs(names)
-    match_pairs(partial, features, pairs, matcher, max_error)
+    limit = max_error / scale(largest_size(partial), extractor.config.resize)
+    match_pairs(partial, features, pairs, matcher, limit)
     partial.replace(path)
-    return Built(path, names, pairs, features, list(failed.values()))
+    return Built(path, names, pairs, features, list(failed.values()), limit)
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:

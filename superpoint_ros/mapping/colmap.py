@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from superpoint_ros.features import Features
-from superpoint_ros.mapping.cameras import COLMAP_CENTER, MAX_ERROR, CameraConfig, camera_of
+from superpoint_ros.mapping.cameras import COLMAP_CENTER, CameraConfig, camera_of
 from superpoint_ros.mapping.pairs import Pair
 from superpoint_ros.matching import Matcher
 
@@ -63,12 +63,18 @@ def add_images(
     return failed
 
 
+def largest_size(database: Path) -> tuple[int, int]:
+    """Width and height of the images of a database with the longest side."""
+    with pycolmap.Database.open(database) as opened:
+        return max(((camera.width, camera.height) for camera in opened.read_all_cameras()), key=max, default=(1, 1))
+
+
 def match_pairs(
     database: Path,
     features: Callable[[str], Features],
     pairs: Sequence[Pair],
     matcher: Matcher,
-    max_error: float = MAX_ERROR,
+    max_error: float,
 ) -> None:
     """Match pairs of images in a database, and verify their geometry as COLMAP does; pairs that it has are kept.
 
@@ -116,9 +122,7 @@ def summary(database: Path) -> str:
         )
 
 
-def reconstruct(
-    database: Path, folder: Path, output: Path, max_error: float = MAX_ERROR, refine_cameras: bool = True
-) -> list[Any]:
+def reconstruct(database: Path, folder: Path, output: Path, max_error: float, refine_cameras: bool = True) -> list[Any]:
     """Reconstruct cameras and points; each connected part becomes a COLMAP model, OUTPUT/0, OUTPUT/1, ….
 
     The output appears when all is done, and replaces an older one. The largest error is the reprojection error of an

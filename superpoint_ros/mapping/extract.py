@@ -38,10 +38,15 @@ def extract(folder: Path, names: Sequence[str], output: Path, extractor: Extract
     return failed
 
 
+def scale(size: tuple[int, int], resize: int) -> float:
+    """How many pixels the network sees for each pixel in a row of an image of this size."""
+    return min(2.0, resize / max(size)) if resize else 1.0
+
+
 def enlarged(image: Image, extractor: Extractor) -> Features:
     """The features of an image from an enlarged copy of it, in the pixels of the image."""
     height, width = image.shape
-    factor = min(2.0, extractor.config.resize / max(height, width))
+    factor = scale((width, height), extractor.config.resize)
     if factor <= 1:
         return extractor(image)
     size = (round(width * factor), round(height * factor))

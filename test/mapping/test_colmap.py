@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from superpoint_ros.features import Features
 from superpoint_ros.matching import match
 
 from . import scenes
@@ -13,7 +14,8 @@ from . import scenes
 pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap, which has no wheel for this machine')
 from superpoint_ros.evaluation.reconstruction import pose_errors  # noqa: E402
 from superpoint_ros.mapping import colmap  # noqa: E402
-from superpoint_ros.mapping.cameras import CameraConfig  # noqa: E402
+from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig  # noqa: E402
+from superpoint_ros.mapping.extract import scale  # noqa: E402
 from superpoint_ros.mapping.pairs import exhaustive  # noqa: E402
 
 CAMERA = {'': CameraConfig('PINHOLE', scenes.COLMAP_PARAMS)}
@@ -34,7 +36,7 @@ def database(scene):
     folder, features, _ = scene
     path = folder / 'database.db'
     assert colmap.add_images(path, folder, list(features), features.__getitem__, CAMERA) == {}
-    colmap.match_pairs(path, features.__getitem__, exhaustive(list(features)), match)
+    colmap.match_pairs(path, features.__getitem__, exhaustive(list(features)), match, MAX_ERROR)
     return path
 
 
@@ -67,7 +69,7 @@ def test_matches_and_two_view_geometries_are_those_of_the_scene(scene, database)
 
 def test_the_mapper_finds_the_true_motion(scene, database, tmp_path):
     folder, _, truth = scene
-    (part,) = colmap.reconstruct(database, folder, tmp_path / 'sparse', refine_cameras=False)
+    (part,) = colmap.reconstruct(database, folder, tmp_path / 'sparse', MAX_ERROR, refine_cameras=False)
     assert part.num_reg_images() == len(truth)
     assert part.compute_mean_reprojection_error() < 1e-3
     angles, distances = pose_errors(part, truth)
@@ -83,10 +85,34 @@ def test_a_pair_without_matches_is_kept_as_such(scene, database, tmp_path):
     cv2.imwrite(str(folder / 'empty.png'), np.zeros(scenes.SIZE[::-1], np.uint8))
     assert colmap.add_images(database, folder, ['empty.png'], {'empty.png': empty}.get, CAMERA) == {}
     get = {**features, 'empty.png': empty}.__getitem__
-    colmap.match_pairs(database, get, [('0.png', 'empty.png')], match)
+    colmap.match_pairs(database, get, [('0.png', 'empty.png')], match, MAX_ERROR)
     assert len(colmap.read_matches(database, [('0.png', 'empty.png')])['0.png', 'empty.png']) == 0
     never = functools.partial(pytest.fail, 'matched again')
-    colmap.match_pairs(database, get, [('0.png', 'empty.png'), ('0.png', '1.png')], never)
+    colmap.match_pairs(database, get, [('0.png', 'empty.png'), ('0.png', '1.png')], never, MAX_ERROR)
+
+
+@pytest.mark.parametrize(
+    ('size', 'resize', 'expected'),
+    [
+        pytest.param((640, 480), 1600, 2.0, id='doubled'),
+        pytest.param((1000, 1280), 1600, 1.25, id='enlarged to the size'),
+        pytest.param((4000, 3000), 1600, 0.4, id='shrunk'),
+        pytest.param((4000, 3000), 0, 1.0, id='kept'),
+    ],
+)
+def test_the_scale_is_that_of_the_image_that_the_network_sees(size, resize, expected):
+    assert scale(size, resize) == expected
+
+
+def test_the_largest_images_are_those_with_the_longest_side(tmp_path):
+    names = ['wide.png', 'high.png', 'small.png']
+    for name, shape in zip(names, [(50, 90), (100, 40), (60, 60)], strict=True):
+        cv2.imwrite(str(tmp_path / name), np.zeros(shape, np.uint8))
+    each = {'': CameraConfig(camera_mode='per_image')}
+    empty = np.zeros((0, 2), np.float32)
+    none = Features(empty, np.zeros(0, np.float32), empty, (60, 60))
+    assert colmap.add_images(tmp_path / 'sizes.db', tmp_path, names, lambda _: none, each) == {}
+    assert colmap.largest_size(tmp_path / 'sizes.db') == (40, 100)
 
 
 def test_an_image_of_another_size_than_its_camera_is_named(scene, tmp_path):
@@ -100,4 +126,4 @@ def test_an_image_of_another_size_than_its_camera_is_named(scene, tmp_path):
 def test_nothing_to_reconstruct_gives_no_parts(scene, tmp_path):
     folder, features, _ = scene
     colmap.add_images(tmp_path / 'other.db', folder, list(features), features.__getitem__, CAMERA)
-    assert colmap.reconstruct(tmp_path / 'other.db', folder, tmp_path / 'sparse') == []
+    assert colmap.reconstruct(tmp_path / 'other.db', folder, tmp_path / 'sparse', MAX_ERROR) == []
