@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from test.fuzz.runner import TARGETS, run
@@ -10,6 +11,8 @@ from test.fuzz.runner import TARGETS, run
 
 def main() -> int:
     """Run from the command line; returns 1 if there was a fault."""
+    # A shell that starts this in the background has SIGINT ignored, by this and by what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog='python -m test.fuzz', description=__doc__)
     parser.add_argument('targets', nargs='*', metavar='target', help=f'of {", ".join(TARGETS)}; all if none is named')
     parser.add_argument('--seconds', type=float, default=60, help='for each target')

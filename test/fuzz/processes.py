@@ -28,7 +28,7 @@ class NodeProcess:
     """
 
     def __init__(self, name: str, log: Path, **parameters: object) -> None:
-        program = f'from superpoint_ros.ros.start import {name}; print("starting", flush=True); {name}()'
+        program = f'from superpoint_ros.ros.start import {name}; {name}()'
         words = [word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')]
         self.name, self.log = name, log
         with log.open('ab') as output:
