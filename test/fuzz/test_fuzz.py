@@ -7,11 +7,11 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from test.fuzz.runner import TARGETS, run
 
-MOST = {'parameters': 3, 'signals': 2, 'bags': 15}
+MOST = {'lifecycle': 3, 'parameters': 3, 'signals': 2, 'bags': 10}
 
 
 @pytest.mark.parametrize('target', TARGETS)
 def test_bad_input_is_processed_or_refused(target):
-    summary = run(target, seconds=60, seed=0, most=MOST.get(target, 6))
+    summary = run(target, seconds=60, seed=0, most=MOST.get(target, 4))
     assert not summary.faults, summary
     assert summary.tried
