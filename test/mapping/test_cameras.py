@@ -31,7 +31,7 @@ def info(model, distortion, upper=False):
     ],
 )
 def test_projections_agree(model, distortion, colmap, upper):
-    pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap, which has no wheel for this machine')
+    pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap (the extra map)')
     config = from_camera_info(info(model, distortion, upper))
     assert config.camera_model == colmap
     params = [float(number) for number in config.camera_params.split(',')]

@@ -11,7 +11,7 @@ from superpoint_ros.matching import match
 
 from . import scenes
 
-pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap, which has no wheel for this machine')
+pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap (the extra map)')
 from superpoint_ros.evaluation.reconstruction import pose_errors  # noqa: E402
 from superpoint_ros.mapping import colmap  # noqa: E402
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig  # noqa: E402

@@ -21,7 +21,7 @@ from superpoint_ros.matching import MatchConfig, match
 
 from . import scenes
 
-pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap, which has no wheel for this machine')
+pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap (the extra map)')
 pytest.importorskip('openvino', reason='needs OpenVINO to run the model')
 from superpoint_ros.evaluation.reconstruction import pose_errors  # noqa: E402
 

@@ -11,7 +11,7 @@ from superpoint_ros.matching import MatchConfig, match
 
 from . import scenes
 
-pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap, which has no wheel for this machine')
+pycolmap = pytest.importorskip('pycolmap', reason='needs pycolmap (the extra map)')
 from superpoint_ros.evaluation import reconstruction  # noqa: E402
 
 
