@@ -18,6 +18,8 @@ from superpoint_ros.config import options
 IMPLIED = {'cluster': 'local'}
 """Options whose value may be left out, and the value that they take then."""
 
+PATHS = (Path, Path | None)
+
 
 def parse(function: Callable[..., Any], words: Sequence[str], program: str) -> dict[str, Any]:
     """Parse the arguments of a function from the words of a command line.
@@ -79,7 +81,7 @@ class _Parser(ArgumentParser):
 def _add(
     parser: Any, option: str, hint: Any, default: Any, description: str, choices: tuple[str, ...] | None = None
 ) -> None:
-    details: dict[str, Any] = {'default': default, 'help': description}
+    details: dict[str, Any] = {'default': str(default) if isinstance(default, Path) else default, 'help': description}
     if hint is bool and default is False:
         details['action'] = 'store_true'
     elif typing.get_origin(hint) in (Sequence, tuple):
@@ -95,10 +97,14 @@ def _add(
 
 def _type(hint: Any) -> Any:
     # jsonargparse would parse a word for the class Path as YAML, which a name that is not UTF-8 is not.
-    return (lambda word: Path(word)) if hint in (Path, Path | None) else hint
+    return str if hint in PATHS else hint
 
 
 def _value(hint: Any, name: str, values: dict[str, Any]) -> Any:
+    if hint in PATHS:
+        return None if values[name] is None else Path(values[name])
+    if hint == Sequence[Path]:
+        return [Path(word) for word in values[name]]
     if not _is_configuration(hint):
         return values[name]
     given = {field: values[field] for field in options(hint)}

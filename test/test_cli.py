@@ -57,6 +57,7 @@ for words in {STEPS}:
     print(*words, code)
 """
     done = superpoint(program=program, missing=EXTRAS)
+    assert '<function' not in done.stdout
     assert done.stderr == ''
     for words in STEPS:
         assert f'superpoint {" ".join(words)}' in done.stdout
