@@ -3,8 +3,17 @@ import os
 import numpy as np
 import pytest
 
-DOMAIN = os.getpid() % 100 + 100
-"""ROS_DOMAIN_ID of these tests, which separates them from other ROS programs on the machine."""
+DOMAIN = os.getpid() % 100 + 1
+"""ROS_DOMAIN_ID of these tests, which separates them from other ROS programs on the machine. Above 101, DDS uses ports
+that the kernel also gives to other programs."""
+
+
+@pytest.fixture(scope='session', autouse=True)
+def udp():
+    """Fast DDS without shared memory, whose ports may be unusable after a test has killed a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
+        yield
 
 
 @pytest.fixture(scope='session')
@@ -13,7 +22,7 @@ def domain():
 
 
 @pytest.fixture(scope='session')
-def context():
+def context(udp):
     """A ROS context in the domain of these tests."""
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
     made = rclpy.Context()
