@@ -127,13 +127,9 @@ def resolve_matcher(model: str) -> models.Model:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such name, or none is shipped.
+        ValueError: no such name.
     """
-    if model == LEARNED:
-        if not models.MATCHERS:
-            raise ValueError('matcher learned: none is shipped; train one with superpoint train and give its path')
-        model = models.MATCHERS[0]
-    return models.resolve(model, models.MATCHERS)
+    return models.resolve(models.MATCHERS[0] if model == LEARNED else model, models.MATCHERS)
 
 
 def usable(features: Features, most: int) -> Indices:

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from superpoint_ros.models import DEFAULT, SHIPPED, checksum, resolve
+from superpoint_ros.models import DEFAULT, MATCHERS, SHIPPED, checksum, resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.runtimes import onnx_graph
 
@@ -63,6 +63,16 @@ def test_the_files_of_a_shipped_model_belong_together(name):
         assert onnx_graph.read(graph)[1].checksum_of_weights == said, graph.name
     network = checkpoint.load(model.file('weights'))
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
+
+
+@pytest.mark.parametrize('name', MATCHERS)
+def test_a_shipped_matcher_is_for_the_features_of_a_shipped_model(name):
+    model = resolve(name, MATCHERS)
+    graph = onnx_graph.read(model.file('graph'))[1]
+    assert graph.checksum_of_weights == checksum(model.file('weights'))
+    config = checkpoint.load_matcher(model.file('weights')).config
+    assert config.extractor_checksum == checksum(resolve(config.extractor).file('weights'))
+    assert config.extractor == DEFAULT or name != MATCHERS[0]
 
 
 def test_the_checksum_is_sha256(tmp_path):

@@ -42,7 +42,7 @@ def test_a_matcher_of_another_model_is_refused(images, tiny_model, make_matcher,
     assert not (tmp_path / 'm.png').exists()
 
 
-def test_without_a_shipped_matcher_learned_says_so(images, tmp_path, monkeypatch):
-    monkeypatch.setattr('superpoint_ros.models.MATCHERS', ())
-    with pytest.raises(ValueError, match='matcher learned: none is shipped; train one with superpoint train'):
-        match(*images, tmp_path / 'm.png', matcher='learned')
+def test_the_shipped_matcher_makes_the_matches(images, tmp_path):
+    matching = MatchConfig(min_similarity=0.3)
+    said = match(*images, tmp_path / 'm.png', matcher='learned', matching=matching)
+    assert int(said.split(', ')[1].split()[0]) > 20
