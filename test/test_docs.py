@@ -1,4 +1,4 @@
-"""The page on topics and parameters matches the declared parameters."""
+"""The pages name the parameters and options that exist."""
 
 import dataclasses
 import re
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from superpoint_ros import cli
+from superpoint_ros.arguments import parser_of
 from superpoint_ros.config import options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,3 +41,19 @@ def test_the_table_matches_the_declared_parameters(node):
     table = re.search(rf'{heading}\n.*?(^\|.*?)\n\n', page, re.M | re.S)
     assert table, heading
     assert table[1] == described(configurations), f'the table should be:\n{described(configurations)}'
+
+
+@pytest.mark.parametrize('page', [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), ROOT / 'models/MODEL_CARD.md'])
+def test_every_option_in_a_command_exists(page):
+    text = page.read_text(encoding='utf-8')
+    lines = re.findall(r'^ {4}superpoint ((?:[^\n\\]|\\\n)*)', text, re.M) + re.findall(r'`superpoint ([^`]*)`', text)
+    for line in lines:
+        words = line.split()
+        command = cli.load(words.pop(0)) if words and words[0] in cli.COMMANDS else None
+        if isinstance(command, dict):
+            command = command.get(words.pop(0)) if words else None
+        if command is None or command.__name__ == 'train':  # Lightning has a parser of its own
+            continue
+        known = {name for action in parser_of(command, '')._actions for name in action.option_strings}
+        asked = {word.partition('=')[0].rstrip(',.)') for word in words if word.startswith('--')}
+        assert asked <= known, f'{line}: {asked - known}'

@@ -40,7 +40,7 @@ def benchmark(
     Args:
         models: names of shipped models, or paths of .safetensors or .onnx files.
         output: folder for benchmark.md, benchmark.json and benchmark.png.
-        sizes: image sizes WIDTHxHEIGHT, at which the network sees the images; '[]' for none.
+        sizes: image sizes WIDTHxHEIGHT, at which the network sees the images; none if no value follows.
         backends: libraries that run the models; if not given, all that are installed.
         precisions: precisions of the convolutions; those that a back end does not support are left out.
         baselines: also time SIFT and ORB.
