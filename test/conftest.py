@@ -2,7 +2,10 @@ import functools
 import os
 import signal
 
+import numpy as np
 import pytest
+
+from superpoint_ros.features import Features
 
 # Tests interrupt; a shell that starts them in the background has SIGINT ignored, by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -80,3 +83,12 @@ def random_features():
         return Features(**arrays | {'image_size': (640, 480)} | changes)
 
     return make
+
+
+def features_of_size(size, count=5):
+    """Features of an image of 100×100 pixels, with descriptors of this size."""
+    rng = np.random.default_rng(0)
+    descriptors = rng.normal(size=(count, size)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    keypoints = rng.uniform(0, 100, (count, 2)).astype(np.float32)
+    return Features(keypoints, np.linspace(1, 0.1, count, dtype=np.float32), descriptors, (100, 100))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from superpoint_ros import clouds
-from superpoint_ros.features import Features, Matches
+from superpoint_ros.features import Matches
 from superpoint_ros.tracking import Tracks
+from test.conftest import features_of_size
 
 ROOT = Path(__file__).resolve().parents[1]
 SLAM = ROOT / 'docs/integrating-a-slam-node.md'
@@ -95,14 +96,6 @@ def code(page, language):
     return re.findall(rf'^```{language}\n(.*?)^```', page.read_text(encoding='utf-8'), re.M | re.S)
 
 
-def features(size, count=5):
-    rng = np.random.default_rng(0)
-    descriptors = rng.normal(size=(count, size)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    keypoints = rng.uniform(0, 100, (count, 2)).astype(np.float32)
-    return Features(keypoints, np.linspace(1, 0.1, count, dtype=np.float32), descriptors, (100, 100))
-
-
 def tracks():
     ids, ages = np.array([7, 2**32 - 1], np.uint32), np.array([2, 1], np.uint32)
     return Tracks(ids, ages, np.array([[3.5, 4.5], [1, 2]], np.float32), np.array([0.5, 0.4], np.float32))
@@ -128,7 +121,7 @@ class TestPython:
     @PAGES
     @pytest.mark.parametrize(('size', 'kind', 'tolerance'), DESCRIPTORS)
     def test_features(self, names, message, size, kind, tolerance):
-        given = features(size)
+        given = features_of_size(size)
         keypoints, descriptors = names['read_features'](message(clouds.encode_features(given, kind)))
         np.testing.assert_array_equal(keypoints, given.keypoints)
         np.testing.assert_allclose(descriptors, given.descriptors, atol=tolerance)
@@ -137,7 +130,7 @@ class TestPython:
     def test_tracks_and_matches(self, names, message):
         ids, points = names['read_tracks'](message(clouds.encode_tracks(tracks())))
         assert (ids.tolist(), points.tolist()) == ([7, 2**32 - 1], [[3.5, 4.5], [1, 2]])
-        given = features(8)
+        given = features_of_size(8)
         matches = Matches(np.array([[0, 4], [3, 1]], np.uint32), np.array([0.9, 0.8], np.float32))
         first, second = names['read_matches'](message(clouds.encode_matches(given, given, matches)))
         np.testing.assert_array_equal(first, given.keypoints[[0, 3]])
@@ -199,17 +192,17 @@ class TestCpp:
     def test_features(self, compiled, page):
         read = compiled(page, 'on_features')
         for size, kind, tolerance in DESCRIPTORS:
-            given = features(size)
+            given = features_of_size(size)
             found = np.array(read(clouds.encode_features(given, kind)))
             np.testing.assert_allclose(found[:, :2], given.keypoints, rtol=1e-5)
             np.testing.assert_allclose(found[:, 2:], given.descriptors, atol=tolerance)
-        assert read(clouds.encode_features(features(128, count=0))) == []
+        assert read(clouds.encode_features(features_of_size(128, count=0))) == []
 
     def test_tracks(self, compiled):
         read = compiled(SLAM, 'on_tracks')
         assert read(clouds.encode_tracks(tracks())) == [[7, 3.5, 4.5], [2**32 - 1, 1, 2]]
 
     def test_matches(self, compiled):
-        given, matches = features(8), Matches(np.array([[0, 4]], np.uint32), np.array([0.9], np.float32))
+        given, matches = features_of_size(8), Matches(np.array([[0, 4]], np.uint32), np.array([0.9], np.float32))
         (found,) = compiled(SLAM, 'on_matches')(clouds.encode_matches(given, given, matches))
         np.testing.assert_allclose(found, [*given.keypoints[0], *given.keypoints[4], 0, 4], rtol=1e-5)

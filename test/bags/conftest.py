@@ -17,6 +17,19 @@ PERIOD = 10**8
 DELAY = 5_000_000  # from an image's stamp to its log time
 
 
+def single_files(frames):
+    """Functions that record a bag of one file with a Recorder, by the kind of the file."""
+    return {
+        'ros1': lambda record: record.ros1('bag', frames, chunk=20_000),
+        'ros1-lz4': lambda record: record.ros1('bag', frames, 'LZ4', chunk=20_000),
+        'ros1-bz2': lambda record: record.ros1('bag', frames, 'BZ2', chunk=20_000),
+        'mcap': lambda record: record.mcap('bag', frames, 'NONE'),
+        'mcap-zstd': lambda record: record.mcap('bag', frames, 'ZSTD'),
+        'mcap-lz4': lambda record: record.mcap('bag', frames, 'LZ4'),
+        'sqlite3': lambda record: record.ros2('bag', frames, 'sqlite3') / 'bag.db3',
+    }
+
+
 @pytest.fixture
 def run(tiny_model, tmp_path):
     """`superpoint bag` with the tiny network, into tmp_path/out."""

@@ -16,7 +16,7 @@ from rosbags.rosbag2.storage_mcap import zstd
 
 from superpoint_ros.bags import records, recover
 
-from .conftest import PERIOD, START, Recorder, contents
+from .conftest import PERIOD, START, Recorder, contents, single_files
 from .hostile import (
     GIGABYTE,
     MEGABYTE,
@@ -28,15 +28,7 @@ from .hostile import (
     run_limited,
 )
 
-KINDS = {
-    'ros1': lambda record: record.ros1('bag', 40, chunk=20_000),
-    'ros1-lz4': lambda record: record.ros1('bag', 40, 'LZ4', chunk=20_000),
-    'ros1-bz2': lambda record: record.ros1('bag', 40, 'BZ2', chunk=20_000),
-    'mcap': lambda record: record.mcap('bag', 40, 'NONE'),
-    'mcap-zstd': lambda record: record.mcap('bag', 40, 'ZSTD'),
-    'mcap-lz4': lambda record: record.mcap('bag', 40, 'LZ4'),
-    'sqlite3': lambda record: record.ros2('bag', 40, 'sqlite3') / 'bag.db3',
-}
+KINDS = single_files(40)
 
 
 def recovered(path, everything=True):

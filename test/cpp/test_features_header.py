@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from superpoint_ros import clouds
-from superpoint_ros.features import Features, Matches
+from superpoint_ros.features import Matches
 from superpoint_ros.tracking import Tracks
+from test.conftest import features_of_size
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENCV = Path('/usr/include/opencv4')
@@ -48,14 +49,6 @@ def read(request, tmp_path_factory):
     return run
 
 
-def features(size, count=5):
-    rng = np.random.default_rng(0)
-    descriptors = rng.normal(size=(count, size)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    keypoints = rng.uniform(0, 100, (count, 2)).astype(np.float32)
-    return Features(keypoints, np.linspace(1, 0.1, count, dtype=np.float32), descriptors, (100, 100))
-
-
 def numbers(lines):
     return np.array([[float(word) for word in line.split()] for line in lines])
 
@@ -63,7 +56,7 @@ def numbers(lines):
 @pytest.mark.parametrize('kind', ['int8', 'float32'])
 @pytest.mark.parametrize('size', [128, 256])
 def test_features_are_those_of_the_python_decoder(read, size, kind):
-    cloud = clouds.encode_features(features(size), kind)
+    cloud = clouds.encode_features(features_of_size(size), kind)
     values = {'data': cloud.tobytes(), 'fields': clouds.point_fields(cloud.dtype), **clouds.message_values(cloud)}
     expected = clouds.decode_features(SimpleNamespace(**values))
     rows = np.column_stack([expected.keypoints, expected.scores, expected.descriptors])
@@ -75,14 +68,14 @@ def test_features_are_those_of_the_python_decoder(read, size, kind):
 
 
 def test_features_without_descriptors_and_no_features_at_all(read):
-    points = features(0)
+    points = features_of_size(0)
     lines = read('features', clouds.encode_features(points))
     np.testing.assert_allclose(numbers(lines[:5]), np.column_stack([points.keypoints, points.scores]), rtol=1e-8)
-    assert read('features', clouds.encode_features(features(128, count=0))) == []
+    assert read('features', clouds.encode_features(features_of_size(128, count=0))) == []
 
 
 def test_matches(read):
-    given = features(8)
+    given = features_of_size(8)
     matches = Matches(np.array([[0, 4], [3, 1]], np.uint32), np.array([0.9, 0.8], np.float32))
     expected = [
         [*given.keypoints[first], *given.keypoints[second], similarity, first, second]
@@ -123,7 +116,7 @@ def test_fields_are_found_by_name_wherever_they_are(read):
     ],
 )
 def test_a_bad_cloud_gets_one_sentence(read, changed, said):
-    (line,) = read('features', clouds.encode_features(features(128)), **changed)
+    (line,) = read('features', clouds.encode_features(features_of_size(128)), **changed)
     assert line.startswith('error: point cloud: ')
     assert said in line
 

@@ -18,7 +18,7 @@ from typing import Any
 from rosbags.highlevel import AnyReader
 
 from superpoint_ros.bags.report import LONGEST
-from test.bags.conftest import Recorder
+from test.bags.conftest import Recorder, single_files
 from test.fuzz.processes import Isolated
 from test.fuzz.runner import NUMBERS, FaultError
 
@@ -28,13 +28,7 @@ MAX_MEGABYTES = 1500
 """What an attempt may take. The readers take up to some 256 MiB for a record, and a copy or two of it."""
 
 BAGS = {
-    'ros1': lambda record: record.ros1('bag', 8, chunk=20_000),
-    'ros1-lz4': lambda record: record.ros1('bag', 8, 'LZ4', chunk=20_000),
-    'ros1-bz2': lambda record: record.ros1('bag', 8, 'BZ2', chunk=20_000),
-    'mcap': lambda record: record.mcap('bag', 8, 'NONE'),
-    'mcap-zstd': lambda record: record.mcap('bag', 8, 'ZSTD'),
-    'mcap-lz4': lambda record: record.mcap('bag', 8, 'LZ4'),
-    'sqlite3': lambda record: record.ros2('bag', 8, 'sqlite3') / 'bag.db3',
+    **single_files(8),
     'folder-mcap': lambda record: record.ros2('bag', 8),
     'folder-sqlite3': lambda record: record.ros2('bag', 8, 'sqlite3'),
     'folder-mcap-file': lambda record: record.ros2('bag', 8, compression='FILE'),

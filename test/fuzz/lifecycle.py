@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import strategies as st
 
-from test.fuzz.live import Bench, DetectorBench, MatcherBench, working
+from test.fuzz.live import both
 from test.fuzz.runner import draw
 
 TRANSITIONS = st.integers(0, 4) | st.integers(1, 4) | st.sampled_from([5, 6, 7, 10, 99, 255])
@@ -23,11 +23,7 @@ def attacks(seed: int) -> Iterator[bytes]:
 @contextmanager
 def target(folder: Path) -> Iterator[Callable[[bytes], tuple[bool, float]]]:
     """A detector and a matcher."""
-    with ExitStack() as stack:
-        nodes: dict[bytes, Bench] = {}
-        for key, make in (b'd', DetectorBench), (b'm', MatcherBench):
-            (folder / key.decode()).mkdir()
-            nodes[key] = stack.enter_context(working(make(folder / key.decode())))
+    with both(folder) as nodes:
 
         def change(data: bytes) -> bool:
             changed = [nodes[data[:1]].change_state(number) for number in data[1:]]

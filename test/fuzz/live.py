@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -280,3 +280,14 @@ def working(bench: Made) -> Iterator[Made]:
         yield bench
     finally:
         bench.close()
+
+
+@contextmanager
+def both(folder: Path) -> Iterator[dict[bytes, Bench]]:
+    """A detector, b'd', and a matcher, b'm', that work."""
+    with ExitStack() as stack:
+        nodes: dict[bytes, Bench] = {}
+        for key, make in (b'd', DetectorBench), (b'm', MatcherBench):
+            (folder / key.decode()).mkdir()
+            nodes[key] = stack.enter_context(working(make(folder / key.decode())))
+        yield nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from superpoint_ros.config import options
 from superpoint_ros.ros import detector_config, matcher_config
-from test.fuzz.live import Bench, DetectorBench, MatcherBench, working
+from test.fuzz.live import Bench, both
 from test.fuzz.runner import NUMBERS, FaultError, draw
 
 CONFIGURATIONS = {b'd': detector_config.CONFIGURATIONS, b'm': matcher_config.CONFIGURATIONS}
@@ -61,11 +61,7 @@ def attacks(seed: int) -> Iterator[bytes]:
 @contextmanager
 def target(folder: Path) -> Iterator[Callable[[bytes], tuple[bool, float]]]:
     """A detector and a matcher."""
-    with ExitStack() as stack:
-        nodes: dict[bytes, Bench] = {}
-        for key, make in (b'd', DetectorBench), (b'm', MatcherBench):
-            (folder / key.decode()).mkdir()
-            nodes[key] = stack.enter_context(working(make(folder / key.decode())))
+    with both(folder) as nodes:
         defaults = {key: _values(bench, [*names(key)]) for key, bench in nodes.items()}
 
         def attack(data: bytes) -> tuple[bool, float]:

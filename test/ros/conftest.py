@@ -36,3 +36,13 @@ def photo():
     """(240, 320) gray image with texture."""
     coarse = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
     return np.kron(coarse, np.ones((8, 8), np.uint8))
+
+
+@pytest.fixture
+def node(context):
+    """A node of the tests' own process."""
+    import rclpy
+
+    made = rclpy.create_node('under_test', context=context)
+    yield made
+    made.destroy_node()

@@ -6,7 +6,6 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-import rclpy
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -17,13 +16,6 @@ from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.detector_topics import DetectorTopics
 
 EXTRACTOR = SimpleNamespace(info=lambda *_: '{}')
-
-
-@pytest.fixture
-def node(context):
-    made = rclpy.create_node('with_camera', context=context)
-    yield made
-    made.destroy_node()
 
 
 def features():

@@ -6,31 +6,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
-from visualization_msgs.msg import ImageMarker  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import Header
+from visualization_msgs.msg import ImageMarker
 
-from superpoint_ros.features import Features  # noqa: E402
-from superpoint_ros.ros import markers  # noqa: E402
-from superpoint_ros.ros.detector_config import DetectorConfig  # noqa: E402
-from superpoint_ros.ros.detector_topics import DetectorTopics  # noqa: E402
-from superpoint_ros.ros.feature_stream import FeatureStream  # noqa: E402
-from superpoint_ros.ros.markers import TRAIL, Trails  # noqa: E402
-from superpoint_ros.ros.matcher_config import Configs, MatcherConfig  # noqa: E402
-from superpoint_ros.ros.matchers import CameraMatcher  # noqa: E402
-from superpoint_ros.stream_tracker import Frame  # noqa: E402
-from superpoint_ros.tracking import Tracks  # noqa: E402
+from superpoint_ros.features import Features
+from superpoint_ros.ros import markers
+from superpoint_ros.ros.detector_config import DetectorConfig
+from superpoint_ros.ros.detector_topics import DetectorTopics
+from superpoint_ros.ros.feature_stream import FeatureStream
+from superpoint_ros.ros.markers import TRAIL, Trails
+from superpoint_ros.ros.matcher_config import Configs, MatcherConfig
+from superpoint_ros.ros.matchers import CameraMatcher
+from superpoint_ros.stream_tracker import Frame
+from superpoint_ros.tracking import Tracks
 
 EXTRACTOR = SimpleNamespace(info=lambda *_: '{}')
-
-
-@pytest.fixture
-def node(context):
-    made = rclpy.create_node('with_markers', context=context)
-    yield made
-    made.destroy_node()
 
 
 @pytest.fixture
