@@ -67,9 +67,6 @@ def make_matcher(tmp_path_factory):
 @pytest.fixture(scope='session')
 def random_features():
     """Makes features of an image of 640×480 pixels, with descriptors of 16 elements."""
-    import numpy as np
-
-    from superpoint_ros.features import Features
 
     def make(count, seed=0, **changes):
         rng = np.random.default_rng(seed)
