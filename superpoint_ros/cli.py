@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from superpoint_ros import blas
 from superpoint_ros.arguments import parse
 
 
@@ -47,6 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 if something failed, 2 if the command line is wrong, 130 after Ctrl-C.
     """
+    blas.use_one_thread()
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] not in COMMANDS:
         return _help('superpoint', {name: command.summary for name, command in COMMANDS.items()}, words)

@@ -6,6 +6,8 @@ import importlib
 import os
 import signal
 
+from superpoint_ros import blas
+
 
 def detector() -> None:
     """Run superpoint_detector."""
@@ -20,4 +22,5 @@ def matcher() -> None:
 def _start(module: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
+    blas.use_one_thread()
     importlib.import_module(f'superpoint_ros.ros.{module}').main()
