@@ -13,7 +13,7 @@ import superpoint_ros
 PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
-    'clouds', 'config', 'decode', 'drawing', 'extractor', 'feature_files', 'features', 'files', 'geometry',
+    'blas', 'clouds', 'config', 'decode', 'drawing', 'extractor', 'feature_files', 'features', 'files', 'geometry',
     'image_files', 'images', 'learned_matching', 'matching', 'models', 'reports', 'resources', 'rtabmap', 'runtimes',
     'stream_tracker', 'tracking',
 ]  # fmt: skip
