@@ -13,6 +13,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 from openvino import properties
+from openvino.frontend import FrontEndManager
 from openvino.preprocess import PrePostProcessor
 
 from superpoint_ros.decode import CELL
@@ -173,12 +174,15 @@ def _read(path: Path) -> tuple[ov.Model, GraphInfo]:
     Raises:
         ValueError: the file is broken, or has operators or weights that cannot be computed.
     """
+    reader = FrontEndManager().load_by_framework('onnx')  # Core.read_model tries all formats, and they write to stderr
     try:
-        graph = _core().read_model(path)
-    except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file
+        graph = reader.convert(reader.load(path))
+    except Exception as error:  # the classes of openvino.frontend have no common base
         custom = re.search(r'No conversion rule found for operations: (.+)', str(error))
         found = f'expected standard ONNX operators only, found {custom[1]}' if custom else 'not a complete .onnx file'
         raise ValueError(f'{path}: {found}') from error
+    if not graph.outputs:
+        raise ValueError(f'{path}: not a complete .onnx file')
     for node in graph.get_ops():
         if node.get_type_name() == 'Constant' and node.data.dtype.kind == 'f' and not np.isfinite(node.data).all():
             raise ValueError(f'{path}: tensor {node.friendly_name} has values that are NaN or infinite')

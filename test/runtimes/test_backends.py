@@ -151,7 +151,7 @@ def test_a_missing_kind_of_file_is_named(model, backend, there, missing, tmp_pat
         runtime(resolve(str(path)), backend)
 
 
-def test_truncated_graphs_are_refused(model, tmp_path):
+def test_broken_graphs_are_refused_and_openvino_writes_nothing(model, tmp_path, capfd):
     whole = model.graph.read_bytes()
     path = tmp_path / 'broken.onnx'
     for content in (
@@ -165,6 +165,15 @@ def test_truncated_graphs_are_refused(model, tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r'broken\.onnx: not a complete \.onnx file'):
             runtime(resolve(str(path)), 'openvino')
+    assert capfd.readouterr() == ('', '')
+
+
+def test_a_graph_with_a_custom_operator_names_it(model, tmp_path):
+    graph = onnx.load(model.graph)
+    graph.graph.node[0].domain, graph.graph.node[0].op_type = 'com.example', 'Special'
+    onnx.save(graph, tmp_path / 'custom.onnx')
+    with pytest.raises(ValueError, match=r'expected standard ONNX operators only, found com\.example\.Special'):
+        runtime(resolve(str(tmp_path / 'custom.onnx')), 'openvino')
 
 
 def graph_of(path, inputs, outputs, kernel=8):
