@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from superpoint_ros.geometry import crop_transform, resize_transform
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -40,6 +42,10 @@ def read_camera_info(message: Any, rectified: bool) -> Calibration:
         message: from rclpy or rosbags.
         rectified: whether the images are rectified; then K is the left part of P, without distortion.
 
+    Returns:
+        The calibration in pixels of the image: a CameraInfo has K and P of the full resolution, and the binning and the
+        region of interest that lead from there to the image.
+
     Raises:
         ValueError: the camera is not calibrated, or its calibration cannot be used; one sentence says why.
     """
@@ -49,6 +55,9 @@ def read_camera_info(message: Any, rectified: bool) -> Calibration:
     distortion = np.array([] if rectified else message.d, np.float64)
     if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
         raise ValueError('camera_info has a camera matrix or coefficients that are not finite numbers')
+    roi, binning = message.roi, [max(1, factor) for factor in (message.binning_x, message.binning_y)]
+    resize = resize_transform(1 / binning[0], 1 / binning[1])
+    matrix = resize @ crop_transform(roi.x_offset, roi.y_offset) @ matrix
     fisheye = message.distortion_model == 'equidistant'
     allowed = (4,) if fisheye else (4, 5, 8, 12, 14)
     if distortion.any() and len(distortion) not in allowed:

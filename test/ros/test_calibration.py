@@ -10,9 +10,17 @@ K = np.array([[400, 0, 320], [0, 410, 240], [0, 0, 1.0]])
 SPACE = np.random.default_rng(0).uniform((-1, -1, 4), (1, 1, 8), (50, 3))
 
 
-def camera_info(model, distortion, k=K):
+def camera_info(model, distortion, k=K, binning=(0, 0), offset=(0, 0)):
     p = np.hstack([K + np.diag([5, 5, 0]), np.zeros((3, 1))])
-    return SimpleNamespace(k=k.ravel(), p=p.ravel(), d=distortion, distortion_model=model)
+    return SimpleNamespace(
+        k=k.ravel(),
+        p=p.ravel(),
+        d=distortion,
+        distortion_model=model,
+        binning_x=binning[0],
+        binning_y=binning[1],
+        roi=SimpleNamespace(x_offset=offset[0], y_offset=offset[1]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,21 @@ def test_rectified_images_have_the_matrix_of_p_and_no_distortion():
     np.testing.assert_array_equal(calibration.matrix, K + np.diag([5, 5, 0]))
     points = np.array([[1.0, 2.0]])
     np.testing.assert_array_equal(calibration.undistort(points), points)
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+def test_a_binned_region_of_interest_is_calibrated_in_its_own_pixels(rectified):
+    info = camera_info('plumb_bob', [-0.3, 0.1, 0.001, 0.002, 0.0])
+    full = read_camera_info(info, rectified)
+    part = camera_info('plumb_bob', info.d, binning=(2, 4), offset=(100, 40))
+    points = np.array([[101, 43], [320, 240], [500, 300.0]])
+    # Pixel 0 of the part covers columns 100 and 101 and rows 40 to 43 of the sensor.
+    binned = (points - (100.5, 41.5)) / (2, 4)
+    expected = (full.undistort(points) - (100.5, 41.5)) / (2, 4)
+    calibration = read_camera_info(part, rectified)
+    np.testing.assert_allclose(calibration.undistort(binned), expected, atol=1e-4)
+    rays = [np.linalg.solve(c.matrix, np.append(p, 1)) for c, p in ((full, points[0]), (calibration, binned[0]))]
+    np.testing.assert_allclose(*rays)
 
 
 def test_a_camera_that_is_not_calibrated_is_refused():
