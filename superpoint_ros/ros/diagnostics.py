@@ -40,6 +40,7 @@ class Statistics:
         with self._lock:
             self.received += 1
             self._in.append(now)
+            self._forget(now)
         return now
 
     def publish(self, received_at: float) -> None:
@@ -48,6 +49,7 @@ class Statistics:
         with self._lock:
             self.published += 1
             self._out.append((now, now - received_at))
+            self._forget(now)
 
     def drop(self) -> None:
         """Count a message that was dropped for a newer one."""
@@ -70,10 +72,7 @@ class Statistics:
         """All figures, by name with unit."""
         with self._lock:
             now = time.monotonic()
-            while self._in and self._in[0] < now - WINDOW:
-                self._in.popleft()
-            while self._out and self._out[0][0] < now - WINDOW:
-                self._out.popleft()
+            self._forget(now)
             span = max(min(WINDOW, now - self._began), 1e-3)
             latencies = [1000 * latency for _, latency in self._out]
             p50, p99 = np.percentile(latencies, (50, 99)) if latencies else (float('nan'), float('nan'))
@@ -88,6 +87,13 @@ class Statistics:
                 'bad': str(self.bad),
                 'last error': self.last_error,
             }
+
+    def _forget(self, now: float) -> None:
+        """Forget what is older than the window; not everybody who counts messages reads the figures."""
+        while self._in and self._in[0] < now - WINDOW:
+            self._in.popleft()
+        while self._out and self._out[0][0] < now - WINDOW:
+            self._out.popleft()
 
 
 def status(level: bytes, name: str, message: str, values: Mapping[str, object], hardware: str = '') -> DiagnosticStatus:

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -56,6 +58,20 @@ def test_a_failure_is_recent_for_a_while_and_remains_counted(clock):
     clock.now += 10
     assert not statistics.failing
     assert (statistics.values()['bad'], statistics.values()['last error']) == ('1', 'too dark')
+
+
+def test_counting_takes_no_memory_while_nobody_reads_the_figures(clock):
+    statistics = Statistics()
+    tracemalloc.start()
+    try:
+        for _ in range(20_000):
+            statistics.publish(statistics.receive())
+            clock.now += 0.1
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 100_000
+    assert statistics.values()['received'] == '20000'
 
 
 def test_without_messages_there_are_no_latencies(clock):
