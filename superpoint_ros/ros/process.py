@@ -42,8 +42,9 @@ def _run(make: Callable[[], ManagedNode], interrupted: Future[None]) -> int:
         rclpy.logging.get_logger('superpoint_ros').fatal(printable(str(error)))
         return 1
     interrupted.add_done_callback(lambda _: node.ended.set_result(0))
-    handler = _ToRos(node)
-    logging.getLogger('superpoint_ros').addHandler(handler)
+    core, handler = logging.getLogger('superpoint_ros'), _ToRos(node)
+    core.addHandler(handler)
+    core.setLevel(logging.INFO)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -56,7 +57,7 @@ def _run(make: Callable[[], ManagedNode], interrupted: Future[None]) -> int:
                 node.log_unexpected(error)
         return node.ended.result() or 0
     finally:
-        logging.getLogger('superpoint_ros').removeHandler(handler)
+        core.removeHandler(handler)
         executor.shutdown(timeout_sec=0)
         node.destroy_node()
 
@@ -95,9 +96,12 @@ class _ToRos(logging.Handler):
     """Forwards the log of the core to the log of a node."""
 
     def __init__(self, node: ManagedNode) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._log = node.get_logger()
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = self._log.info if record.levelno < logging.WARNING else self._log.warning
-        log(printable(record.getMessage(), 1000))
+        text = printable(record.getMessage(), 1000)
+        if record.levelno < logging.WARNING:  # rclpy allows one severity for each place that logs
+            self._log.info(text)
+        else:
+            self._log.warning(text)

@@ -18,9 +18,29 @@ from rosgraph_msgs.msg import Clock
 MATCHER = 'from superpoint_ros.ros.start import matcher; print("starting", flush=True); matcher()'
 
 
-def start(domain, *arguments):
+LOGGING = """
+import logging
+from superpoint_ros.ros.matcher_node import MatcherNode
+from superpoint_ros.ros.process import run
+
+class Logging(MatcherNode):
+    def activate(self):
+        core = logging.getLogger('superpoint_ros.runtimes')
+        core.info('chosen')
+        core.warning('careful')
+        core.info('prepared')
+        core.debug('detail')
+        self.ended.set_result(0)
+
+print('starting', flush=True)
+raise SystemExit(run(Logging))
+"""
+"""A matcher in which the core logs something, and which then ends."""
+
+
+def start(domain, *arguments, program=MATCHER):
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
-    command = [sys.executable, '-c', MATCHER, '--ros-args', *arguments]
+    command = [sys.executable, '-c', program, '--ros-args', *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -79,3 +99,15 @@ def test_messages_that_rclpy_chokes_on_do_not_end_a_node(domain, context):
         output = process.communicate(timeout=30)[0]
     assert process.returncode == 0, output
     assert output.count('unexpected error, continuing') >= 1
+
+
+def test_the_log_of_the_core_is_that_of_the_node(domain):
+    process = start(domain, program=LOGGING)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 0, output
+    lines = [line.partition(' ')[::2] for line in output.splitlines() if 'superpoint_matcher' in line]
+    assert [(level, text.rpartition(': ')[2]) for level, text in lines] == [
+        ('[INFO]', 'chosen'),
+        ('[WARN]', 'careful'),
+        ('[INFO]', 'prepared'),
+    ]
