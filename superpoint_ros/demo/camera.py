@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -22,18 +23,20 @@ class CameraNode(Node):
 
     def __init__(self) -> None:
         super().__init__('superpoint_camera')
-        # Of any type, because `source:=0` is an integer to ROS.
-        description = 'photographs, the number of a webcam, a video file, or a folder of images.'
-        anything = ParameterDescriptor(description=description, dynamic_typing=True)
-        source = str(self.declare_parameter('source', PHOTOGRAPHS, anything).value)
-        description = 'Images a second; 0 for the rate of the source.'
-        rate = float(self.declare_parameter('rate', 0.0, ParameterDescriptor(description=description)).value)
-        if rate and not 0.1 <= rate <= 1000:
+        described = 'photographs, the number of a webcam, a video file, or a folder of images.'
+        source = str(self._declare('source', PHOTOGRAPHS, described))
+        rate = self._declare('rate', 0.0, 'Images a second; 0 for the rate of the source.')
+        if not isinstance(rate, int | float) or (rate and not 0.1 <= rate <= 1000):
             raise ValueError(f'rate: {rate} is out of range, expected 0.1 to 1000 Hz, or 0 for the rate of the source')
         self._source = open_source(source, np.random.default_rng(0))
         # Reliable, so that images over 0.5 MB arrive on stock settings, too.
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1))
         self.create_timer(1 / (rate or self._source.rate), self._publish)
+
+    def _declare(self, name: str, default: Any, description: str) -> Any:
+        """The value of a parameter of any type: to ROS, `source:=0` and `rate:=30` are integers."""
+        described = ParameterDescriptor(description=description, dynamic_typing=True)
+        return self.declare_parameter(name, default, described).value
 
     def _publish(self) -> None:
         stamp = self.get_clock().now()
