@@ -6,7 +6,8 @@
 Subscribes to tracks (sensor_msgs/PointCloud2) and camera_info, and publishes path (nav_msgs/Path; x forward, z up,
 relative to the first camera). Between two keyframes, the essential matrix gives rotation and direction; the distance
 follows from points that were triangulated before. As with any single camera, the scale is arbitrary: the first step has
-length 1. There is no loop closure and no bundle adjustment, so it drifts by a few percent of the distance.
+length 1. There is no loop closure and no bundle adjustment, so it drifts by a few percent of the distance. Images of a
+fisheye lens, and images that the camera bins or crops, are not supported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, PointCloud2
 
 Array = npt.NDArray[np.float64]
@@ -99,7 +100,8 @@ class VisualOdometry(Node):
         self._path = Path()
         self._path.header.frame_id = self.declare_parameter('frame_id', 'odom').value
         self._publisher = self.create_publisher(Path, 'path', 10)
-        self.create_subscription(CameraInfo, 'camera_info', self._take_calibration, 10)
+        # Best effort, because it receives from both kinds of publishers, and many drivers publish that way.
+        self.create_subscription(CameraInfo, 'camera_info', self._take_calibration, qos_profile_sensor_data)
         self.create_subscription(PointCloud2, 'tracks', self._take_tracks, QoSProfile(depth=100))
 
     def _take_calibration(self, info: CameraInfo) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip('nav_msgs', reason='needs nav_msgs of ROS 2 (on PyPI: ros-na
 
 from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.qos import QoSProfile, qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -24,7 +24,7 @@ from superpoint_ros import clouds  # noqa: E402
 from superpoint_ros.ros.messages import cloud_message  # noqa: E402
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'examples/visual_odometry.py'
-DOMAIN = os.getpid() % 100 + 100
+DOMAIN = os.getpid() % 100 + 1
 CAMERA = np.array([[400, 0, 320], [0, 400, 240], [0, 0, 1.0]])
 DISTORTION = np.array([-0.1, 0.03, 0, 0, 0])
 FRAMES = 120
@@ -63,8 +63,10 @@ def test_the_path_is_correct_up_to_scale():
     executor.add_node(node)
     paths = []
     node.create_subscription(PathMessage, 'path', paths.append, 10)
-    publishers = [node.create_publisher(*kind, QoSProfile(depth=200)) for kind in
-                  ((CameraInfo, 'camera_info'), (PointCloud2, 'tracks'))]  # fmt: skip
+    publishers = [
+        node.create_publisher(CameraInfo, 'camera_info', qos_profile_sensor_data),  # as drivers of cameras do
+        node.create_publisher(PointCloud2, 'tracks', QoSProfile(depth=200)),
+    ]
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(DOMAIN)}
     process = subprocess.Popen([sys.executable, str(EXAMPLE)], env=environment, stderr=subprocess.PIPE, text=True)
 
