@@ -9,8 +9,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,32 @@ from hypothesis import strategies as st
 
 from superpoint_ros import cli
 from superpoint_ros.arguments import parse, parser_of
+from superpoint_ros.learned_matching import LEARNED, resolve_matcher
 from test.bags.conftest import Recorder, picture
-from test.fuzz.processes import Isolated
-from test.fuzz.runner import NUMBERS, FaultError, draw
+from test.fuzz.attacks import NUMBERS, Attack, FaultError, Target
+from test.fuzz.processes import isolated
 
-SECONDS, MEGABYTES = 120, 2500
 RUN = 'detect', 'match', 'bag', 'map', 'convert'
 PARSED = 'label', 'evaluate', 'export', 'quantize', 'benchmark', 'demo'
 LEFT_OUT = {'--help', '--config', '--cluster', '--workers'}
-FILES = ['a.png', 'b.png', 'broken.png', 'empty.jpg', 'dir.png', 'link.png', 'pipe.png', 'large.png', 'bag', 'missing']
+FILES = [
+    'a.png',
+    'b.png',
+    'broken.png',
+    'empty.jpg',
+    'dir.png',
+    'link.png',
+    'pipe.png',
+    'large.png',
+    'bag',
+    'missing',
+    'broken.onnx',
+]
 WORDS = (
     st.sampled_from([*FILES, '.', '', '-', '--', '-1', '0', 'nan', '1e999', 'out', 'm.png', 'm.xyz', 'true', 'null'])
-    | st.sampled_from([*map(str, NUMBERS), '[]', '{}', '[1', '640x480', '0x0', 'auto', 'cpu', 'a.png', 'b.png'])
+    | st.sampled_from(
+        [*map(str, NUMBERS), '[]', '{}', '[1', '640x480', '0x0', 'auto', 'cpu', 'a.png', 'b.png', LEARNED]
+    )
     | st.text(st.characters(exclude_categories=['Cs'], exclude_characters='/\0'), max_size=8)
 )
 
@@ -64,18 +78,11 @@ def command_lines(draw: st.DrawFn) -> bytes:
     return json.dumps([name, *words]).encode()
 
 
-def attacks(seed: int) -> Iterator[bytes]:
-    """Words as JSON."""
-    return draw(command_lines(), seed)
-
-
-@contextmanager
-def target(folder: Path) -> Iterator[Callable[[bytes], tuple[bool, float]]]:
-    """A process that runs each command line in a folder with good and bad files."""
+def start(folder: Path) -> AbstractContextManager[Attack]:
+    """Make good and bad files; a process runs each command line in a folder with copies of them."""
     (folder / 'files').mkdir()
     _make_files(folder / 'files')
-    with Isolated(execute, folder, SECONDS, MEGABYTES) as attack:
-        yield attack
+    return isolated(execute, folder, 2500)
 
 
 def _make_files(folder: Path) -> None:
@@ -87,6 +94,8 @@ def _make_files(folder: Path) -> None:
     (folder / 'empty.jpg').touch()
     (folder / 'dir.png').mkdir()
     (folder / 'link.png').symlink_to('nowhere')
+    graph = resolve_matcher(LEARNED).file('graph').read_bytes()
+    (folder / 'x.onnx').write_bytes(graph[: len(graph) // 2])
     Recorder(folder).ros2('bag', 3)
 
 
@@ -111,3 +120,6 @@ def execute(data: bytes, folder: Path) -> bool:
     if code not in (0, 1, 2) or 'Traceback' in text or (code and not text) or len(text) > 10_000:
         raise FaultError(f'exit code {code}: {text[-1500:]}')
     return code == 0
+
+
+TARGETS = {'command_lines': Target(command_lines(), start)}

@@ -8,24 +8,22 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from test.fuzz.runner import FaultError
+from test.fuzz.attacks import Attack, FaultError
 
 DOMAIN = os.getpid() % 40 + 50
 """ROS_DOMAIN_ID, which separates the nodes from other ROS programs on the machine."""
+MAX_SECONDS = 120
+"""Longest time that an attack may take."""
 
 
 class NodeProcess:
-    """A node in its own process, whose output goes to a file.
-
-    Args:
-        name: detector or matcher.
-        log: path of the file.
-        parameters: of the node.
-    """
+    """The detector or the matcher in its own process, whose output goes to a file."""
 
     def __init__(self, name: str, log: Path, **parameters: object) -> None:
         program = f'from superpoint_ros.ros.start import {name}; {name}()'
@@ -50,89 +48,80 @@ class NodeProcess:
             'threads': len(list((proc / 'task').iterdir())),
         }
 
-    def stop(self, number: int = signal.SIGINT, seconds: float = 30) -> int | None:
-        """Send a signal; returns the exit code, None if the process had to be killed."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(number)
+    def stop(self, seconds: float = 30) -> int | None:
+        """Send SIGINT and wait; returns the exit code, None if the process had to be killed."""
+        self.popen.send_signal(signal.SIGINT)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for the end; returns the exit code, None if the process had to be killed."""
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
+            return None
+        finally:
             self.popen.kill()
             self.popen.wait()
-            return None
 
 
 def peak(pid: int | str) -> float:
-    """Most memory of a process in MB since reset_peak."""
+    """Most memory of a process in MB since the last call."""
     found = re.search(r'VmHWM:\s*(\d+)', Path(f'/proc/{pid}/status').read_text())
+    Path(f'/proc/{pid}/clear_refs').write_text('5')
     return int(found[1]) / 1024 if found else 0
 
 
-def reset_peak(pid: int | str) -> None:
-    """Begin to measure the most memory of a process."""
-    Path(f'/proc/{pid}/clear_refs').write_text('5')
+@contextmanager
+def isolated(function: Callable[[bytes, Path], bool], folder: Path, max_megabytes: float = 1500) -> Iterator[Attack]:
+    """Calls a function with each attack and a folder, in a process of its own that is replaced after a fault.
 
-
-class Isolated:
-    """Calls a function with an attack and a folder in another process.
-
-    Args:
-        function: returns whether the attack was processed; raises FaultError.
-        folder: for its files.
-        seconds: longest time that a call may take.
-        megabytes: most memory that a call may take.
+    The function returns whether the attack was processed.
     """
+    context = multiprocessing.get_context('spawn')
 
-    def __init__(self, function: Callable[[bytes, Path], bool], folder: Path, seconds: float, megabytes: float) -> None:
-        self._function, self._folder = function, folder
-        self._seconds, self._megabytes = seconds, megabytes
-        self._context = multiprocessing.get_context('spawn')
+    def start() -> tuple[SpawnProcess, Connection]:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, function, folder), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
 
-    def __enter__(self) -> Isolated:
-        self._connection, other = self._context.Pipe()
-        arguments = other, self._function, self._folder
-        self._process = self._context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        other.close()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.join()
-
-    def __call__(self, data: bytes) -> tuple[bool, float]:
-        """Whether the attack was processed, and the memory in MB.
-
-        Raises:
-            FaultError: the attack had another result, or took too long or too much.
-        """
-        self._connection.send(data)
-        result: bool | str
+    def attack(data: bytes) -> tuple[bool, float]:
+        nonlocal process, connection
+        connection.send(data)
+        megabytes, fault = 0.0, f'did not end in {MAX_SECONDS} s'
         try:
-            result, megabytes = f'did not end in {self._seconds} s', 0.0
-            if self._connection.poll(self._seconds):
-                result, megabytes = self._connection.recv()
-                if megabytes > self._megabytes:
-                    result = f'took {megabytes:.0f} MB'
+            if connection.poll(MAX_SECONDS):
+                processed, megabytes, fault = connection.recv()
         except EOFError:
-            self._process.join()
-            result = f'ended the process with {self._process.exitcode}'
-        if not isinstance(result, str):
-            return result, megabytes
-        self.__exit__()
-        self.__enter__()
-        raise FaultError(result)
+            process.join()
+            fault = f'ended the process with {process.exitcode}'
+        if megabytes > max_megabytes:
+            fault = f'took {megabytes:.0f} MB'
+        if not fault:
+            return processed, megabytes
+        process.kill()
+        process.join()
+        process, connection = start()
+        raise FaultError(fault)
+
+    process, connection = start()
+    try:
+        yield attack
+    finally:
+        process.kill()
+        process.join()
 
 
 def _serve(connection: Connection, function: Callable[[bytes, Path], bool], folder: Path) -> None:
     while True:
         data = connection.recv()
-        reset_peak('self')
-        result: bool | str
+        peak('self')
+        processed, fault = False, ''
         try:
-            result = function(data, folder)
-        except FaultError as fault:
-            result = str(fault)
+            processed = function(data, folder)
+        except FaultError as error:
+            fault = str(error)
         except Exception as error:  # noqa: BLE001 - this is what is looked for
-            result = f'{type(error).__name__}: {error}'
-        connection.send((result, peak('self')))
+            fault = f'{type(error).__name__}: {error}'
+        connection.send((processed, peak('self'), fault))

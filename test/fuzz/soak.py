@@ -17,9 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
@@ -28,8 +26,10 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from superpoint_ros.ros.messages import image_message
+from superpoint_ros.stream_tracker import nanoseconds
 from test.bags import conftest as bags
-from test.fuzz.processes import DOMAIN, NodeProcess
+from test.fuzz.live import client
+from test.fuzz.processes import NodeProcess
 
 SIZE, KEYPOINTS = (320, 240), 300
 REPORTED = 'received', 'dropped', 'bad', 'out of order'
@@ -66,48 +66,41 @@ def bag(node: Node, folder: Path) -> Iterator[Image]:
         at = rng.randrange(len(images)) if rng.random() < 0.01 else (at + 1) % len(images)
 
 
-class Player(Node):
-    """Publishes images, counts what comes back, and measures the time from an image to its tracks."""
+def play(node: Node, images: Iterator[Image], rate: float) -> tuple[dict[str, int], list[float], dict[str, int]]:
+    """Publish images at a rate in Hz while the node spins.
 
-    def __init__(self, context: rclpy.Context, source: str, folder: Path) -> None:
-        super().__init__('player', context=context)
-        self._images = camera(self) if source == 'camera' else bag(self, folder)
-        self._publisher = self.create_publisher(Image, 'image', 5)
-        self._sent: dict[tuple[int, int], float] = {}
-        self.counts = dict.fromkeys(('images', *TOPICS), 0)
-        self.latencies: list[float] = []
-        self.reported: dict[str, int] = {}
-        for topic in TOPICS:
-            self.create_subscription(PointCloud2, topic, partial(self._receive, topic), 10)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._receive_diagnostics, 10)
-        self.create_timer(1 / RATES[source], self._publish)
+    Returns the numbers of messages published and received, the milliseconds from images to their tracks, and what the
+    nodes report, which all grow.
+    """
+    counts = dict.fromkeys(('images', *TOPICS), 0)
+    latencies: list[float] = []
+    reported: dict[str, int] = {}
+    publisher = node.create_publisher(Image, 'image', 5)
+    sent: dict[int, float] = {}
 
-    def ready(self) -> bool:
-        return self._publisher.get_subscription_count() > 0 and self.count_publishers('tracks') > 0
+    def publish() -> None:
+        if counts['images'] or (publisher.get_subscription_count() and node.count_publishers('tracks')):
+            message = next(images)
+            counts['images'] += 1
+            sent[nanoseconds(message.header)] = time.monotonic()
+            publisher.publish(message)
 
-    def _publish(self) -> None:
-        if not self.counts['images'] and not self.ready():
-            return
-        message = next(self._images)
-        self.counts['images'] += 1
-        self._sent[message.header.stamp.sec, message.header.stamp.nanosec] = time.monotonic()
-        self._publisher.publish(message)
+    def receive(topic: str, message: PointCloud2) -> None:
+        counts[topic] += 1
+        if topic == 'tracks' and (began := sent.pop(nanoseconds(message.header), None)) is not None:
+            latencies.append(1000 * (time.monotonic() - began))
 
-    def _receive(self, topic: str, message: PointCloud2) -> None:
-        self.counts[topic] += 1
-        sent = (
-            self._sent.pop((message.header.stamp.sec, message.header.stamp.nanosec), None)
-            if topic == 'tracks'
-            else None
-        )
-        if sent is not None:
-            self.latencies.append(1000 * (time.monotonic() - sent))
-
-    def _receive_diagnostics(self, message: DiagnosticArray) -> None:
+    def receive_diagnostics(message: DiagnosticArray) -> None:
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             for name in set(REPORTED) & set(values):
-                self.reported[f'{status.name} {name}'.removeprefix('superpoint_')] = int(values[name])
+                reported[f'{status.name} {name}'.removeprefix('superpoint_')] = int(values[name])
+
+    for topic in TOPICS:
+        node.create_subscription(PointCloud2, topic, partial(receive, topic), 10)
+    node.create_subscription(DiagnosticArray, '/diagnostics', receive_diagnostics, 10)
+    node.create_timer(1 / rate, publish)
+    return counts, latencies, reported
 
 
 def run(source: str, minutes: float, output: Path) -> bool:
@@ -118,37 +111,31 @@ def run(source: str, minutes: float, output: Path) -> bool:
         NodeProcess('detector', output / f'{source}.detector.log', max_keypoints=KEYPOINTS, threads=1, **options),
         NodeProcess('matcher', output / f'{source}.matcher.log', **options),
     ]
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=DOMAIN)
-    executor = SingleThreadedExecutor(context=context)
     records: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder, (output / f'{source}.csv').open('w', newline='') as file:
-        player = Player(context, source, Path(folder))
-        executor.add_node(player)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        (output / f'{source}.csv').open('w', newline='') as file,
+        client() as (player, spin_until),
+    ):
+        images = camera(player) if source == 'camera' else bag(player, Path(folder))
+        counts, latencies, reported = play(player, images, RATES[source])
         began = time.monotonic()
-        while time.monotonic() < began + 60 * minutes and all(node.popen.poll() is None for node in nodes):
-            end = time.monotonic() + PERIOD
-            while time.monotonic() < end:
-                executor.spin_once(timeout_sec=0.1)
-            if any(node.popen.poll() is not None for node in nodes):
+        while time.monotonic() < began + 60 * minutes:
+            if spin_until(lambda: any(node.popen.poll() is not None for node in nodes), PERIOD):
                 break
-            p50, p99 = np.percentile(player.latencies or [np.nan], (50, 99))
-            record: dict[str, float] = {
-                's': round(time.monotonic() - began),
-                **player.counts,
-                **dict(sorted(player.reported.items())),
-            }
+            p50, p99 = np.percentile(latencies or [np.nan], (50, 99))
+            record: dict[str, float] = {'s': round(time.monotonic() - began)}
+            record |= counts | dict(sorted(reported.items()))
             record |= {'p50 [ms]': round(p50, 1), 'p99 [ms]': round(p99, 1)}
             for node in nodes:
                 record |= {f'{node.name} {name}': value for name, value in node.usage().items()}
-            player.latencies.clear()
+            latencies.clear()
             records.append(record)
             writer = csv.DictWriter(file, list(records[0]), extrasaction='ignore')
             if len(records) == 1:
                 writer.writeheader()
             writer.writerow(record)
             file.flush()
-        context.try_shutdown()
     codes = [node.stop() for node in nodes]
     for name in records[0]:
         print(f'{name:24} {records[0][name]:>10} {records[len(records) // 2][name]:>10} {records[-1][name]:>10}')

@@ -5,9 +5,9 @@ import pytest
 pytest.importorskip('openvino', reason='needs OpenVINO to run a model')
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from test.fuzz.runner import TARGETS, run
+from test.fuzz.__main__ import TARGETS, run
 
-MOST = {'lifecycle': 3, 'parameters': 3, 'signals': 2, 'bags': 10}
+MOST = {'lifecycle': 3, 'parameters': 3, 'signals': 2, 'bags': 10, 'models': 8}
 
 
 @pytest.mark.parametrize('target', TARGETS)
