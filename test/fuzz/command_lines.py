@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
-from functools import cache
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from superpoint_ros import cli
 from superpoint_ros.arguments import parse, parser_of
 from superpoint_ros.learned_matching import LEARNED, resolve_matcher
 from test.bags.conftest import Recorder, picture
-from test.fuzz.attacks import NUMBERS, Attack, FaultError, Target
+from test.fuzz.attacks import NUMBERS, FaultError, Target
 from test.fuzz.processes import isolated
 
 RUN = 'detect', 'match', 'bag', 'map', 'convert'
@@ -78,14 +78,8 @@ def command_lines(draw: st.DrawFn) -> bytes:
     return json.dumps([name, *words]).encode()
 
 
-def start(folder: Path) -> AbstractContextManager[Attack]:
-    """Make good and bad files; a process runs each command line in a folder with copies of them."""
-    (folder / 'files').mkdir()
-    _make_files(folder / 'files')
-    return isolated(execute, folder, 2500)
-
-
 def _make_files(folder: Path) -> None:
+    """Make good and bad files."""
     for number, name in enumerate(('a.png', 'b.png')):
         cv2.imwrite(str(folder / name), picture(number))
     content = (folder / 'a.png').read_bytes()
@@ -94,17 +88,19 @@ def _make_files(folder: Path) -> None:
     (folder / 'empty.jpg').touch()
     (folder / 'dir.png').mkdir()
     (folder / 'link.png').symlink_to('nowhere')
+    os.mkfifo(folder / 'pipe.png')
     graph = resolve_matcher(LEARNED).file('graph').read_bytes()
     (folder / 'x.onnx').write_bytes(graph[: len(graph) // 2])
     Recorder(folder).ros2('bag', 3)
 
 
 def execute(data: bytes, folder: Path) -> bool:
-    """Run a command line; returns whether its exit code is 0."""
-    shutil.rmtree(folder / 'work', ignore_errors=True)
-    shutil.copytree(folder / 'files', folder / 'work', symlinks=True)
-    os.mkfifo(folder / 'work' / 'pipe.png')
-    os.chdir(folder / 'work')
+    """Run a command line in a folder of files; returns whether its exit code is 0."""
+    work = folder / 'work'
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    os.chdir(work)
+    _make_files(work)
     name, *words = json.loads(data)
     output, errors = io.StringIO(), io.StringIO()
     code: object = 0
@@ -122,4 +118,4 @@ def execute(data: bytes, folder: Path) -> bool:
     return code == 0
 
 
-TARGETS = {'command_lines': Target(command_lines(), start)}
+TARGETS = {'command_lines': Target(command_lines(), partial(isolated, execute, max_megabytes=2500))}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from test.fuzz.live import Bench, detector, matcher
 from test.fuzz.processes import MAX_SECONDS, NodeProcess
 
 CONFIGURATIONS = {'d': detector_config.CONFIGURATIONS, 'm': matcher_config.CONFIGURATIONS}
-"""Each attack begins with the letter of a node."""
+"""By the letter of a node, with which each attack begins."""
+NODES = st.sampled_from([b'd', b'm'])
 FIXED = {'autostart', 'image_transport', 'geometry', 'qos_reliability', 'mask_topic'}
 """Parameters that decide which messages are good ones, or that cannot change."""
 NAMES = {
@@ -87,7 +89,8 @@ def _accepted(bench: Bench, request: SetParameters.Request) -> bool:
     return all(result.successful for result in results)
 
 
-TRANSITIONS = st.integers(0, 4) | st.integers(1, 4) | st.sampled_from([5, 6, 7, 10, 99, 255])
+TRANSITION = st.integers(0, 4) | st.integers(1, 4) | st.sampled_from([5, 6, 7, 10, 99, 255])
+TRANSITIONS = st.lists(TRANSITION, min_size=1, max_size=8).map(bytes)
 
 
 def change_states(bench: Bench, data: bytes) -> bool:
@@ -137,9 +140,10 @@ def on_either(action: Callable[[Bench, bytes], bool]) -> Callable[[Path], Abstra
     return start
 
 
-DELAYS = st.integers(0, 10) | st.integers(0, 200)
+DELAY = st.integers(0, 10) | st.integers(0, 200)
 """In 1/50 s."""
-SIGNALS = st.tuples(st.sampled_from([signal.SIGINT, signal.SIGTERM]), DELAYS).map(bytes)
+SIGNAL = st.tuples(st.sampled_from([signal.SIGINT, signal.SIGTERM]), DELAY).map(bytes)
+SIGNALS = st.lists(SIGNAL, min_size=1, max_size=3).map(b''.join)
 
 
 def send_signals(folder: Path, data: bytes) -> tuple[bool, float]:
@@ -164,16 +168,8 @@ def _handles_signals(pid: int) -> bool:
     return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def on_letters(*more: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Strategy of the letter of a node, and what follows."""
-    return st.tuples(st.sampled_from([b'd', b'm']), *more).map(b''.join)
-
-
 TARGETS = {
     'parameters': Target(changes(), on_either(set_parameters)),
-    'lifecycle': Target(on_letters(st.lists(TRANSITIONS, min_size=1, max_size=8).map(bytes)), on_either(change_states)),
-    'signals': Target(
-        on_letters(st.lists(SIGNALS, min_size=1, max_size=3).map(b''.join)),
-        lambda folder: nullcontext(partial(send_signals, folder)),
-    ),
+    'lifecycle': Target(st.builds(add, NODES, TRANSITIONS), on_either(change_states)),
+    'signals': Target(st.builds(add, NODES, SIGNALS), lambda folder: nullcontext(partial(send_signals, folder))),
 }
