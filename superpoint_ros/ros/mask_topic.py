@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from superpoint_ros import images
 from superpoint_ros.ros.detector_config import DetectorConfig
 from superpoint_ros.ros.input_topic import InputTopic
-from superpoint_ros.ros.mask_wait import MaskWait
+from superpoint_ros.ros.mask_wait import WAITING, MaskWait
 from superpoint_ros.stream_tracker import nanoseconds
 
 
@@ -73,6 +73,11 @@ class MaskTopic:
         _, problem = self._input.health(publishing=True)
         if not problem and self._wait.missing and not self._wait.paired and self._input.statistics.received:
             problem = f'none of the masks on {self._input.topic} has the stamp of an image'
+            if self._wait.late:
+                problem = (
+                    f'the masks on {self._input.topic} come too late: raise mask_timeout ({self._timeout} s); at most '
+                    f'{WAITING} images wait'
+                )
         return DiagnosticStatus.WARN if problem else DiagnosticStatus.OK, problem
 
     def _pass(self, arrival: Arrival, mask: Image | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -35,6 +36,9 @@ class MaskWait(Generic[T, M]):
         """Number of images that were passed on with their mask."""
         self.missing = 0
         """Number of images that were given up."""
+        self.late = 0
+        """Number of masks that came after their images had been given up."""
+        self._given_up: deque[int] = deque(maxlen=WAITING)
 
     def add_image(self, stamp: int, image: T, now: float) -> None:
         """Add an image with its stamp in ns, and the monotonic time in seconds."""
@@ -52,6 +56,7 @@ class MaskWait(Generic[T, M]):
         if stamp in self._images:
             self._complete(stamp, mask)
             return
+        self.late += stamp in self._given_up
         self._masks[stamp] = mask
         if len(self._masks) > WAITING:
             del self._masks[next(iter(self._masks))]
@@ -78,5 +83,6 @@ class MaskWait(Generic[T, M]):
     def _give_up(self, stamp: int) -> None:
         _, image = self._images.pop(stamp)
         self.missing += 1
+        self._given_up.append(stamp)
         if not self._required:
             self._pass_on(image, None)

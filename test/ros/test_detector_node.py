@@ -619,6 +619,18 @@ def test_an_image_whose_mask_does_not_come_is_counted_and_processed_or_dropped(s
     assert bench.status(lambda s: s['published'] != '0')['level'] == DiagnosticStatus.OK
 
 
+def test_masks_that_come_too_late_are_reported(start, tiny_model, photo):
+    bench = start(f'model:={tiny_model}', 'mask_topic:=required', 'mask_timeout:=0.05')
+    masks = mask_publisher(bench)
+    image = image_message(photo, header())
+    bench.send(image)
+    bench.status(lambda s: s['masks missing'] == '1')
+    masks.publish(image_message(photo, image.header))
+    status = bench.status(lambda s: s['masks received'] == '1')
+    assert status['message'] == 'the masks on mask come too late: raise mask_timeout (0.05 s); at most 30 images wait'
+    assert status['level'] == DiagnosticStatus.WARN
+
+
 def test_a_bad_mask_gets_one_sentence_and_its_image_is_not_published(start, tiny_model, photo):
     bench = start(f'model:={tiny_model}', 'mask_topic:=required', 'mask_timeout:=20.0')
     masks = mask_publisher(bench)

@@ -35,6 +35,9 @@ def test_an_image_without_a_mask_is_passed_on_or_dropped_when_its_time_is_over()
         assert (wait.passed, wait.missing) == (passed, 1)
         wait.add_mask(1, 'late')
         assert wait.passed == passed
+        assert wait.late == 1
+        wait.add_mask(2, 'early')
+        assert wait.late == 1
 
 
 def test_an_image_is_given_up_when_a_later_one_has_its_mask():
