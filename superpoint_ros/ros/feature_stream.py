@@ -74,6 +74,8 @@ class FeatureStream:
 
     def subscribe(self, receive: Callable[[Arrival], None]) -> None:
         """Call a function with each feature message. The node destroys the subscriptions when it is deactivated."""
+        # They may be of other publishers than those of now, whose latched info arrives again.
+        self._publishers, self._info = frozenset(), ''
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         info = follow(self._node, self.input.topic, 'info')
         self._node.create_subscription(String, info, self._take_info, latched)
