@@ -74,7 +74,9 @@ class CameraMatcher:
 
     def report(self) -> DiagnosticStatus:
         """Status for /diagnostics."""
-        return _report(self._node, self.output, [(self.streams[0], self._tracker.stream)])
+        stream = self._tracker.stream
+        trouble = 'no tracks: the stamps of the frames do not increase' if stream.late else ''
+        return _report(self._node, self.output, [(self.streams[0], stream)], no_results=trouble)
 
     def _set_reference(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:  # noqa: ARG002
         last = self._tracker.reference = self._tracker.stream.last

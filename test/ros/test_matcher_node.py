@@ -13,6 +13,8 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
@@ -263,6 +265,58 @@ def test_tracks_restart_when_the_stream_changes(bench):
         'the publisher changed',
     ):
         assert f'features: {reason}' in log
+
+
+def test_frames_whose_stamps_do_not_increase_are_reported(bench):
+    scene, node = Scene(20), bench()
+
+    def warned():
+        node.send(scene.features(), 0.0)
+        status = node.diagnostics()
+        return (status['level'], status['message']) == (
+            DiagnosticStatus.WARN,
+            'no tracks: the stamps of the frames do not increase',
+        )
+
+    assert node.wait(warned), node.diagnostics()
+
+    stamps = itertools.count(1)
+
+    def well():
+        node.send(scene.features(), next(stamps) * 0.1)
+        return node.diagnostics()['level'] == DiagnosticStatus.OK
+
+    assert node.wait(well), node.diagnostics()
+
+
+def test_the_model_of_a_detector_that_started_while_the_matcher_was_inactive_is_known(bench):
+    scene, node = Scene(), bench('pairs:=["left:right"]')
+    node.listen(PointCloud2, 'matches')
+    node.ready('matches')
+
+    def change(transition):
+        request = ChangeState.Request()
+        request.transition.id = transition
+        assert node.call(ChangeState, 'superpoint_matcher/change_state', request).success
+
+    def publish(stamp):
+        for camera in ('left', 'right'):
+            node.send(scene.features(), stamp, f'{camera}/features')
+        assert seconds(node.next('matches').header.stamp) == stamp
+
+    for camera in ('left', 'right'):
+        node.publisher(String, f'{camera}/features/info', LATCHED).publish(info('a'))
+    time.sleep(0.3)
+    publish(1.0)
+    change(Transition.TRANSITION_DEACTIVATE)
+    node.restart_publisher('left/features')
+    node.restart_publisher('left/features/info')
+    node.publishers['left/features/info'] = node.node.create_publisher(String, 'left/features/info', LATCHED)
+    node.publishers['left/features/info'].publish(info('a'))
+    change(Transition.TRANSITION_ACTIVATE)
+    node.publisher(PointCloud2, 'left/features')
+    time.sleep(2)  # the camera is slow, so that the first features come long after the latched info
+    publish(2.0)
 
 
 def bad_clouds(good):
