@@ -73,7 +73,7 @@ class Bench:
     ) -> None:
         self.process, self._start, self._read = start(), start, 0
         self.node, self._spin_until = client
-        self._good, self._stamps = good, count(time.time_ns(), 10**6)
+        self._good, self.stamps = good, count(time.time_ns(), 10**6)
         self._good_stamps: set[int] = set()
         self._answered: set[int] = set()
         self._publishers: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class Bench:
 
     def send_good(self, only: str = '') -> int:
         """Send good messages on all topics, or on those that end so; returns their stamp in ns."""
-        stamp = next(self._stamps)
+        stamp = next(self.stamps)
         for topic, message in self._good.items():
             if topic.endswith(only):
                 if hasattr(message, 'header'):
