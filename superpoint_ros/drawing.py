@@ -113,6 +113,21 @@ def to_color(image: npt.NDArray[np.uint8]) -> Canvas:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy(), np.uint8)
 
 
+def check_name(path: Path) -> None:
+    """Check that a color picture can be written to a file of this name.
+
+    Raises:
+        ValueError: the suffix is not that of a picture.
+    """
+    try:
+        # OpenCV crashes on a suffix that is not UTF-8.
+        good = path.suffix.isascii() and cv2.imencode(path.suffix, np.zeros((1, 1, 3), np.uint8))[0]
+    except cv2.error:
+        good = False
+    if not good:
+        raise ValueError(f'{path}: expected a picture to write, such as matches.png')
+
+
 def write(path: Path | str, picture: npt.NDArray[np.uint8]) -> None:
     """Write a picture whole or not at all; the suffix of the path decides the format."""
     with written_whole(path) as partial:

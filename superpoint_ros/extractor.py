@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from superpoint_ros import models, runtimes
+from superpoint_ros import image_files, models, runtimes
 from superpoint_ros.clouds import features_info
 from superpoint_ros.config import check, option, split
 from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decode
@@ -22,6 +23,7 @@ from superpoint_ros.image_files import eight_bits
 from superpoint_ros.runtimes import RuntimeConfig, Watch
 
 Image = npt.NDArray[Any]
+T = TypeVar('T')
 
 SMALLEST, LARGEST = 16, 8192
 """Limits of the sides of an image, in pixels."""
@@ -162,6 +164,19 @@ class Extractor:
             every = joined(octaves)
             best = every[np.argsort(-every.scores, kind='stable')[: self.decode_config.max_keypoints]]
         return dataclasses.replace(best, checksum=self.runtime.checksum)
+
+
+def from_file(path: Path, extract: Callable[[npt.NDArray[np.uint8]], T]) -> tuple[npt.NDArray[np.uint8], T]:
+    """Read an image file as (H, W) gray, and return it with what `extract`, such as an Extractor, makes of it.
+
+    Raises:
+        ValueError: the file cannot be read, or `extract` refuses the image; the message names the file.
+    """
+    image = image_files.read(path)
+    try:
+        return image, extract(image)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
 
 
 def prepare(image: Image, resize: int, mask: Image | None = None) -> Prepared:

@@ -34,7 +34,7 @@ MAX_SCANS = 64
 
 
 def files_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """The image files of a folder, sorted by path.
+    """The image files of a folder, sorted by path; hidden files, such as those that a killed run leaves, do not count.
 
     Raises:
         FileNotFoundError: the folder does not exist or has no images.
@@ -42,7 +42,8 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
     paths = folder.rglob('*') if recursive else folder.iterdir()
-    found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    visible = (path for path in paths if not path.name.startswith('.'))
+    found = sorted(path for path in visible if path.suffix.lower() in SUFFIXES and not path.is_dir())
     if not found:
         raise FileNotFoundError(f'{folder}: no images; expected files that end in {", ".join(SUFFIXES)}')
     return found

@@ -21,7 +21,7 @@ from rosbags.interfaces import Connection
 from superpoint_ros import clouds, images
 from superpoint_ros.bags.job import Job
 from superpoint_ros.bags.read import (
-    deserialize_image,
+    deserialize,
     image_connections,
     messages,
     namespace,
@@ -123,7 +123,7 @@ def _frames(job: Job, reader: AnyReader, segments: list[int]) -> Iterator[Frame]
 
 def _decode(reader: AnyReader, frame: Frame) -> Frame:
     try:
-        message = deserialize_image(reader, frame.data, frame.connection.msgtype)
+        message = deserialize(reader, frame.data, frame.connection.msgtype)
         return dataclasses.replace(frame, header=message.header, image=images.gray(message), data=b'')
     except Exception as error:  # noqa: BLE001 - a broken message leads to any error, and concerns only this image
         return dataclasses.replace(frame, result=ValueError(str(error) or type(error).__name__), data=b'')

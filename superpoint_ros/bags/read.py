@@ -102,7 +102,7 @@ def messages(
         yield connection, stamp, data
 
 
-def deserialize_image(reader: AnyReader, data: bytes, msgtype: str) -> Any:
+def deserialize(reader: AnyReader, data: bytes, msgtype: str) -> Any:
     """The message in `data`, by ROS's own definition of the type and not by that in the bag, which may be hostile."""
     if reader.is2:
         return typestore().deserialize_cdr(data, msgtype)
@@ -160,7 +160,7 @@ def seconds(stamp: int) -> str:
 def _is_depth(reader: AnyReader, connection: Connection) -> bool:
     for _, _, data in messages(reader, [connection]):
         try:
-            image = deserialize_image(reader, data, connection.msgtype)
+            image = deserialize(reader, data, connection.msgtype)
         except Exception:  # noqa: BLE001 - the extraction reports bad messages
             return False
         return getattr(image, 'encoding', '') in _DEPTH or 'compressedDepth' in getattr(image, 'format', '')

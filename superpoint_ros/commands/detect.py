@@ -11,7 +11,7 @@ from rich.progress import track
 
 from superpoint_ros import drawing, feature_files, image_files, models
 from superpoint_ros.decode import DecodeConfig
-from superpoint_ros.extractor import Extractor, ExtractorConfig
+from superpoint_ros.extractor import Extractor, ExtractorConfig, from_file
 from superpoint_ros.runtimes import RuntimeConfig
 
 
@@ -27,7 +27,7 @@ def detect(
     """Extract the features of image files, and write them as .npz files and pictures.
 
     Args:
-        images: image files, or folders with images.
+        images: image files, or folders with images; an output folder in one of them is left out.
         output: folder for NAME.npz (keypoints, scores, descriptors and image_size, as in Features) and
             NAME.png (the keypoints on the image, the best yellow).
         model: name of a shipped model, or path of a .safetensors or .onnx file.
@@ -42,8 +42,7 @@ def detect(
     failed = []
     for target, path in track(targets.items(), 'detecting', console=Console(stderr=True)):
         try:
-            image = image_files.read(path)
-            features = extract(image)
+            image, features = from_file(path, extract)
         except ValueError as error:
             failed.append(str(error))
             continue
@@ -64,7 +63,10 @@ def targets_of(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
     """
     targets: dict[Path, Path] = {}
     for path in paths:
+        nested = path.resolve() in output.resolve().parents  # its pictures would be images of the next run
         for file in image_files.files_in(path, recursive=True) if path.is_dir() else [path]:
+            if nested and output.resolve() in file.resolve().parents:
+                continue
             target = output / (file.relative_to(path) if path.is_dir() else file.name)
             if target in targets and targets[target] != file:
                 raise ValueError(f'{targets[target]} and {file} would both give {target}.npz; run them one at a time')

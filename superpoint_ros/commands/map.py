@@ -8,7 +8,7 @@ from pathlib import Path
 
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
-from superpoint_ros.learned_matching import NEAREST, make_matcher
+from superpoint_ros.learned_matching import NEAREST, LearnedMatcher, make_matcher
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig, camera_of
 from superpoint_ros.mapping.pairs import chooser
 from superpoint_ros.matching import MatchConfig
@@ -56,19 +56,26 @@ def map(  # noqa: A001
 
     Raises:
         FileNotFoundError: the source does not exist, or has no images.
-        ValueError: the list of pairs is bad, or the output has a map with other settings.
+        ValueError: an option or the list of pairs is bad, or the output has a map with other settings.
     """
     from superpoint_ros.mapping import colmap
     from superpoint_ros.mapping.build import build_database, check_settings
-    from superpoint_ros.mapping.sources import find_images, is_bag
+    from superpoint_ros.mapping.sources import check_source, find_images, is_bag
 
+    if every < 1 or overlap < 1 or not max_error > 0:
+        raise ValueError('expected every and overlap of at least 1, and a max_error greater than 0')
     extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
     configs = {**vars(camera), **vars(extractor), **vars(decode), **vars(matching)}
+    match = make_matcher(matcher, matching, runtime)
+    if isinstance(match, LearnedMatcher):
+        match.check_model(extract.runtime.checksum)
     facts = {'source': str(source.absolute()), 'topics': list(topics), 'every': every, 'matcher': matcher}
-    check_settings(output / 'map.json', {'model': extract.runtime.checksum, 'max_error': max_error, **facts, **configs})
+    settings = {'model': extract.runtime.checksum, 'max_error': max_error, **facts, **configs}
+    colmap.check_camera(camera)
+    check_source(source, topics)
+    check_settings(output / 'map.json', settings)
     found = find_images(source, output / 'images', camera, topics, every)
     choose_pairs = chooser(pairs or ('sequential' if is_bag(source) else 'exhaustive'), found.names, overlap)
-    match = make_matcher(matcher, matching, runtime)
     built = build_database(found.folder, found.names, output, extract, match, choose_pairs, found.cameras, max_error)
     failed = found.failed + built.failed
     print(f'{built.path}: {colmap.summary(built.path)}')

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import cv2
-
-from superpoint_ros import drawing, image_files, models
+from superpoint_ros import drawing, models
 from superpoint_ros.decode import DecodeConfig
-from superpoint_ros.extractor import Extractor, ExtractorConfig
+from superpoint_ros.extractor import Extractor, ExtractorConfig, from_file
 from superpoint_ros.learned_matching import NEAREST, make_matcher
 from superpoint_ros.matching import MatchConfig, verify
 from superpoint_ros.runtimes import RuntimeConfig
@@ -40,13 +38,10 @@ def match(
     Raises:
         ValueError: a file does not exist or is not an image, or the output does not have the suffix of one.
     """
-    # OpenCV crashes on a name that is not UTF-8, so it gets the suffix alone.
-    if not output.suffix.isascii() or not cv2.haveImageWriter(f'picture{output.suffix}'):
-        raise ValueError(f'{output}: expected a picture to write, such as matches.png')
+    drawing.check_name(output)
     find_matches = make_matcher(matcher, matching, runtime)
     extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
-    images = image_files.read(image0), image_files.read(image1)
-    features = extract(images[0]), extract(images[1])
+    images, features = zip(*(from_file(path, extract) for path in (image0, image1)), strict=True)
     matches = find_matches(*features)
     ends = [side.keypoints[matches.indices[:, i]] for i, side in enumerate(features)]
     agree = verify(ends[0], ends[1], geometry).inliers

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from superpoint_ros.config import check, option
 
 COLMAP_CENTER = 0.5
@@ -41,14 +43,16 @@ def camera_of(name: str, cameras: Mapping[str, CameraConfig]) -> CameraConfig:
     return cameras.get(PurePosixPath(name).parent.as_posix(), cameras[''])
 
 
-def from_camera_info(info: Any) -> CameraConfig | None:
+def from_camera_info(info: Any, rectified: bool = False) -> CameraConfig | None:
     """The camera of a sensor_msgs/CameraInfo of ROS 1 or ROS 2; None if it is not calibrated or COLMAP has no model.
+
+    That of rectified images is the left part of P, without distortion.
 
     Source: COLMAP's src/colmap/sensor/models.h, whose order of parameters is that of OpenCV: k1, k2, p1, p2, k3, ….
     """
-    matrix, distortion = (info.k, info.d) if hasattr(info, 'k') else (info.K, info.D)
-    fx, _, cx, _, fy, cy = (float(value) for value in matrix[:6])
-    d = [float(value) for value in distortion]
+    matrix, distortion, projection = (info.k, info.d, info.p) if hasattr(info, 'k') else (info.K, info.D, info.P)
+    (fx, _, cx), (_, fy, cy) = np.reshape(projection, (3, 4))[:2, :3] if rectified else np.reshape(matrix, (3, 3))[:2]
+    d = [] if rectified else [float(value) for value in distortion]
     if not fx or not fy:
         return None
     if not any(d):
@@ -61,4 +65,4 @@ def from_camera_info(info: Any) -> CameraConfig | None:
         model, d = 'FULL_OPENCV', d + [0.0] * (8 - len(d))
     else:
         return None
-    return CameraConfig(model, ','.join(map(str, (fx, fy, cx + COLMAP_CENTER, cy + COLMAP_CENTER, *d))))
+    return CameraConfig(model, ','.join(str(float(x)) for x in (fx, fy, cx + COLMAP_CENTER, cy + COLMAP_CENTER, *d)))

@@ -25,6 +25,20 @@ SEED = 0
 """Of everything random in COLMAP."""
 
 
+def check_camera(camera: CameraConfig) -> None:
+    """Check that COLMAP knows a camera.
+
+    Raises:
+        ValueError: it has no such model, or the model has another number of parameters.
+    """
+    known = [name for name in pycolmap.CameraModelId.__members__ if name != 'INVALID']
+    if camera.camera_model not in known:
+        raise ValueError(f'camera_model: {camera.camera_model!r} is not one of {", ".join(known)}')
+    example = pycolmap.Camera.create_from_model_name(0, camera.camera_model, 1.0, 1, 1)
+    if camera.camera_params and not example.set_params_from_string(camera.camera_params):
+        raise ValueError(f'camera_params: expected numbers for {example.params_info}, got {camera.camera_params!r}')
+
+
 def add_images(
     database: Path,
     folder: Path,

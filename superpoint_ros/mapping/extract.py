@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros import feature_files, image_files
-from superpoint_ros.extractor import Extractor
+from superpoint_ros import feature_files
+from superpoint_ros.extractor import Extractor, from_file
 from superpoint_ros.features import Features, Image
 from superpoint_ros.geometry import resize_transform, transform_points
 
@@ -30,9 +31,9 @@ def extract(folder: Path, names: Sequence[str], output: Path, extractor: Extract
     missing = [name for name in names if not (output / f'{name}.npz').exists()]
     for name in track(missing, 'extracting', console=Console(stderr=True)):
         try:
-            features = enlarged(image_files.read(folder / name), extractor)
-        except (OSError, ValueError) as error:
-            failed[name] = str(error) if str(folder / name) in str(error) else f'{folder / name}: {error}'
+            _, features = from_file(folder / name, partial(enlarged, extractor=extractor))
+        except ValueError as error:
+            failed[name] = str(error)
             continue
         feature_files.write_npz(output / f'{name}.npz', features)
     return failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -10,15 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 from rosbags.highlevel import AnyReader
 
-from superpoint_ros import image_files, images
+from superpoint_ros import drawing, image_files, images
 from superpoint_ros.bags import recover
 from superpoint_ros.bags.read import (
-    COMPRESSED_IMAGE,
     DamagedBagError,
-    deserialize_image,
+    deserialize,
     image_connections,
     image_topics,
     messages,
@@ -27,8 +24,9 @@ from superpoint_ros.bags.read import (
     seconds,
     topic_path,
 )
-from superpoint_ros.files import written_whole
 from superpoint_ros.mapping.cameras import CameraConfig, from_camera_info
+
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 
 
 class Source(NamedTuple):
@@ -44,8 +42,19 @@ class Source(NamedTuple):
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a bag rather than a folder of images."""
-    return path.suffix in ('.bag', '.mcap', '.db3') or (path / 'metadata.yaml').is_file()
+    """Whether a path is a bag rather than a folder of images; the folder of a killed recorder has no metadata.yaml."""
+    if path.is_dir():
+        return any(file.name == 'metadata.yaml' or file.suffix in ('.mcap', '.db3') for file in path.iterdir())
+    return path.is_file() or path.suffix in ('.bag', '.mcap', '.db3')
+
+
+def check_source(path: Path, topics: Sequence[str] = ()) -> None:
+    """Raise the errors of find_images, without writing anything; a damaged bag is left to it."""
+    if not is_bag(path):
+        image_files.files_in(path, recursive=True)
+        return
+    with suppress(DamagedBagError), open_bag(path) as reader:
+        image_topics(reader, topics)
 
 
 def find_images(path: Path, folder: Path, camera: CameraConfig, topics: Sequence[str] = (), every: int = 1) -> Source:
@@ -69,7 +78,8 @@ def find_images(path: Path, folder: Path, camera: CameraConfig, topics: Sequence
 def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int = 1) -> list[str]:
     """Write the images of a bag as gray PNG files, <topic>/<stamp in ns>.png; files that exist are kept.
 
-    Without topics, all images are written but depth images. Of each topic, only the first of `every` images is.
+    Without topics, all images are written but depth images. Of each topic, only the first of `every` images is. Images
+    with the same stamp get -1, -2, … after the first one.
 
     Returns:
         A sentence for each image that is broken, and for a bag that is damaged; all others are written.
@@ -83,20 +93,21 @@ def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int
     def write(reader: AnyReader) -> None:
         failed.clear()
         seen: Counter[str] = Counter()
+        stamps: Counter[Path] = Counter()
         connections = image_connections(reader, image_topics(reader, topics))
         for connection, log_time, data in messages(reader, connections):
             seen[connection.topic] += 1
             if (seen[connection.topic] - 1) % every:
                 continue
             try:
-                message = deserialize_image(reader, data, connection.msgtype)
+                message = deserialize(reader, data, connection.msgtype)
                 stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec or log_time
                 path = folder / topic_path(connection.topic) / f'{stamp}.png'
+                stamps[path] += 1
+                if stamps[path] > 1:
+                    path = path.with_stem(f'{stamp}-{stamps[path] - 1}')
                 if not path.exists():
-                    convert = images.decompress if connection.msgtype == COMPRESSED_IMAGE else images.to_gray
-                    pixels = image_files.eight_bits(convert(message))
-                    with written_whole(path) as partial:
-                        cv2.imwrite(str(partial), pixels)
+                    drawing.write(path, image_files.eight_bits(images.gray(message)))
             except OSError:
                 raise
             except Exception as error:  # noqa: BLE001 - deserializing raises whatever a broken message leads to
@@ -110,13 +121,22 @@ def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int
 
 
 def cameras_of(bag: Path, topics: Sequence[str] = ()) -> dict[str, CameraConfig]:
-    """The cameras of image topics, by the folder of `write_images`, from the first camera_info beside each topic."""
+    """The cameras of image topics, by the folder of `write_images`, from the first good camera_info beside each topic.
+
+    Topics named image_rect… have rectified images.
+    """
     found = {}
     with suppress(DamagedBagError), open_bag(bag) as reader:  # write_images reports the damage
         for topic in image_topics(reader, topics):
-            infos = [c for c in reader.connections if c.topic == f'{namespace(topic)}/camera_info']
-            for connection, _, data in itertools.islice(messages(reader, infos), 1):
-                camera = from_camera_info(reader.deserialize(data, connection.msgtype))
+            beside = f'{namespace(topic)}/camera_info'
+            infos = [c for c in reader.connections if (c.topic, c.msgtype) == (beside, CAMERA_INFO)]
+            rectified = topic.removesuffix('/compressed').rpartition('/')[2].startswith('image_rect')
+            for _, _, data in messages(reader, infos):
+                try:
+                    camera = from_camera_info(deserialize(reader, data, CAMERA_INFO), rectified)
+                except Exception:  # noqa: BLE001 - a broken message leads to any error
+                    continue
                 if camera:
                     found[topic_path(topic)] = camera
+                break
     return found

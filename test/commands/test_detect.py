@@ -88,9 +88,27 @@ def test_images_that_would_give_the_same_file_are_refused(folder):
     assert detect([folder / 'images' / 'a.png'] * 2, folder / 'out', pictures=False)
 
 
-def test_an_output_that_is_no_picture_is_refused_before_the_work(tmp_path):
-    with pytest.raises(ValueError, match=r'm\.xyz: expected a picture to write, such as matches\.png'):
-        match(tmp_path / 'none.png', tmp_path / 'none.png', tmp_path / 'm.xyz')
+@pytest.mark.parametrize('name', ['m.xyz', 'm', 'm.pgm', 'm.\udcff'])
+def test_an_output_that_is_no_color_picture_is_refused_before_the_work(tmp_path, name):
+    with pytest.raises(ValueError, match=r'expected a picture to write, such as matches\.png'):
+        match(tmp_path / 'none.png', tmp_path / 'none.png', tmp_path / name)
+
+
+def test_an_image_that_is_too_small_is_named(folder, tiny_model, capsys):
+    small = folder / 'images' / 'small.png'
+    cv2.imwrite(str(small), np.zeros((10, 12), np.uint8))
+    message = f'{small}: image: 12×10 pixels, expected each side 16 to 8192'
+    assert not detect([folder / 'images'], folder / 'out', str(tiny_model), pictures=False)
+    assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match=message):
+        match(folder / 'images' / 'a.png', small, folder / 'm.png', str(tiny_model))
+
+
+def test_a_second_run_leaves_out_the_pictures_of_the_first(folder, tiny_model):
+    output = folder / 'images' / 'features'
+    for _ in range(2):
+        assert detect([folder / 'images'], output, str(tiny_model))
+        assert len(list(output.rglob('*.npz'))) == 2
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):

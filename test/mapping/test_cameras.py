@@ -9,12 +9,13 @@ import pytest
 from superpoint_ros.mapping.cameras import from_camera_info
 
 MATRIX = np.array([[310.0, 0, 161.5], [0, 305, 118.25], [0, 0, 1]])
+PROJECTION = np.array([[290.0, 0, 160, -30], [0, 291, 119, 0], [0, 0, 1, 0]])
 POINTS = np.random.default_rng(0).uniform((-0.4, -0.3, 1), (0.4, 0.3, 1), (50, 3))
 
 
 def info(model, distortion, upper=False):
-    names = ('K', 'D') if upper else ('k', 'd')
-    values = dict(zip(names, (MATRIX.ravel(), np.array(distortion)), strict=True))
+    names = ('K', 'D', 'P') if upper else ('k', 'd', 'p')
+    values = dict(zip(names, (MATRIX.ravel(), np.array(distortion), PROJECTION.ravel()), strict=True))
     return SimpleNamespace(distortion_model=model, **values)
 
 
@@ -45,6 +46,12 @@ def test_projections_agree(model, distortion, colmap, upper):
 
 
 def test_an_uncalibrated_camera_or_an_unknown_model_is_left_to_colmap():
-    uncalibrated = SimpleNamespace(k=np.zeros(9), d=[], distortion_model='plumb_bob')
+    uncalibrated = SimpleNamespace(k=np.zeros(9), d=[], p=np.zeros(12), distortion_model='plumb_bob')
     assert from_camera_info(uncalibrated) is None
     assert from_camera_info(info('double_sphere', [0.1, 0.2])) is None
+
+
+@pytest.mark.parametrize('upper', [False, True], ids=['ROS 2', 'ROS 1'])
+def test_the_camera_of_rectified_images_is_their_projection_matrix(upper):
+    config = from_camera_info(info('plumb_bob', [-0.2, 0.05, 1e-3, -2e-3, 0], upper), rectified=True)
+    assert (config.camera_model, config.camera_params) == ('PINHOLE', '290.0,291.0,160.5,119.5')

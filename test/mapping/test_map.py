@@ -210,3 +210,18 @@ def write_bag(path, pictures):
             message = kinds['sensor_msgs/msg/Image'](header, height, width, 'mono8', 0, width, pixels)
             writer.write(info, number * 10**9, types.serialize_cdr(calibration, 'sensor_msgs/msg/CameraInfo'))
             writer.write(image, number * 10**9, types.serialize_cdr(message, 'sensor_msgs/msg/Image'))
+
+
+def test_a_command_that_was_wrong_can_be_corrected(images, tmp_path):
+    wrong = [
+        (tmp_path / 'imgaes', {}, 'imgaes: no such folder'),
+        (images, {'camera': CameraConfig('PINHOL')}, "camera_model: 'PINHOL' is not one of .*PINHOLE"),
+        (images, {'camera': CameraConfig('PINHOLE', '1,2')}, "expected numbers for fx, fy, cx, cy, got '1,2'"),
+        (images, {'camera': CameraConfig('PINHOLE', 'a,b,c,d')}, "expected numbers for fx, fy, cx, cy, got 'a,b,c,d'"),
+        (images, {'matcher': 'learned'}, 'was trained for features of unsuperpoint_lite'),
+        (images, {'every': 0}, 'expected every and overlap of at least 1'),
+    ]
+    for source, options, message in wrong:
+        with pytest.raises((OSError, ValueError), match=message):
+            build_map(source, output=tmp_path / 'out', **FAST | options)
+        assert not (tmp_path / 'out').exists()

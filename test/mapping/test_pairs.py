@@ -47,3 +47,8 @@ def test_a_bad_file_gets_one_sentence(tmp_path, text, said):
         pairs.chooser(str(path), NAMES, overlap=1)
     assert str(path) in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+def test_sequential_pairs_follow_the_numbers_in_the_names():
+    names = ['9900000000.png', '10000000000.png', '10100000000.png', 'a/2.png', 'a/10.png']
+    assert pairs.sequential(names, 1) == [(names[0], names[1]), (names[1], names[2]), ('a/2.png', 'a/10.png')]
