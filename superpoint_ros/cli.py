@@ -42,6 +42,10 @@ COMMANDS = {
 }
 
 
+LIBRARIES = {'h5py': 'hdf5', 'pycolmap': 'map', 'rclpy': 'ros'}
+"""The extras of libraries that only some options or steps of a command need."""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -61,7 +65,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if not error.name or error.name.startswith('superpoint_ros'):
             raise
         needed = error.name.partition('.')[0]
-        print(f'superpoint {name} needs {needed}; pip install superpoint_ros[{COMMANDS[name].extra}]', file=sys.stderr)
+        extras = dict.fromkeys([*COMMANDS[name].extra.split(','), *filter(None, [LIBRARIES.get(needed)])])
+        print(f'superpoint {name} needs {needed}; pip install superpoint_ros[{",".join(extras)}]', file=sys.stderr)
         return 1
     except (ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
         print(f'superpoint {name}: {error}', file=sys.stderr)

@@ -91,6 +91,7 @@ def test_options_have_one_spelling():
         ('evaluate shapes', 'matplotlib', 'evaluate needs matplotlib; pip install superpoint_ros[train]'),
         ('convert x.pth --output y.safetensors', 'torch', 'convert needs torch; pip install superpoint_ros[train]'),
         ('export superpoint', 'torch', 'export needs torch; pip install superpoint_ros[train]'),
+        ('evaluate reconstruction pairs.txt x', 'pycolmap', 'needs pycolmap; pip install superpoint_ros[train,map]'),
         ('demo', 'rclpy', 'pip install superpoint_ros[ros'),
     ],
 )

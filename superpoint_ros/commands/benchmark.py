@@ -68,8 +68,8 @@ def benchmark(
         raise ValueError('expected at least 1 repetition, more than 0 seconds, 0.1 to 1000 Hz, and at least 1 camera')
     for model in models:
         resolve(model)
-    if not models:
-        raise ValueError('models: expected at least one model')
+    if not models or not precisions:
+        raise ValueError('models, precisions: expected at least one of each')
     for backend in backends:
         runtimes.require(backend)
     chosen = list(backends) or installed()

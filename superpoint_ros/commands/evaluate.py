@@ -99,6 +99,8 @@ def shapes(
     from superpoint_ros.evaluation import shapes as feature
     from superpoint_ros.evaluation.report import Report
 
+    if count < 1:
+        raise ValueError(f'count: {count} is out of range, expected at least 1')
     images = f'Synthetic Shapes, {count} of each shape, seed {seed}'
     compared = [method for method in methods(models, baselines) if method.detects]
     return feature.measure(count, seed, Report('shapes', images, compared, output))
@@ -219,6 +221,7 @@ def reconstruction(
             backend=models.backend,
             precision=models.precision,
             subpixel=models.subpixel,
+            octaves=models.octaves,
             resize=resize,
             max_keypoints=max_keypoints,
         )

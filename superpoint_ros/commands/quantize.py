@@ -29,6 +29,8 @@ def quantize(
         draws: number of random pairs of each photograph; a few pairs cannot resolve one point of accuracy.
         seed: of the first draw; each following draw has the next seed.
     """
+    if draws < 1:
+        raise ValueError(f'draws: {draws} is out of range, expected at least 1')
     graph = models.resolve(model).file('graph')
     output = output or graph.with_name(f'{graph.stem}{models.QUANTIZED}.onnx')
     from superpoint_ros.evaluation import datasets, quantization

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import cv2
 
@@ -15,7 +14,7 @@ from superpoint_ros.evaluation.baselines import Baseline, Extract
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features, Image
-from superpoint_ros.learned_matching import NEAREST, make_matcher
+from superpoint_ros.learned_matching import LEARNED, NEAREST, make_matcher, resolve_matcher
 from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.models import DEFAULT
 from superpoint_ros.runtimes import RuntimeConfig
@@ -68,18 +67,25 @@ def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
     names = [method.name for method in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f'models: {", ".join(twice)} is the name of more than one; rename a file')
+        raise ValueError(f'models: {", ".join(twice)} is the name of more than one; rename a file or its folder')
     return found
 
 
 def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
-    """Matchers by name: 'nearest' for mutual nearest neighbors, 'learned', or files of learned matchers by their stems.
+    """Matchers by name: 'nearest' for mutual nearest neighbors, 'learned', or files by the name of their model.
 
-    Raises what LearnedMatcher raises.
+    Raises:
+        ValueError: two files have the same name. Also what LearnedMatcher raises.
     """
     runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
     likely = MatchConfig(min_similarity=MIN_PROBABILITY)
-    return {Path(name).stem: ALL_NEAREST if name == NEAREST else make_matcher(name, likely, runtime) for name in names}
+    found: dict[str, Matcher] = {}
+    for word in dict.fromkeys(names):
+        name = word if word in (NEAREST, LEARNED) else resolve_matcher(word).name
+        if name in found:
+            raise ValueError(f'matcher: {name} is the name of more than one; rename a file or its folder')
+        found[name] = ALL_NEAREST if word == NEAREST else make_matcher(word, likely, runtime)
+    return found
 
 
 def combined(method: str, matcher: str) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros import image_files
 from superpoint_ros.evaluation import metrics
 from superpoint_ros.evaluation.baselines import Extract
 from superpoint_ros.evaluation.datasets import shrink
@@ -23,7 +22,8 @@ from superpoint_ros.evaluation.methods import Method
 from superpoint_ros.evaluation.pose_pairs import Doubles, PosePair
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.evaluation.report import Row
-from superpoint_ros.features import Features
+from superpoint_ros.extractor import from_file
+from superpoint_ros.features import Features, Image
 from superpoint_ros.matching import GEOMETRIES, Matcher, Verified, verify
 
 Estimator = Literal['magsac', 'magsac-normalized', 'ransac-normalized']
@@ -59,10 +59,14 @@ def view(path: Path, turns: int, extract: Extract, side: int) -> View:
     """Extract the features of an image file, shrunk to a longest `side` and brought upright by counterclockwise turns.
 
     Raises:
-        OSError, ValueError: the file cannot be read.
+        ValueError: the file cannot be read, or the image is too small.
     """
-    image, resize = shrink(image_files.read(path), side)
-    features = extract(np.ascontiguousarray(np.rot90(image, turns)))
+
+    def extract_upright(stored: Image) -> tuple[Image, Doubles, Features]:
+        image, resize = shrink(stored, side)
+        return image, resize, extract(np.ascontiguousarray(np.rot90(image, turns)))
+
+    _, (image, resize, features) = from_file(path, extract_upright)
     points, rows = features.keypoints.astype(np.float64), features.image_size[1]
     for _ in range(turns):  # each quarter turn back takes (x, y) to (rows - 1 - y, x)
         points, rows = np.stack([rows - 1 - points[:, 1], points[:, 0]], axis=1), sum(image.shape) - rows
@@ -164,7 +168,7 @@ def evaluate(
             for method, load in loaders.items():
                 try:
                     view0, view1 = (load(folder / pair.names[i], pair.turns[i]) for i in (0, 1))
-                except (OSError, ValueError) as error:
+                except ValueError as error:
                     results.failed[str(error)] = None
                     break
                 cameras = view0.resize @ pair.cameras[0], view1.resize @ pair.cameras[1]

@@ -98,7 +98,9 @@ class Report:
             axes.grid(color='0.9', linewidth=0.8)
             axes.spines[['top', 'right']].set_visible(False)
         figure.axes[0].set_ylabel(y)
-        figure.axes[-1].legend(loc='best', frameon=False)
+        # A panel may lack some curves.
+        handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+        figure.axes[-1].legend(handles=list(handles.values()), loc='best', frameon=False)
         with written_whole(self.output / f'{name}.png') as partial:
             figure.savefig(partial, dpi=130)
 

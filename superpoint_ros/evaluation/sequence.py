@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from superpoint_ros import image_files
 from superpoint_ros.evaluation.methods import ALL_NEAREST, Method
 from superpoint_ros.evaluation.protocols import PROTOCOLS, Setting
 from superpoint_ros.evaluation.report import Report, Row, means, table
-from superpoint_ros.features import Features
+from superpoint_ros.extractor import from_file
+from superpoint_ros.features import Features, Image
 from superpoint_ros.matching import verify
 
 THRESHOLD = 2.0
@@ -42,19 +42,21 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
     """
     rows, failed = [], []
     extractors = {method.name: method.at(setting) for method in methods}
+
+    def extract_all(image: Image) -> dict[str, Features]:
+        return {name: extract(image)[: setting.keypoints] for name, extract in extractors.items()}
+
     previous: dict[str, Features] = {}
     for path in track(frames, 'frames', console=Console(stderr=True)):
         try:
-            image = image_files.read(path)
-        except (OSError, ValueError) as error:
+            _, found = from_file(path, extract_all)
+        except ValueError as error:
             failed.append(str(error))
             previous = {}
             continue
-        for name, extract in extractors.items():
-            features = extract(image)[: setting.keypoints]
-            if name in previous:
-                rows.append({'method': name, 'frame': path.name, **match_frames(previous[name], features)})
-            previous[name] = features
+        for name, features in previous.items():
+            rows.append({'method': name, 'frame': path.name, **match_frames(features, found[name])})
+        previous = found
     return rows, failed
 
 
@@ -80,7 +82,13 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
 
 
 def measure(frames: Sequence[Path], report: Report) -> str:
-    """Evaluate the frames, and finish the report; raises what Report.finish raises."""
+    """Evaluate the frames, and finish the report; raises what Report.finish raises.
+
+    Raises:
+        ValueError: there are fewer than two frames.
+    """
+    if len(frames) < 2:
+        raise ValueError(f'{report.images}: expected at least 2 frames')
     setting = PROTOCOLS['paper'].description
     rows, failed = evaluate(frames, report.methods, setting)
     summary = summarize(rows)

@@ -208,7 +208,13 @@ def measure(
     """Track the keypoints of models through clips, which are named by what they show, and finish the report.
 
     SIMILARITIES are measured besides the configured min_similarity.
+
+    Raises:
+        ValueError: a clip has fewer than two frames, or frames of several sizes. Also what Report.finish raises.
     """
+    for name, group in clips.items():
+        if any(len(clip.frames) < 2 or len({frame.shape for frame in clip.frames}) > 1 for clip in group):
+            raise ValueError(f'{name}: expected at least 2 frames, all of one size')
     setting = PROTOCOLS['paper'].description
     similarities = sorted({*SIMILARITIES, match_config.min_similarity})
     configs = [replace(match_config, min_similarity=similarity) for similarity in similarities]

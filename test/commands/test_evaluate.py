@@ -1,12 +1,15 @@
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
 from superpoint_ros.commands import evaluate
+from superpoint_ros.commands.benchmark import benchmark
+from superpoint_ros.commands.quantize import quantize
 from superpoint_ros.evaluation import datasets
-from superpoint_ros.evaluation.methods import ModelsConfig, methods
+from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
 
 
 @pytest.fixture
@@ -137,3 +140,32 @@ def test_tracking_beside_lucas_kanade(photographs, tiny_model, tmp_path):
     assert slow['right'] > 0.8
     assert (output / 'tracking.md').read_text().count('similarity ≥') == 18
     assert cv2.imread(str(output / 'tracking.png')) is not None
+
+
+def test_sequences_and_tracks_need_two_frames_of_one_size(photographs, tmp_path):
+    (photographs / 'b.png').unlink()
+    with pytest.raises(ValueError, match='photographs, 1 consecutive frames: expected at least 2 frames'):
+        evaluate.sequence(photographs, tmp_path, models=ModelsConfig(()))
+    with pytest.raises(ValueError, match='photographs: expected at least 2 frames, all of one size'):
+        evaluate.tracking(photographs, photographs, tmp_path, models=ModelsConfig(()))
+
+
+def test_counts_that_measure_nothing_are_refused(photographs, tmp_path):
+    with pytest.raises(ValueError, match='count: 0 is out of range, expected at least 1'):
+        evaluate.shapes(tmp_path, count=0, models=ModelsConfig(()))
+    with pytest.raises(ValueError, match='draws: 0 is out of range, expected at least 1'):
+        quantize('superpoint_lite', photographs, photographs, tmp_path / 'q.onnx', draws=0)
+    with pytest.raises(ValueError, match='models, precisions: expected at least one of each'):
+        benchmark(precisions=())
+
+
+def test_matchers_of_two_training_runs_have_two_names(make_matcher, tmp_path):
+    paths = [tmp_path / run / 'weights.onnx' for run in ('first', 'second')]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(make_matcher(descriptor_size=32).with_suffix('.onnx'), path)
+    assert list(matchers(['nearest', *map(str, paths)], ModelsConfig())) == ['nearest', 'first', 'second']
+    (tmp_path / 'other/first').mkdir(parents=True)
+    shutil.copy(paths[0], tmp_path / 'other/first/weights.onnx')
+    with pytest.raises(ValueError, match='matcher: first is the name of more than one'):
+        matchers([str(paths[0]), str(tmp_path / 'other/first/weights.onnx')], ModelsConfig())

@@ -54,3 +54,13 @@ def test_plot_draws_every_panel(tmp_path):
     files.plot('two', 'y', panels)
     files.plot('one', 'y', panels[:1], marker='o')
     assert cv2.imread(str(tmp_path / 'two.png')).shape[1] > 1.8 * cv2.imread(str(tmp_path / 'one.png')).shape[1]
+
+
+def test_the_legend_has_the_curves_of_all_panels(tmp_path):
+    x = np.linspace(0, 1, 5)
+    panels = [report.Panel('one', 'x', (0, 1), {'a': (x, x)}), report.Panel('two', 'x', (0, 1), {'b': (x, x)})]
+    report.Report('x', 'images', [], tmp_path).plot('two', 'y', panels)
+    picture = cv2.imread(str(tmp_path / 'two.png'))
+    blue = (picture == (180, 119, 31)).all(axis=2)  # the first color, BGR
+    assert blue[:, : blue.shape[1] // 2].any()
+    assert blue[:, blue.shape[1] // 2 :].any()
