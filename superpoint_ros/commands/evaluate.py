@@ -180,8 +180,10 @@ def tracking(
     size = PROTOCOLS['paper'].description.size
     compared = [method for method in methods(models, baselines=False) if method.describes]
     pictures, failed = datasets.read_images(datasets.spread(image_files.files_in(photographs), count))
+    if not pictures:
+        raise ValueError('no photograph can be read:\n' + '\n'.join(failed))
     clips = {
-        f'moved before photographs, {rate} Hz': [
+        f'camera in front of photographs, {rate} Hz': [
             feature.moving_camera(picture, np.random.default_rng([seed, number]), 26, rate, size)
             for number, picture in enumerate(pictures)
         ]

@@ -225,7 +225,7 @@ def measure(
         flow, *ours = compare(group, model.at(setting), trackers)
         labels = [f'{model.name}, Lucas–Kanade', *(f'{model.name}, similarity ≥ {s:g}' for s in similarities)]
         rows += [{'variant': name, 'method': t, **r} for t, r in zip(labels, (flow, *ours), strict=True)]
-        for tracker, results in ((model.name, ours), ('Lucas–Kanade', [flow] * len(ours))):
+        for tracker, results in ((model.name, ours), (f'{model.name}, Lucas–Kanade', [flow] * len(ours))):
             for what, key, most in (('found', 'right', 1), (f'{HORIZON} frames', 'right_length', HORIZON)):
                 shares = np.array([result[key] for result in results]) / most
                 curves[name][f'{tracker}: right, of {what}'] = np.array(similarities), shares

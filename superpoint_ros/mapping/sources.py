@@ -44,7 +44,9 @@ class Source(NamedTuple):
 def is_bag(path: Path) -> bool:
     """Whether a path is a bag rather than a folder of images; the folder of a killed recorder has no metadata.yaml."""
     if path.is_dir():
-        return any(file.name == 'metadata.yaml' or file.suffix in ('.mcap', '.db3') for file in path.iterdir())
+        suffixes = {file.suffix.lower() for file in path.iterdir()}
+        has_images = bool(suffixes.intersection(image_files.SUFFIXES))
+        return (path / 'metadata.yaml').is_file() or (not has_images and bool(suffixes & {'.mcap', '.db3'}))
     return path.is_file() or path.suffix in ('.bag', '.mcap', '.db3')
 
 

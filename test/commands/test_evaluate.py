@@ -8,8 +8,9 @@ import pytest
 from superpoint_ros.commands import evaluate
 from superpoint_ros.commands.benchmark import benchmark
 from superpoint_ros.commands.quantize import quantize
-from superpoint_ros.evaluation import datasets
+from superpoint_ros.evaluation import datasets, tracking
 from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
+from superpoint_ros.evaluation.report import Report
 
 
 @pytest.fixture
@@ -131,8 +132,8 @@ def test_tracking_beside_lucas_kanade(photographs, tiny_model, tmp_path):
     data = json.loads((output / 'tracking.json').read_text())
     rows = data['summary']
     assert {row['variant'] for row in rows} == {
-        'moved before photographs, 30 Hz',
-        'moved before photographs, 6 Hz',
+        'camera in front of photographs, 30 Hz',
+        'camera in front of photographs, 6 Hz',
         'photographs',
     }
     assert {row['method'] for row in rows} >= {'tiny, Lucas–Kanade', 'tiny, similarity ≥ 0.7'}
@@ -142,12 +143,16 @@ def test_tracking_beside_lucas_kanade(photographs, tiny_model, tmp_path):
     assert cv2.imread(str(output / 'tracking.png')) is not None
 
 
-def test_sequences_and_tracks_need_two_frames_of_one_size(photographs, tmp_path):
+def test_sequences_and_tracks_need_two_frames_of_one_size(photographs, tiny_model, tmp_path):
     (photographs / 'b.png').unlink()
     with pytest.raises(ValueError, match='photographs, 1 consecutive frames: expected at least 2 frames'):
         evaluate.sequence(photographs, tmp_path, models=ModelsConfig(()))
+    models = ModelsConfig((str(tiny_model),), 'openvino')
     with pytest.raises(ValueError, match='photographs: expected at least 2 frames, all of one size'):
-        evaluate.tracking(photographs, photographs, tmp_path, models=ModelsConfig(()))
+        evaluate.tracking(photographs, photographs, tmp_path, models=models)
+    (photographs / 'a.png').write_bytes(b'broken')
+    with pytest.raises(ValueError, match=r'no photograph can be read:\n.*a\.png: not an image'):
+        evaluate.tracking(photographs, models=models)
 
 
 def test_counts_that_measure_nothing_are_refused(photographs, tmp_path):
@@ -169,3 +174,15 @@ def test_matchers_of_two_training_runs_have_two_names(make_matcher, tmp_path):
     shutil.copy(paths[0], tmp_path / 'other/first/weights.onnx')
     with pytest.raises(ValueError, match='matcher: first is the name of more than one'):
         matchers([str(paths[0]), str(tmp_path / 'other/first/weights.onnx')], ModelsConfig())
+
+
+def test_the_plot_has_a_curve_of_lucas_kanade_for_the_keypoints_of_each_model(
+    photographs, tiny_model, tmp_path, monkeypatch
+):
+    other, panels = tmp_path / 'other.onnx', []
+    shutil.copy(tiny_model, other)
+    monkeypatch.setattr(tracking, 'SIMILARITIES', ())
+    monkeypatch.setattr(Report, 'plot', lambda _report, _name, _y, drawn: panels.extend(drawn))
+    evaluate.tracking(photographs, None, tmp_path, 1, models=ModelsConfig((str(tiny_model), str(other)), 'openvino'))
+    trackers = {label.partition(':')[0] for label in panels[0].curves}
+    assert trackers == {'tiny', 'other', 'tiny, Lucas–Kanade', 'other, Lucas–Kanade'}

@@ -69,6 +69,8 @@ def test_the_folder_of_a_killed_recorder_is_a_bag(record, tmp_path):
     assert is_bag(bag)
     (bag / 'metadata.yaml').unlink()
     assert is_bag(bag)
+    (bag / 'picture.png').touch()
+    assert not is_bag(bag)  # rather photographs, beside a recording
     assert not is_bag(tmp_path / 'missing')
     (tmp_path / 'photographs').mkdir()
     assert not is_bag(tmp_path / 'photographs')
