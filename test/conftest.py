@@ -2,6 +2,7 @@ import functools
 import os
 import signal
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -9,6 +10,9 @@ from superpoint_ros.features import Features
 
 # Tests interrupt; a shell that starts them in the background has SIGINT ignored, by them and by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# On a busy machine, an example may take any time.
+hypothesis.settings.register_profile('busy', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile('busy')
 # Processes that tests start say where they crashed.
 os.environ['PYTHONFAULTHANDLER'] = '1'
 

@@ -66,7 +66,7 @@ def score_maps(draw):
 
 
 @given(score_maps())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_find_peaks_is_greedy_suppression(case):
     y, x = find_peaks(*case)
     assert list(zip(y.tolist(), x.tolist(), strict=True)) == greedy(*case)
@@ -99,7 +99,7 @@ def cells(draw):
 
 
 @given(cells())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_best_of_cells_is_greedy_suppression(case):
     scores, x, y, (rows, columns), size, config, mask = case
     dense, owner = np.zeros((rows * 8, columns * 8), np.float32), {}
@@ -143,7 +143,7 @@ def test_score_map_of_extreme_logits_is_finite():
 
 
 @given(st.floats(-0.49, 0.49), st.floats(-0.49, 0.49), st.floats(0.5, 2))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_refinement_finds_the_peak_of_a_gaussian(dx, dy, sigma):
     v, u = np.indices((24, 24))
     scores = np.exp(-((u - 12 - dx) ** 2 + (v - 11 - dy) ** 2) / (2 * sigma**2)).astype(np.float32)

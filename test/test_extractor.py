@@ -87,7 +87,7 @@ def test_a_single_bright_pixel_is_found_where_it_is(extractor):
 
 
 @given(st.integers(16, 60), st.integers(16, 60), st.integers(0, 100))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_keypoints_in_the_padding(extractor, width, height, seed):
     image = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
     image[-3:], image[:, -3:] = 255, 255  # what the padding repeats
@@ -288,7 +288,7 @@ def test_options_can_be_changed_between_images(graph):
     assert len(extract(PICTURE)) == 2
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(32, 150), st.integers(32, 150), st.integers(1, 20))
 def test_two_octaves_give_the_best_keypoints_of_both(graph, width, height, count):
     image = np.random.default_rng(width * height).integers(0, 256, (height, width), np.uint8)

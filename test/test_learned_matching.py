@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from superpoint_ros.features import Features
@@ -137,7 +137,6 @@ def test_the_likeliest_of_both_sides_match():
     np.testing.assert_allclose(found, [0.6], rtol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32))
 def test_no_row_and_no_column_is_in_two_matches(rows, columns, seed):
     values = np.random.default_rng(seed).integers(-3, 0, (rows, columns)).astype(np.float32)

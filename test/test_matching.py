@@ -62,7 +62,7 @@ def reference(features0, features1, config, predicted):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count0=st.integers(0, 300),

@@ -194,7 +194,7 @@ def samples(tmp_path_factory):
     return found
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(KINDS)), data=st.data())
 def test_no_damage_raises_an_error(kind, data, samples, tmp_path):
     suffix, whole, _ = samples[kind]

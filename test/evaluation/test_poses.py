@@ -97,7 +97,7 @@ def test_the_epipolar_distance_of_a_camera_that_moves_sideways_is_the_difference
 angle = st.floats(-0.5, 0.5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.tuples(angle, angle, angle), st.tuples(angle, angle, angle), st.integers(0, 2**32 - 1))
 def test_projected_points_give_back_their_pose(rotation, direction, seed):
     rng = np.random.default_rng(seed)
