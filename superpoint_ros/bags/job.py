@@ -50,7 +50,7 @@ class Output:
     """What is written: options of `superpoint bag`. Without a matcher, matches are nearest neighbors.
 
     Raises:
-        ValueError: the format cannot hold messages.
+        ValueError: the format cannot hold messages, or there is a matcher but no matches are wanted.
     """
 
     format: Format = 'mcap'
@@ -64,6 +64,8 @@ class Output:
     def __post_init__(self) -> None:
         if self.format in ('npz', 'hdf5') and (self.match or self.track or self.copy):
             raise ValueError(f'--match, --track and --copy need a bag as output (--to mcap), not {self.format}')
+        if self.matcher and not self.match:
+            raise ValueError('--matcher makes the matches that --match writes: add --match')
 
 
 @dataclass(frozen=True)

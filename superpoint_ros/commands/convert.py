@@ -11,7 +11,12 @@ def convert(checkpoint: Path, *, output: Path) -> str:
     Args:
         checkpoint: PyTorch file in the layout of the original release, or of rpautrat/SuperPoint's PyTorch port.
         output: .safetensors file to write.
+
+    Raises:
+        ValueError: the output has another suffix, or the checkpoint is broken or of another network.
     """
+    if output.suffix != '.safetensors':
+        raise ValueError(f'{output}: expected a name that ends in .safetensors')
     from superpoint_ros.networks import foreign
     from superpoint_ros.networks.checkpoint import save
 

@@ -434,3 +434,8 @@ def test_a_bag_with_any_file_name(name, kind, record, run, extractor, tmp_path, 
     assert '\x1b[2J' not in told
     output.rename(tmp_path / 'out/plain')
     check_features(tmp_path / 'out/plain', extractor, range(3))
+
+
+def test_a_matcher_without_matches_is_refused(record, run, make_matcher):
+    with pytest.raises(ValueError, match='add --match'):
+        run(record.ros1('drive', 1), track=True, matcher=str(make_matcher(descriptor_size=32)))

@@ -74,3 +74,17 @@ def test_a_model_is_measured_beside_sift(tmp_path):
         assert float(row[7]) < 1  # degrees
         assert float(row[8]) < 0.1  # of an arc of 4
     assert (tmp_path / 'out' / 'reconstruction.json').exists()
+
+
+def test_the_options_of_models_reach_their_extractors(tmp_path, monkeypatch):
+    pytest.importorskip('openvino', reason='needs OpenVINO to run the model')
+    from superpoint_ros.commands import evaluate
+    from superpoint_ros.evaluation.methods import ModelsConfig
+
+    numbers = ' '.join(map(str, [*scenes.CAMERA.ravel(), *scenes.CAMERA.ravel(), *scenes.poses(2)[1].ravel()]))
+    (tmp_path / 'pairs.txt').write_text(f'0.png 1.png 0 0 {numbers}\n')
+    monkeypatch.setattr(reconstruction, 'measure', lambda _pairs, _folder, extractors, *_: extractors)
+    models = ModelsConfig(('superpoint_lite',), 'openvino', 'fp32', False, 2)
+    (extractor,) = evaluate.reconstruction(tmp_path / 'pairs.txt', tmp_path, models=models, resize=800).values()
+    assert (extractor.config.octaves, extractor.config.resize) == (2, 800)
+    assert (extractor.decode_config.subpixel, extractor.runtime.precision) == (False, 'fp32')

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from superpoint_ros.commands.convert import convert
 from superpoint_ros.networks import checkpoint, foreign
 
 CHANNELS, HEAD, DEPTH = (8, 8, 12, 16), 20, 24
@@ -181,3 +182,11 @@ def test_files_that_are_no_checkpoints(original, tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='no such file'):
         foreign.read(tmp_path / 'none.pth')
+
+
+def test_a_checkpoint_is_not_overwritten_by_its_conversion(tmp_path):
+    path = tmp_path / 'theirs.pth'
+    path.write_bytes(b'weights')
+    with pytest.raises(ValueError, match=r'theirs\.pth: expected a name that ends in \.safetensors'):
+        convert(path, output=path)
+    assert path.read_bytes() == b'weights'
