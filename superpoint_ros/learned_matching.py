@@ -129,7 +129,13 @@ def resolve_matcher(model: str) -> models.Model:
         FileNotFoundError: no such file.
         ValueError: no such name.
     """
-    return models.resolve(models.MATCHERS[0] if model == LEARNED else model, models.MATCHERS)
+    try:
+        return models.resolve(models.MATCHERS[0] if model == LEARNED else model, models.MATCHERS)
+    except ValueError:
+        expected = f'{NEAREST}, {LEARNED}, {", ".join(models.MATCHERS)}'
+        raise ValueError(
+            f'matcher {model!r} is neither one of {expected} nor the path of a .safetensors or .onnx file'
+        ) from None
 
 
 def usable(features: Features, most: int) -> Indices:

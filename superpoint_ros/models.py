@@ -71,7 +71,7 @@ def resolve(model: str, shipped: Sequence[str] = SHIPPED) -> Model:
     else:
         path = Path(model).expanduser()
         if path.suffix not in ('.safetensors', '.onnx'):
-            names = ', '.join(shipped) or 'the shipped ones'
+            names = ', '.join(shipped)
             raise ValueError(f'model {model!r} is neither one of {names} nor the path of a .safetensors or .onnx file')
         if not path.is_file():
             raise FileNotFoundError(f'model {path}: no such file')

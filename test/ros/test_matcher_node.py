@@ -564,7 +564,7 @@ def test_live_parameters_change_while_it_runs(bench):
     [
         ('pairs:=[left]', "pairs: expected two names of cameras as in left:right, got 'left'"),
         ('pairs:=["a:b", "a:b"]', 'pairs: expected different pairs, got a:b, a:b'),
-        ('matcher:=none', "model 'none' is neither one of"),
+        ('matcher:=none', "matcher 'none' is neither one of nearest, learned, "),
         ('cameras:=[a, a]', 'cameras: expected different names, got a, a'),
         ('cameras:=[/left]', 'cameras: expected relative namespaces such as left or robot/left'),
         ('pairs:=["left:1st"]', "(letters, digits, _ and /), got '1st'"),
