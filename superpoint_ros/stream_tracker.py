@@ -5,8 +5,9 @@ The matcher node and `superpoint bag` both use it, so a bag and a live run of th
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from superpoint_ros.features import Features, Matches
@@ -96,13 +97,13 @@ class Step:
 
     Args:
         tracks: one for each feature of the frame.
-        matched: the reference frame or the previous frame, and the matches of that frame (index 0) and this one
-            (index 1); None for the first frame of a stream.
+        match: returns the reference frame or the previous frame, and the matches of that frame (index 0) and this one
+            (index 1); None for the first frame of a stream. Raises ValueError if the matcher refuses the features.
         restart: why tracks and matches start again with this frame; empty if they do not.
     """
 
     tracks: Tracks
-    matched: tuple[Frame, Matches] | None
+    match: Callable[[], tuple[Frame, Matches] | None]
     restart: str
 
 
@@ -148,25 +149,28 @@ class StreamTracker:
         """Process the next frame; returns None if it is late.
 
         Raises:
-            ValueError: the features have no descriptors (then nothing changes), or the matcher refuses them.
+            ValueError: the features have no descriptors; then nothing changes.
         """
         check_comparable(frame.features, frame.features)
-        late = self.stream.late
+        reference, late = self.reference, self.stream.late  # a service may set the reference at any time
         restart = self.stream.add(frame)
         if self.stream.late > late:
             return None
         if restart:
             self._forget()
+            reference = None
         last, tracks = self._last, self._tracker.update(frame.features)
         self._last = frame, tracks
-        return Step(tracks, self._match(last, frame, tracks), restart)
+        return Step(tracks, partial(self._match, reference, last, frame, tracks), restart)
 
     def _forget(self) -> None:
         self._tracker.reset()
         self._last = self.reference = None
 
-    def _match(self, last: tuple[Frame, Tracks] | None, frame: Frame, tracks: Tracks) -> tuple[Frame, Matches] | None:
-        first = self.reference or (last[0] if last else None)
+    def _match(
+        self, reference: Frame | None, last: tuple[Frame, Tracks] | None, frame: Frame, tracks: Tracks
+    ) -> tuple[Frame, Matches] | None:
+        first = reference or (last[0] if last else None)
         if first is None:
             return None
         if self.matcher:

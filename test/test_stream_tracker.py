@@ -24,13 +24,13 @@ def test_consecutive_frames_match_where_tracks_continue():
     tracker = StreamTracker()
     first = frame(1, 0, 1, 2)
     step = tracker.update(first)
-    assert step.matched is None
+    assert step.match() is None
     assert step.tracks.ages.tolist() == [1, 1, 1]
     ids = step.tracks.ids
     step = tracker.update(frame(2, 2, 3, 0))
     assert step.tracks.ages.tolist() == [2, 1, 2]
     assert step.tracks.ids[[0, 2]].tolist() == [ids[2], ids[0]]
-    before, matches = step.matched
+    before, matches = step.match()
     assert before is first
     assert matches.indices.tolist() == [[0, 2], [2, 0]]
     np.testing.assert_allclose(matches.similarities, 1)
@@ -46,7 +46,7 @@ def test_late_frames_are_skipped_and_counted():
     assert tracker.stream.late == 3
     step = tracker.update(frame(6, 0, 1))
     assert step.tracks.ages.tolist() == [2, 2]
-    assert step.matched[0] is first
+    assert step.match()[0] is first
 
 
 KNOWN = {'publishers': 'a', 'checksum': 'abc', 'size': (96, 64)}
@@ -72,7 +72,7 @@ def test_a_restart_forgets_tracks_and_reference_but_not_identities(stamp, change
     after = tracker.update(frame(stamp, 0, 1, **(KNOWN | change)))
     assert after.restart == reason
     assert tracker.stream.restarts == 1
-    assert after.matched is None
+    assert after.match() is None
     assert tracker.reference is None
     assert after.tracks.ages.tolist() == [1, 1]
     assert not set(after.tracks.ids) & set(before.tracks.ids)
@@ -96,11 +96,11 @@ def test_a_reference_frame_is_matched_with_every_later_frame():
     tracker.update(frame(2, 2))
     far = frame(3, 1)
     far.features.keypoints[:] += 40
-    first, matches = tracker.update(far).matched
+    first, matches = tracker.update(far).match()
     assert first is reference
     assert matches.indices.tolist() == [[1, 0]], 'the window does not hold for a reference frame'
     tracker.reference = None
-    assert tracker.update(frame(4, 1)).matched[0] is far
+    assert tracker.update(frame(4, 1)).match()[0] is far
 
 
 def test_a_matcher_replaces_the_matches_but_not_the_tracks():
@@ -116,9 +116,9 @@ def test_a_matcher_replaces_the_matches_but_not_the_tracks():
     tracker.update(first)
     step = tracker.update(second)
     assert step.tracks.ages.tolist() == [2, 2]
-    assert step.matched[1].indices.tolist() == [[1, 0]]
+    assert step.match()[1].indices.tolist() == [[1, 0]]
     tracker.reference = first
-    assert tracker.update(third).matched[0] is first
+    assert tracker.update(third).match()[0] is first
     assert seen == [(first.features, second.features), (first.features, third.features)]
 
 
@@ -140,7 +140,7 @@ def test_reset_forgets_frames_but_not_identities():
     before = tracker.update(frame(5, 0))
     tracker.reset()
     after = tracker.update(frame(1, 0))
-    assert (after.restart, after.matched) == ('', None)
+    assert (after.restart, after.match()) == ('', None)
     assert after.tracks.ids[0] == before.tracks.ids[0] + 1
 
 
@@ -152,3 +152,25 @@ def test_features_without_descriptors_are_refused_and_change_nothing():
     with pytest.raises(ValueError, match='without descriptors'):
         tracker.update(bare)
     assert tracker.update(frame(3, 0)).tracks.ages.tolist() == [2]
+
+
+def test_a_reference_that_is_set_while_a_frame_is_processed_counts_from_the_next_one():
+    tracker = StreamTracker()
+    first, second = frame(1, 0, 1), frame(2, 0, 1)
+    tracker.update(first)
+    step = tracker.update(second)
+    tracker.reference = tracker.stream.last
+    assert step.match()[0] is first
+    assert tracker.update(frame(3, 0, 1)).match()[0] is second
+
+
+def test_a_frame_that_the_matcher_refuses_has_tracks():
+    def refuse(features0, features1):
+        raise ValueError('other features')
+
+    tracker = StreamTracker(matcher=refuse)
+    tracker.update(frame(1, 0))
+    step = tracker.update(frame(2, 0))
+    assert step.tracks.ages.tolist() == [2]
+    with pytest.raises(ValueError, match='other features'):
+        step.match()

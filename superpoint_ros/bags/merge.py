@@ -88,8 +88,8 @@ class _Results:
         step = tracker.update(Frame(header, features))
         if step and output.track:
             self._writer.cloud(f'{camera}/tracks', stamp, clouds.encode_tracks(step.tracks), header)
-        if step and step.matched and output.match:
-            first, matches = step.matched
+        if step and output.match and (matched := step.match()):
+            first, matches = matched
             self._writer.reference(f'{camera}/matches/first', stamp, header, first.header)
             cloud = clouds.encode_matches(first.features, features, matches)
             self._writer.cloud(f'{camera}/matches', stamp, cloud, header)

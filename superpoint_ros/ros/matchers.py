@@ -55,7 +55,8 @@ class CameraMatcher:
         """Process the next frame.
 
         Raises:
-            ValueError: a calibration is missing.
+            ValueError: the matcher refuses the features, or a calibration is missing; tracks are published all the
+                same.
         """
         step = self._tracker.update(frame)
         if step is None:
@@ -68,8 +69,8 @@ class CameraMatcher:
             self._markers.publish_lines(*self._trails.add(step.tracks), frame.header)
         else:
             self._trails.clear()
-        if step.matched:
-            first, matches = step.matched
+        if matched := step.match():
+            first, matches = matched
             self.output.publish(first, frame, matches, received_at)
 
     def report(self) -> DiagnosticStatus:

@@ -656,9 +656,11 @@ def test_a_learned_matcher_matches_pairs_and_refuses_features_of_another_model(b
 def test_a_learned_matcher_waits_for_the_image_size(bench, learned):
     scene, node = Scene(), bench(*learned)
     node.listen(PointCloud2, 'matches')
-    node.ready('matches')
-    node.send(scene.features(), 1.0)
-    node.send(scene.features(), 1.1)
+    node.listen(PointCloud2, 'tracks')
+    node.ready('matches', 'tracks')
+    for stamp in (1.0, 1.1):
+        node.send(scene.features(), stamp)
+        assert seconds(node.next('tracks').header.stamp) == stamp, 'tracks do not need the matcher'
     assert node.wait(lambda: 'needs the size of the image, which is unknown' in str(node.diagnostics()))
     node.publisher(String, 'features/info', LATCHED).publish(info())
     time.sleep(0.3)
