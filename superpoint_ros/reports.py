@@ -21,10 +21,10 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collecti
 
 def write(folder: Path, name: str, markdown: str, data: Mapping[str, Any]) -> None:
     """Write NAME.md and NAME.json; numbers that are not finite become null in the JSON."""
-    with written_whole(folder / f'{name}.md') as path:
-        path.write_text(markdown, encoding='utf-8')
-    with written_whole(folder / f'{name}.json') as path:
-        path.write_text(json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False), encoding='utf-8')
+    text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False)
+    for suffix, content in (('.md', markdown), ('.json', text)):
+        with written_whole(folder / f'{name}{suffix}') as path:
+            path.write_bytes(content.encode(errors='backslashreplace'))  # names of files need not be UTF-8
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Reports as Markdown and JSON."""
 
 import json
+import os
 
 import numpy as np
 
@@ -18,3 +19,10 @@ def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
     assert (tmp_path / 'new/report.md').read_text(encoding='utf-8') == '# Title\n'
     found = json.loads((tmp_path / 'new/report.json').read_text(encoding='utf-8'))
     assert found == {'values': [1.5, None, None], 'count': 3, '1': [True, None, 'ε']}
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path):
+    name = os.fsdecode(b'\xff.png')
+    reports.write(tmp_path, 'x', f'- {name}: broken\n', {'failed': [name, 'ümlaut']})
+    assert (tmp_path / 'x.md').read_text(encoding='utf-8') == '- \\udcff.png: broken\n'
+    assert json.loads((tmp_path / 'x.json').read_text(encoding='utf-8')) == {'failed': [name, 'ümlaut']}

@@ -66,6 +66,8 @@ def process_bags(
     """
     if settings.batch < 0 or workers < 0:
         raise ValueError(f'batch {settings.batch}, workers {workers}: expected at least 0')
+    if workers and cluster is None:
+        raise ValueError('--workers is the number of workers of a cluster: add --cluster')
     if output.format == 'hdf5' and importlib.util.find_spec('h5py') is None:
         raise ImportError('--to hdf5 needs h5py: pip install superpoint_ros[hdf5]')
     models.resolve(settings.model)

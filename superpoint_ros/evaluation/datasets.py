@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def random_pairs(folder: Path, seed: int = 0, size: tuple[int, int] = (640, 480)
 
 
 def _make_pair(path: Path, seed: int, size: tuple[int, int]) -> Pair:
-    rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
+    rng = np.random.default_rng([seed, zlib.crc32(os.fsencode(path.name))])  # a name need not be UTF-8
     image, _ = fit(image_files.read(path), size)
     homography = random_homography(rng, size)
     view = cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

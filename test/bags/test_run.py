@@ -439,3 +439,8 @@ def test_a_bag_with_any_file_name(name, kind, record, run, extractor, tmp_path, 
 def test_a_matcher_without_matches_is_refused(record, run, make_matcher):
     with pytest.raises(ValueError, match='add --match'):
         run(record.ros1('drive', 1), track=True, matcher=str(make_matcher(descriptor_size=32)))
+
+
+def test_workers_without_a_cluster_are_refused(record, run):
+    with pytest.raises(ValueError, match='add --cluster'):
+        run(record.ros1('drive', 1), workers=2)

@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -175,3 +177,10 @@ def test_random_homographies_keep_half_of_the_image_in_view(seed):
     x, y = np.meshgrid(np.arange(0, 320, 8.0), np.arange(0, 240, 8.0))
     mapped = transform_points(homography, np.stack([x, y], axis=-1).reshape(-1, 2))
     assert np.mean(np.all((mapped >= 0) & (mapped < size), axis=1)) > 0.45
+
+
+def test_a_photograph_whose_name_is_not_utf_8_gives_a_pair(tmp_path):
+    data = cv2.imencode('.png', np.zeros((48, 64), np.uint8))[1].tobytes()
+    (tmp_path / os.fsdecode(b'\xff.png')).write_bytes(data)
+    (load,) = datasets.random_pairs(tmp_path, size=(64, 48))
+    assert load().image1.shape == (48, 64)
