@@ -86,7 +86,12 @@ def main(args: Sequence[str] | None = None) -> None:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(
         ModelCheckpoint(
-            run, save_top_k=0, save_last=True, every_n_train_steps=CHECKPOINT_EVERY, save_on_train_epoch_end=False
+            run,
+            save_top_k=0,
+            save_last=True,
+            every_n_train_steps=CHECKPOINT_EVERY,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,  # it would put new checkpoints beside the old one in a folder that moved
         )
     )
     if command.config.piece:

@@ -277,6 +277,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
         torch.testing.assert_close(tensor, states[1][name])
 
 
+def test_a_run_whose_folder_moved_keeps_one_checkpoint(short_run, tmp_path):
+    shutil.copytree(short_run, tmp_path / 'run')
+    train.main(arguments('magicpoint', tmp_path / 'run', 3, '--trainer.limit_val_batches=0'))
+    assert [path.name for path in (tmp_path / 'run').glob('*.ckpt')] == ['last.ckpt']
+    assert torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)['global_step'] == 3
+
+
 def test_the_result_is_the_mean_of_the_weights_over_the_steps(tmp_path):
     train.main(arguments('magicpoint', tmp_path, 3, '--trainer.limit_val_batches=0', '--model.cooldown=0'))
     state = torch.load(tmp_path / 'last.ckpt', weights_only=True)['state_dict']
