@@ -124,7 +124,7 @@ class ManagedNode(LifecycleNode):
     def _release(self) -> None:
         if self.active:
             self.active = not self._undo(self.deactivate)
-        if self.configured:
+        if self.configured and not self.active:  # otherwise its work still uses what cleanup releases
             self.configured = not self._undo(self.cleanup)
 
     def _acquire(self, action: Callable[[], None], undo: Callable[[], None]) -> bool:
@@ -187,7 +187,7 @@ class ManagedNode(LifecycleNode):
 
     def _report(self) -> list[DiagnosticStatus]:
         name = self.get_name()
-        if self.active:
+        if self.active and not self._failure:
             statuses = self.report()
         else:
             level = DiagnosticStatus.ERROR if self._failure else DiagnosticStatus.STALE

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -119,6 +120,26 @@ def test_destroying_an_active_node_deactivates_and_cleans_up(make):
     node.trigger_activate()
     node.destroy_node()
     assert node.calls == ['configure', 'activate', 'deactivate', 'cleanup']
+
+
+def test_a_node_that_cannot_stop_working_reports_it_and_releases_nothing(make):
+    node = make()
+    node.trigger_configure()
+    node.trigger_activate()
+
+    def time_out():
+        raise TimeoutError('the message in progress takes longer than 5 s; try again later')
+
+    deactivate, node.deactivate = node.deactivate, time_out
+    assert node.trigger_deactivate() == FAILURE
+    [status] = node._report()
+    assert status.level == DiagnosticStatus.ERROR
+    assert 'takes longer than 5 s; try again later' in status.message
+    node.trigger_shutdown()
+    assert 'cleanup' not in node.calls
+    node.deactivate = deactivate
+    node.destroy_node()
+    assert node.calls[-2:] == ['deactivate', 'cleanup']
 
 
 def test_live_parameters_are_applied_together_after_all_were_accepted(make):
