@@ -56,7 +56,10 @@ class MaskWait(Generic[T, M]):
         if stamp in self._images:
             self._complete(stamp, mask)
             return
-        self.late += stamp in self._given_up
+        if stamp in self._given_up:  # an image that now comes with this stamp is another one, after a clock reset
+            self._given_up.remove(stamp)
+            self.late += 1
+            return
         self._masks[stamp] = mask
         if len(self._masks) > WAITING:
             del self._masks[next(iter(self._masks))]

@@ -60,6 +60,17 @@ def test_two_images_of_one_stamp_are_both_passed_on():
     assert wait.passed == [('first', None), ('second', 'mask')]
 
 
+def test_a_late_mask_is_not_paired_with_a_later_image_of_the_same_stamp():
+    wait = Recorder()
+    wait.add_image(1, 'before the reset', 0.0)
+    wait.expire(1.0)
+    wait.add_mask(1, 'late')
+    wait.add_image(1, 'after the reset', 2.0)
+    assert wait.passed == [('before the reset', None)]
+    wait.add_mask(1, 'mask')
+    assert wait.passed[1:] == [('after the reset', 'mask')]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(['image', 'mask', 'expire']), st.integers(0, 60)), max_size=200), st.booleans()
 )
