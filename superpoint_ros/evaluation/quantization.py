@@ -48,7 +48,7 @@ def quantize(graph: Path, output: Path, images: Sequence[Path], loaders: Sequenc
         ValueError: the graph is quantized already, or an image cannot be read.
         RuntimeError: every attempt costs too much; nothing is written.
     """
-    exact = _figures(graph, loaders)
+    exact = _figures(graph, 'fp32', loaders)
     rows: list[dict[str, float | str]] = [{'method': 'fp32', **exact}]
     model = onnx.load(graph)
     last = last_convolutions(model)
@@ -62,7 +62,7 @@ def quantize(graph: Path, output: Path, images: Sequence[Path], loaders: Sequenc
         for name, keep in attempts.items():
             logger.info('%s', name)
             quantize_graph(graph, candidate, images, keep)
-            found = _figures(candidate, loaders)
+            found = _figures(candidate, 'int8', loaders)
             rows.append({'method': name, **found})
             if good_enough(exact, found):
                 with written_whole(output) as partial:
@@ -94,8 +94,8 @@ def last_convolutions(graph: onnx.ModelProto) -> list[str]:
     return found
 
 
-def _figures(graph: Path, loaders: Sequence[PairLoader]) -> Figures:
-    (method,) = methods(ModelsConfig((str(graph),), 'openvino', 'fp32'), baselines=False)
+def _figures(graph: Path, precision: str, loaders: Sequence[PairLoader]) -> Figures:
+    (method,) = methods(ModelsConfig((str(graph),), 'openvino', precision), baselines=False)
     protocol = PROTOCOLS['paper']
     if method.describes:
         protocol = dataclasses.replace(protocol, detection=())

@@ -77,6 +77,11 @@ class OpenVINONetwork:
             raise ValueError(f'device {self._device!r}: unknown to OpenVINO; available: {available}') from error
         # The rest of a quantized graph runs in float32: bf16 is not faster there.
         quantized = any(node.get_type_name() == 'FakeQuantize' for node in graph.get_ops())
+        if quantized and config.precision not in ('auto', 'int8'):
+            raise ValueError(
+                f'precision {config.precision}: the graph is quantized to int8; use precision auto or int8, or the '
+                'graph from which it was made'
+            )
         self.precision = 'int8' if quantized else self._choose_precision(config.precision)
         self._settings: dict[Any, Any] = {
             properties.hint.performance_mode: MODES[config.performance],

@@ -91,6 +91,13 @@ def test_auto_runs_the_quantized_graph_of_the_same_weights(graph, photographs, t
         infer(copy, 'int8', image)
 
 
+def test_a_quantized_graph_runs_in_no_other_precision(graph, photographs):
+    image = cv2.imread(str(photographs / 'a.png'), cv2.IMREAD_GRAYSCALE)
+    assert infer(graph.with_name('small_int8.onnx'), 'int8', image)[0].precision == 'int8'
+    with pytest.raises(ValueError, match='precision fp32: the graph is quantized to int8'):
+        infer(graph.with_name('small_int8.onnx'), 'fp32', image)
+
+
 def test_torch_refuses_int8(model):
     with pytest.raises(ValueError, match='int8'):
         load(model, RuntimeConfig(backend='torch', device='cpu', precision='int8'))
@@ -123,7 +130,7 @@ def test_the_command_keeps_layers_until_the_accuracy_suffices(graph, photographs
     figures = {'accuracy_3': 0.7, 'repeatability': 0.5}
     seen = []
 
-    def measured(path, loaders):
+    def measured(path, _precision, _loaders):
         seen.append(path)
         return {**figures, 'accuracy_3': figures['accuracy_3'] - next(losses)}
 
