@@ -61,6 +61,7 @@ def start_source(context: LaunchContext) -> list[Any]:
                 namespace=given['namespace'],
                 parameters=[parameters],
                 remappings=[('image', given['image'])] if given['image'] else [],
+                ros_arguments=['--log-level', given['log_level']] if given['log_level'] else [],
                 output='screen',
             )
         )

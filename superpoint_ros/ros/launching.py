@@ -100,7 +100,7 @@ def parse(name: str, text: str, kind: Any) -> ParameterValue:
     try:
         if kind == tuple[str, ...]:
             words = text.strip().removeprefix('[').removesuffix(']').split(',')
-            return ParameterValue([word.strip(' "\'') for word in words], value_type=list[str])
+            return ParameterValue([word.strip(' "\'') for word in words if word.strip()], value_type=list[str])
         value = yaml.safe_load(text)
         if kind is bool and not isinstance(value, bool):
             raise ValueError

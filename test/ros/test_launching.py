@@ -18,9 +18,10 @@ pytest.importorskip('launch_ros', reason='needs launch_ros, which comes with a R
 
 import rclpy
 from launch import LaunchContext
-from launch.actions import LogInfo
+from launch.actions import LogInfo, OpaqueFunction
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions
+from launch_ros.actions import Node
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 
@@ -66,6 +67,8 @@ def test_every_parameter_is_an_argument_with_a_description(name, parameters):
     [
         ('left,right', tuple[str, ...], ['left', 'right']),
         ('["a:b", "b:c"]', tuple[str, ...], ['a:b', 'b:c']),
+        ('left, right,', tuple[str, ...], ['left', 'right']),
+        ('[]', tuple[str, ...], []),
         ('1', float, 1.0),
         ('12', int, 12),
         ('true', bool, True),
@@ -115,6 +118,19 @@ def test_a_shared_argument_shows_the_text_of_each_node():
     assert 'superpoint_detector: Library that runs the network' in texts['backend']
     assert 'superpoint_matcher: Library that runs a learned matcher' in texts['backend']
     assert texts['autostart'].count('Configure and activate') == 1
+
+
+def test_the_log_level_reaches_every_node():
+    description = get_launch_description_from_python_launch_file(str(ROOT / 'launch/frontend.launch.py'))
+    context = LaunchContext()
+    given = {'source': '0', 'rate': '30.0', 'log_level': 'debug'}
+    context.launch_configurations.update({argument.name: '' for argument in description.get_launch_arguments()} | given)
+    functions = [entity for entity in description.entities if isinstance(entity, OpaqueFunction)]
+    nodes = [action for function in functions for action in function.execute(context) if isinstance(action, Node)]
+    assert len(nodes) == 3
+    for node in nodes:
+        words = [perform_substitutions(context, word) for word in node.cmd[1:]]
+        assert words[words.index('--log-level') + 1] == 'debug'
 
 
 @pytest.fixture
