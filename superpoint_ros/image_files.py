@@ -50,7 +50,12 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def read(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an image file as (H, W) uint8 gray; 16 bits are scaled to 8.
+    """Read an image file as (H, W) uint8 gray; 16 bits are scaled to 8. Raises what read_stored raises."""
+    return eight_bits(read_stored(path))
+
+
+def read_stored(path: Path) -> Gray:
+    """Read an image file as (H, W) gray, uint8 or uint16 as stored.
 
     Raises:
         ValueError: it is not a regular file, cannot be read or is not an image; the message names the file.
@@ -60,7 +65,7 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ValueError(f'{size} bytes are too many for an image, expected at most {MAX_BYTES}')
-        return eight_bits(decode(path.read_bytes()))
+        return decode(path.read_bytes())
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
     except OSError as error:

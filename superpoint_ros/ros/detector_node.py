@@ -129,7 +129,8 @@ class DetectorNode(ManagedNode):
 
 def _read_mask(path: str) -> npt.NDArray[np.uint8]:
     try:
-        return image_files.read(Path(path))
+        # Not scaled to 8 bits, which would make small values 0.
+        return (image_files.read_stored(Path(path)) != 0).astype(np.uint8)
     except ValueError as error:
         raise ValueError(f'mask {error}') from None
 

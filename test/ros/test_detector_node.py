@@ -381,7 +381,7 @@ def test_cameras_have_separate_topics_masks_and_errors_and_share_batches(start, 
     mask = np.zeros_like(photo)
     mask[:, 160:] = 255
     cv2.imwrite(str(tmp_path / 'left.png'), mask)
-    cv2.imwrite(str(tmp_path / 'right.png'), 255 - mask)
+    cv2.imwrite(str(tmp_path / 'right.png'), np.uint16(mask == 0))
     masks = f"['{tmp_path}/left.png','{tmp_path}/right.png']"
     bench = start(
         f'model:={tiny_model}',
