@@ -111,7 +111,9 @@ def decode_features(message: Any, info: str = '') -> Features:
 
 
 def read_cloud(message: Any) -> npt.NDArray[np.void]:
-    """The points of a PointCloud2 from rclpy or rosbags as an array of records: a view of its data, not a copy.
+    """The points of a PointCloud2 from rclpy or rosbags as an array of records.
+
+    It is a view of the data, and a copy only of several rows with padding.
 
     Raises:
         ValueError: it is big-endian, the data is too short, or a field does not fit in a point.
@@ -134,8 +136,14 @@ def read_cloud(message: Any) -> npt.NDArray[np.void]:
         offsets.append(field.offset)
     layout = np.dtype({'names': names, 'formats': formats, 'offsets': offsets, 'itemsize': point_step})
     buffer = memoryview(message.data)
-    if count < 0 or count * point_step > buffer.nbytes:
-        raise ValueError(f'point cloud: {count} points of {point_step} bytes need more than its {buffer.nbytes} bytes')
+    row = message.width * point_step
+    row_step = max(row, message.row_step) if message.height > 1 else row
+    if count < 0 or message.height * row_step > buffer.nbytes:
+        what = f'{count} points of {point_step} bytes' + (f' in rows of {row_step}' if row_step > row else '')
+        raise ValueError(f'point cloud: {what} need more than its {buffer.nbytes} bytes')
+    if row_step > row:
+        rows = np.frombuffer(buffer, np.uint8, message.height * row_step).reshape(-1, row_step)
+        buffer = np.ascontiguousarray(rows[:, :row]).data
     return np.frombuffer(buffer, layout, count=count)
 
 
@@ -167,7 +175,7 @@ def read_features_info(info: str) -> tuple[str, tuple[int, int]]:
     try:
         facts = json.loads(info)
         width, height = facts['image_size']
-        return str(facts['checksum']), (int(width), int(height))
+        return str(facts['checksum']), (int(np.int64(width)), int(np.int64(height)))  # OverflowError beyond 64 bits
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return info, (0, 0)
 

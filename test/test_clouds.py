@@ -73,6 +73,24 @@ def test_points_are_read_without_a_copy():
     assert np.shares_memory(points, np.frombuffer(data, np.uint8))
 
 
+@pytest.mark.parametrize('padding', [0, 7])
+def test_several_rows_are_read_in_order(padding):
+    cloud = clouds.encode_features(features(6, 8))
+    rows = np.pad(cloud.view(np.uint8).reshape(2, -1), ((0, 0), (0, padding)), constant_values=255)
+    several = {'width': 3, 'height': 2, 'row_step': rows.shape[1], 'data': rows.tobytes()}
+    np.testing.assert_array_equal(clouds.read_cloud(message(cloud, **several)), cloud)
+    with pytest.raises(ValueError, match='6 points of 20 bytes'):
+        clouds.read_cloud(message(cloud, **several | {'data': rows.tobytes()[:-1]}))
+    with pytest.raises(ValueError, match='6 points of 20 bytes in rows of 4294967295 need more'):
+        clouds.read_cloud(message(cloud, **several | {'row_step': 2**32 - 1}))
+
+
+def test_the_row_step_of_a_single_row_does_not_matter():
+    cloud = clouds.encode_features(features(6, 8))
+    for row_step in (0, 2**32 - 1):
+        np.testing.assert_array_equal(clouds.read_cloud(message(cloud, row_step=row_step)), cloud)
+
+
 def test_unknown_fields_are_ignored():
     wide = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f8'), ('score', '<f4'), ('descriptor', 'i1', (4,))])
     cloud = np.zeros(2, wide)
@@ -136,6 +154,7 @@ def test_info_is_json():
         '{"checksum": "abc", "image_size": 640}',
         '{"checksum": "abc", "image_size": [1e999, 480]}',
         '{"checksum": "abc", "image_size": [NaN, 480]}',
+        f'{{"checksum": "abc", "image_size": [640, 1{400 * "0"}]}}',
         '[' * 100_000,
         '{"checksum": "\\ud800"}',
     ],
