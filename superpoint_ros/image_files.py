@@ -49,6 +49,16 @@ def files_in(folder: Path, recursive: bool = False) -> list[Path]:
     return found
 
 
+def frames_in(folder: Path) -> list[Path]:
+    """The image files of a folder in the order of the numbers in their names; raises what files_in raises."""
+    return sorted(files_in(folder), key=lambda path: by_number(path.name))
+
+
+def by_number(name: str) -> list[str | int]:
+    """Sorts 9.png before 10.png: frames and stamps of a simulated clock do not have the same number of digits."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r'([0-9]+)', name)]
+
+
 def read(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image file as (H, W) uint8 gray; 16 bits are scaled to 8. Raises what read_stored raises."""
     return eight_bits(read_stored(path))

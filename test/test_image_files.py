@@ -184,3 +184,9 @@ def test_a_listing_has_images_in_order_and_dangling_links_but_no_folders(tmp_pat
         image_files.files_in(tmp_path / 'deep' / 'none')
     with pytest.raises(FileNotFoundError, match=r'folder\.png: no images; expected files that end in \.bmp'):
         image_files.files_in(tmp_path / 'folder.png')
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ('left10.png', 'left9.png', 'a2.png'):
+        (tmp_path / name).touch()
+    assert [path.name for path in image_files.frames_in(tmp_path)] == ['a2.png', 'left9.png', 'left10.png']

@@ -110,14 +110,14 @@ def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models
     """Match consecutive frames of a camera, and count the matches that agree with one fundamental matrix.
 
     Args:
-        folder: frames, in the order of their names.
+        folder: frames, in the order of the numbers in their names.
         output: folder for sequence.md and sequence.json.
         baselines: also compare OpenCV's methods and chance.
     """
     from superpoint_ros.evaluation import sequence as feature
     from superpoint_ros.evaluation.report import Report
 
-    frames = image_files.files_in(folder)
+    frames = image_files.frames_in(folder)
     compared = [method for method in methods(models, baselines) if method.describes]
     return feature.measure(frames, Report('sequence', f'{folder}, {len(frames)} consecutive frames', compared, output))
 
@@ -167,7 +167,7 @@ def tracking(
 
     Args:
         photographs: folder; a camera with known motion looks at each photograph.
-        frames: folder with frames of a real camera, in the order of their names.
+        frames: folder with frames of a real camera, in the order of the numbers in their names.
         output: folder for tracking.md, tracking.json and the plot.
         count: number of photographs to use, spread evenly; 0 for all.
         seed: of the camera's motion; the same seed and photographs give the same frames.
@@ -190,7 +190,7 @@ def tracking(
         for rate in (30, 6)
     }
     if frames:
-        real, unread = datasets.read_images(image_files.files_in(frames))
+        real, unread = datasets.read_images(image_files.frames_in(frames))
         failed += unread
         clips[frames.name] = [feature.Clip(real)]
     images = f'{photographs}, {len(pictures)} photographs, seed {seed}' + (f'; {frames}' if frames else '')

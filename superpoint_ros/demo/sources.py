@@ -47,7 +47,7 @@ def open_source(source: str, rng: np.random.Generator) -> Source:
     if source.isdecimal():
         rate, pictures = _video(int(source), f'webcam {source}', repeat=False)
     elif path.is_dir():
-        rate, pictures = RATE, map(image_files.read, itertools.cycle(image_files.files_in(path)))
+        rate, pictures = RATE, map(image_files.read, itertools.cycle(image_files.frames_in(path)))
     elif path.exists():
         rate, pictures = _video(str(path), f'video {source}', repeat=True)
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+
+from superpoint_ros import image_files
 
 Pair = tuple[str, str]
 
@@ -33,9 +34,9 @@ def exhaustive(names: Sequence[str]) -> list[Pair]:
 
 
 def sequential(names: Sequence[str], overlap: int) -> list[Pair]:
-    """Every image with the next `overlap` images of its folder, in the order of the names and the numbers in them."""
+    """Every image with the next `overlap` images of its folder, in the order of image_files.by_number."""
     folders: dict[PurePosixPath, list[str]] = {}
-    for name in sorted(names, key=_by_number):
+    for name in sorted(names, key=image_files.by_number):
         folders.setdefault(PurePosixPath(name).parent, []).append(name)
     return [
         (name, other)
@@ -43,11 +44,6 @@ def sequential(names: Sequence[str], overlap: int) -> list[Pair]:
         for index, name in enumerate(images)
         for other in images[index + 1 : index + 1 + overlap]
     ]
-
-
-def _by_number(name: str) -> list[str | int]:
-    """Sorts 9.png before 10.png: stamps of a simulated clock do not have the same number of digits."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r'([0-9]+)', name)]
 
 
 def from_file(path: Path, names: Sequence[str]) -> list[Pair]:
