@@ -16,6 +16,7 @@ from superpoint_ros.evaluation.methods import ALL_NEAREST, Method, combined
 from superpoint_ros.evaluation.metrics import correct_matches
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
+from superpoint_ros.extractor import SMALLEST
 from superpoint_ros.features import Features, Image
 from superpoint_ros.geometry import Transform, crop_transform
 from superpoint_ros.matching import Matcher
@@ -41,8 +42,11 @@ def evaluate(
         One row for each method, matcher and photograph, with the share of right matches in each view under its label;
         and a sentence for each file that cannot be read.
     """
-    photographs, failed = read_images(paths)
-    photographs = [shrink(image, SIDE)[0] for image in photographs]
+    images, failed = read_images(paths)
+    shrunk = [shrink(image, SIDE)[0] for image in images]
+    photographs = [image for image in shrunk if int(min(image.shape) * min(SCALES)) >= SMALLEST]
+    if small := len(shrunk) - len(photographs):
+        failed.append(f'photographs too small to be shrunk to {min(SCALES):g} of their size: {small}')
     # Images of one size in a row: a network is compiled for each size.
     jobs = sorted(
         itertools.product(range(len(photographs)), range(len(LABELS))),

@@ -60,11 +60,12 @@ def test_the_share_of_right_matches_worked_out_by_hand():
 
 
 def test_a_method_for_upright_images_fails_where_they_are_turned(tmp_path):
-    """Descriptors that are patches hold at 0° and a little beyond, and not upside down; a broken file is listed."""
+    """Descriptors that are patches hold at 0° and a little beyond, not upside down; bad and small files are listed."""
     noise = np.random.default_rng(0).integers(0, 255, (120, 160), np.uint8)
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
     cv2.imwrite(str(tmp_path / 'a.png'), texture)
     (tmp_path / 'b.png').write_bytes(b'broken')
+    cv2.imwrite(str(tmp_path / 'small.png'), texture[:30])
 
     def patches(image):
         corners = cv2.goodFeaturesToTrack(image, 50, 0.01, 5)[:, 0]
@@ -73,8 +74,10 @@ def test_a_method_for_upright_images_fails_where_they_are_turned(tmp_path):
         return features(corners, rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
     method = Method('patches', 'by hand', lambda _: patches, False, True)
-    rows, failed = turns.evaluate([tmp_path / 'a.png', tmp_path / 'b.png'], [method], VIEWS, {'nearest': ALL_NEAREST})
-    assert len(failed) == 1
+    paths = [tmp_path / name for name in ('a.png', 'b.png', 'small.png')]
+    rows, failed = turns.evaluate(paths, [method], VIEWS, {'nearest': ALL_NEAREST})
+    assert 'b.png' in failed[0]
+    assert failed[1:] == ['photographs too small to be shrunk to 0.4 of their size: 1']
     (row,) = rows
     assert row['0°'] == 1
     assert row['15°'] > 0.4
