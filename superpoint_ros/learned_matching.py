@@ -63,7 +63,9 @@ class LearnedMatcher:
         >>> matches = matcher(extractor(image0), extractor(image1))
     """
 
-    def __init__(self, model: str, min_similarity: float = 0.3, watch: Watch | None = None, **options: Any) -> None:
+    def __init__(
+        self, model: str, min_similarity: float = MatchConfig.min_similarity, watch: Watch | None = None, **options: Any
+    ) -> None:
         self.min_similarity = min_similarity
         self.model = resolve_matcher(model)
         self.runtime = runtimes.load_matcher(self.model, RuntimeConfig(**options), watch)

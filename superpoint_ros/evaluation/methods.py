@@ -21,8 +21,6 @@ from superpoint_ros.runtimes import RuntimeConfig
 
 ALL_NEAREST: Matcher = partial(match, config=MatchConfig(min_similarity=-1.0))
 """All mutual nearest neighbors, however similar."""
-MIN_PROBABILITY = 0.3
-"""Smallest probability of a learned matcher's matches."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,12 @@ def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
         ValueError: two files have the same name. Also what LearnedMatcher raises.
     """
     runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
-    likely = MatchConfig(min_similarity=MIN_PROBABILITY)
     found: dict[str, Matcher] = {}
     for word in dict.fromkeys(names):
         name = word if word in (NEAREST, LEARNED) else resolve_matcher(word).name
         if name in found:
             raise ValueError(f'matcher: {name} is the name of more than one; rename a file or its folder')
-        found[name] = ALL_NEAREST if word == NEAREST else make_matcher(word, likely, runtime)
+        found[name] = ALL_NEAREST if word == NEAREST else make_matcher(word, MatchConfig(), runtime)
     return found
 
 

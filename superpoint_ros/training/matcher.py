@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from superpoint_ros.matching import MatchConfig
 from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
 from superpoint_ros.training.losses import mean_of, mutual
@@ -16,9 +17,6 @@ from superpoint_ros.training.matcher_data import MatcherData
 from superpoint_ros.training.photometric import PhotometricConfig
 from superpoint_ros.training.scene_features import NONE
 from superpoint_ros.training.stage import Batch, Stage
-
-MIN_PROBABILITY = 0.3
-"""Smallest probability of the matches that recall and precision count."""
 
 
 class MatcherTraining(Stage):
@@ -73,7 +71,7 @@ def recall_and_precision(log_assignment: Tensor, partners: Tensor, valid: Tensor
     both = valid[:, 0, :, None] * valid[:, 1, None]
     scores = log_assignment.masked_fill(both == 0, -torch.inf)
     best, column = scores.max(dim=2)
-    found = mutual(column, scores.argmax(dim=1)) & (best.exp() >= MIN_PROBABILITY)
+    found = mutual(column, scores.argmax(dim=1)) & (best.exp() >= MatchConfig.min_similarity)
     first = partners[:, 0]
     right = found & (column == first)
     sure = (first >= NONE) & (partners[:, 1].gather(1, column) >= NONE)

@@ -17,7 +17,7 @@ from superpoint_ros.training.scene_features import NONE, UNSURE, ScenesConfig
 
 from .runs import CONFIG, losses
 
-PROBABILITIES = torch.tensor([[[0.5, 0.1, 0.1], [0.2, 0.25, 0.3], [0.1, 0.4, 0.05]]])
+PROBABILITIES = torch.tensor([[[0.8, 0.1, 0.1], [0.1, 0.2, 0.3], [0.1, 0.75, 0.05]]])
 PARTNERS = torch.tensor([[[0, 1, NONE], [0, 1, UNSURE]]])
 VALID = torch.ones(1, 2, 3)
 
@@ -25,8 +25,8 @@ VALID = torch.ones(1, 2, 3)
 def test_the_loss_is_that_of_equation_12():
     logits = torch.zeros(1, 2, 3)
     logits[0, 0, 2] = np.log(3)
-    # Matches 0–0 and 1–1 have probabilities 1/2 and 1/4; the keypoint without a partner is matchable with 3/4.
-    expected = (np.log(2) + np.log(4)) / 2 + np.log(4)
+    # Matches 0–0 and 1–1 have probabilities 4/5 and 1/5; the keypoint without a partner is matchable with 3/4.
+    expected = (np.log(5 / 4) + np.log(5)) / 2 + np.log(4)
     assert matching_loss(PROBABILITIES.log(), logits, PARTNERS, VALID).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -42,7 +42,7 @@ def test_padding_and_pairs_without_matches_have_a_finite_loss():
 
 
 def test_recall_and_precision_are_of_likely_mutual_matches():
-    # Mutual: 0–0 and 2–1 (0.4). Of the known matches 0–0 is found, 1–1 is not; 2–1 is wrong.
+    # Mutual: 0–0 and 2–1 (0.75). Of the known matches 0–0 is found, 1–1 is not; 2–1 is wrong.
     recall, precision = recall_and_precision(PROBABILITIES.log(), PARTNERS, VALID)
     assert (recall.item(), precision.item()) == (0.5, 0.5)
     # Without the padded keypoint 2 of the first image nothing is wrong, and 1–1 is still too unlikely.
