@@ -14,7 +14,7 @@ from superpoint_ros.evaluation.baselines import Baseline, Extract
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features, Image
-from superpoint_ros.learned_matching import LEARNED, NEAREST, make_matcher, resolve_matcher
+from superpoint_ros.learned_matching import LEARNED, MIN_PROBABILITY, NEAREST, make_matcher, resolve_matcher
 from superpoint_ros.matching import MatchConfig, Matcher, match
 from superpoint_ros.models import DEFAULT
 from superpoint_ros.runtimes import RuntimeConfig
@@ -76,12 +76,13 @@ def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
         ValueError: two files have the same name. Also what LearnedMatcher raises.
     """
     runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
+    likely = MatchConfig(min_similarity=MIN_PROBABILITY)
     found: dict[str, Matcher] = {}
     for word in dict.fromkeys(names):
         name = word if word in (NEAREST, LEARNED) else resolve_matcher(word).name
         if name in found:
             raise ValueError(f'matcher: {name} is the name of more than one; rename a file or its folder')
-        found[name] = ALL_NEAREST if word == NEAREST else make_matcher(word, MatchConfig(), runtime)
+        found[name] = ALL_NEAREST if word == NEAREST else make_matcher(word, likely, runtime)
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.matching import MatchConfig
+from superpoint_ros.learned_matching import MIN_PROBABILITY
 from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
 from superpoint_ros.training.losses import mean_of, mutual
@@ -71,7 +71,7 @@ def recall_and_precision(log_assignment: Tensor, partners: Tensor, valid: Tensor
     both = valid[:, 0, :, None] * valid[:, 1, None]
     scores = log_assignment.masked_fill(both == 0, -torch.inf)
     best, column = scores.max(dim=2)
-    found = mutual(column, scores.argmax(dim=1)) & (best.exp() >= MatchConfig.min_similarity)
+    found = mutual(column, scores.argmax(dim=1)) & (best.exp() >= MIN_PROBABILITY)
     first = partners[:, 0]
     right = found & (column == first)
     sure = (first >= NONE) & (partners[:, 1].gather(1, column) >= NONE)
