@@ -6,6 +6,7 @@ ROS parameters, launch arguments and command lines are made from these fields.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from dataclasses import dataclass
@@ -59,9 +60,9 @@ def check(config: Any) -> None:
     for name, what in options(type(config)).items():
         value = getattr(config, name)
         if not _is_a(value, hints[name]):
-            raise ValueError(f'{name}: expected {_name(hints[name])}, got {value!r}')
+            raise ValueError(f'{name}: expected {_name(hints[name])}, got {reprlib.repr(value)}')
         if what.choices and value not in what.choices:
-            raise ValueError(f'{name}: {value!r} is not one of {", ".join(what.choices)}')
+            raise ValueError(f'{name}: {reprlib.repr(value)} is not one of {", ".join(what.choices)}')
         low, high = what.minimum, what.maximum
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             unit = f' {what.unit}' if what.unit else ''

@@ -46,6 +46,8 @@ def test_a_field_has_metadata():
         ({'cylinders': 2.0}, r'cylinders: expected int, got 2.0'),
         ({'cylinders': True}, r'cylinders: expected int, got True'),
         ({'fuel': 'coal'}, r"fuel: 'coal' is not one of diesel, petrol"),
+        ({'fuel': 10_000 * 'x'}, r"fuel: 'x{5,20}\.\.\.x{5,20}' is not one of diesel, petrol"),
+        ({'turbo': 10_000 * 'x'}, r"turbo: expected bool, got 'x{5,20}\.\.\.x{5,20}'$"),
         ({'turbo': 1}, r'turbo: expected bool, got 1'),
         ({'name': 3}, r'name: expected str \| None, got 3'),
         ({'gears': 'one'}, r'gears: expected'),

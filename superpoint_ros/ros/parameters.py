@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from superpoint_ros.config import Option, options
+from superpoint_ros.ros.diagnostics import printable
 
 T = TypeVar('T')
 
@@ -95,7 +96,7 @@ def check_change(
                 )
             dataclasses.replace(read(node, cls), **mine)
     except ValueError as error:
-        return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=False, reason=printable(str(error)))
     return SetParametersResult(successful=True)
 
 
