@@ -13,9 +13,9 @@ import superpoint_ros
 PACKAGE = Path(superpoint_ros.__file__).parent
 
 CORE = [
-    'blas', 'clouds', 'config', 'decode', 'drawing', 'extractor', 'feature_files', 'features', 'files', 'geometry',
-    'image_files', 'images', 'learned_matching', 'matching', 'models', 'reports', 'resources', 'rtabmap', 'runtimes',
-    'stream_tracker', 'tracking',
+    'blas', 'calibration', 'clouds', 'config', 'decode', 'drawing', 'extractor', 'feature_files', 'features',
+    'files', 'geometry', 'image_files', 'images', 'learned_matching', 'matching', 'models', 'reports', 'resources',
+    'rtabmap', 'runtimes', 'stream_tracker', 'tracking',
 ]  # fmt: skip
 
 PARTS = ['benchmark', 'bags', 'commands', 'demo', 'evaluation', 'mapping', 'networks', 'ros', 'runtimes', 'training']

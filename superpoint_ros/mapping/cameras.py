@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-
+from superpoint_ros.calibration import read_camera_info
 from superpoint_ros.config import check, option
 
 COLMAP_CENTER = 0.5
@@ -46,15 +45,16 @@ def camera_of(name: str, cameras: Mapping[str, CameraConfig]) -> CameraConfig:
 def from_camera_info(info: Any, rectified: bool = False) -> CameraConfig | None:
     """The camera of a sensor_msgs/CameraInfo of ROS 1 or ROS 2; None if it is not calibrated or COLMAP has no model.
 
-    That of rectified images is the left part of P, without distortion.
+    It is in pixels of the images, rectified or not, as in read_camera_info.
 
     Source: COLMAP's src/colmap/sensor/models.h, whose order of parameters is that of OpenCV: k1, k2, p1, p2, k3, ….
     """
-    matrix, distortion, projection = (info.k, info.d, info.p) if hasattr(info, 'k') else (info.K, info.D, info.P)
-    (fx, _, cx), (_, fy, cy) = np.reshape(projection, (3, 4))[:2, :3] if rectified else np.reshape(matrix, (3, 3))[:2]
-    d = [] if rectified else [float(value) for value in distortion]
-    if not fx or not fy:
+    try:
+        calibration = read_camera_info(info, rectified)
+    except ValueError:
         return None
+    (fx, _, cx), (_, fy, cy), _ = calibration.matrix.tolist()
+    d = calibration.distortion.tolist()
     if not any(d):
         model, d = 'PINHOLE', []
     elif info.distortion_model == 'equidistant' and len(d) == 4:
@@ -65,4 +65,4 @@ def from_camera_info(info: Any, rectified: bool = False) -> CameraConfig | None:
         model, d = 'FULL_OPENCV', d + [0.0] * (8 - len(d))
     else:
         return None
-    return CameraConfig(model, ','.join(str(float(x)) for x in (fx, fy, cx + COLMAP_CENTER, cy + COLMAP_CENTER, *d)))
+    return CameraConfig(model, ','.join(map(str, (fx, fy, cx + COLMAP_CENTER, cy + COLMAP_CENTER, *d))))

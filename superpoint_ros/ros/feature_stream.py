@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
 from superpoint_ros import clouds, images
-from superpoint_ros.ros.calibration import Calibration, read_camera_info
+from superpoint_ros.calibration import Calibration, read_camera_info
 from superpoint_ros.ros.input_topic import InputTopic, image_input
 from superpoint_ros.ros.matcher_config import MatcherConfig
 from superpoint_ros.ros.topic_names import follow

@@ -13,10 +13,11 @@ PROJECTION = np.array([[290.0, 0, 160, -30], [0, 291, 119, 0], [0, 0, 1, 0]])
 POINTS = np.random.default_rng(0).uniform((-0.4, -0.3, 1), (0.4, 0.3, 1), (50, 3))
 
 
-def info(model, distortion, upper=False):
+def info(model, distortion, upper=False, binning=0, offset=0):
     names = ('K', 'D', 'P') if upper else ('k', 'd', 'p')
     values = dict(zip(names, (MATRIX.ravel(), np.array(distortion), PROJECTION.ravel()), strict=True))
-    return SimpleNamespace(distortion_model=model, **values)
+    roi = SimpleNamespace(x_offset=offset, y_offset=offset)
+    return SimpleNamespace(distortion_model=model, binning_x=binning, binning_y=binning, roi=roi, **values)
 
 
 @pytest.mark.parametrize('upper', [False, True], ids=['ROS 2', 'ROS 1'])
@@ -55,3 +56,10 @@ def test_an_uncalibrated_camera_or_an_unknown_model_is_left_to_colmap():
 def test_the_camera_of_rectified_images_is_their_projection_matrix(upper):
     config = from_camera_info(info('plumb_bob', [-0.2, 0.05, 1e-3, -2e-3, 0], upper), rectified=True)
     assert (config.camera_model, config.camera_params) == ('PINHOLE', '290.0,291.0,160.5,119.5')
+
+
+def test_the_camera_of_cropped_and_binned_images_is_in_their_pixels():
+    # The image starts at pixel (20, 20) of the sensor, and each of its pixels covers 2x2 of the sensor's.
+    config = from_camera_info(info('plumb_bob', [0.0] * 5, binning=2, offset=20))
+    params = [float(number) for number in config.camera_params.split(',')]
+    assert params == pytest.approx([155, 152.5, (161.5 + 0.5 - 20) / 2, (118.25 + 0.5 - 20) / 2])

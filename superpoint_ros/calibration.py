@@ -39,7 +39,7 @@ def read_camera_info(message: Any, rectified: bool) -> Calibration:
     """The calibration in a sensor_msgs/CameraInfo.
 
     Args:
-        message: from rclpy or rosbags.
+        message: of ROS 2 or ROS 1, from rclpy or rosbags.
         rectified: whether the images are rectified; then K is the left part of P, without distortion.
 
     Returns:
@@ -49,10 +49,11 @@ def read_camera_info(message: Any, rectified: bool) -> Calibration:
     Raises:
         ValueError: the camera is not calibrated, or its calibration cannot be used; one sentence says why.
     """
-    matrix = np.array(message.p).reshape(3, 4)[:, :3] if rectified else np.array(message.k).reshape(3, 3)
+    k, d, p = (message.k, message.d, message.p) if hasattr(message, 'k') else (message.K, message.D, message.P)
+    matrix = np.array(p).reshape(3, 4)[:, :3] if rectified else np.array(k).reshape(3, 3)
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise ValueError('camera_info has focal length 0: the camera is not calibrated')
-    distortion = np.array([] if rectified else message.d, np.float64)
+    distortion = np.array([] if rectified else d, np.float64)
     if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
         raise ValueError('camera_info has a camera matrix or coefficients that are not finite numbers')
     roi, binning = message.roi, [max(1, factor) for factor in (message.binning_x, message.binning_y)]

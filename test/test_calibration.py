@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from superpoint_ros.ros.calibration import read_camera_info
+from superpoint_ros.calibration import read_camera_info
 
 K = np.array([[400, 0, 320], [0, 410, 240], [0, 0, 1.0]])
 SPACE = np.random.default_rng(0).uniform((-1, -1, 4), (1, 1, 8), (50, 3))
