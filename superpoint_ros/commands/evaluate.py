@@ -14,7 +14,7 @@ from superpoint_ros.evaluation import datasets, pose_pairs
 from superpoint_ros.evaluation.methods import ModelsConfig, matchers, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.extractor import Extractor
-from superpoint_ros.learned_matching import NEAREST
+from superpoint_ros.learned_matching import MIN_PROBABILITY, NEAREST
 from superpoint_ros.matching import MatchConfig, match
 from superpoint_ros.tracking import TrackerConfig
 
@@ -55,6 +55,7 @@ def pairs(
     count: int = 0,
     seed: int = 0,
     matcher: Sequence[str] = (NEAREST,),
+    min_similarity: float = MIN_PROBABILITY,
     baselines: bool = True,
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
@@ -67,6 +68,7 @@ def pairs(
         count: number of photographs to measure, spread evenly; 0 for all.
         seed: of the homographies and changes; the same seed and file names give the same pairs.
         matcher: besides nearest, learned or files of learned matchers.
+        min_similarity: smallest probability of a match of learned matchers.
         baselines: also compare OpenCV's methods and chance.
     """
     from superpoint_ros.evaluation import homography_report, turns
@@ -77,7 +79,7 @@ def pairs(
     photographs = datasets.spread(image_files.files_in(folder), turns.COUNT)
     images = f'{folder}, {len(loaders)} random pairs, seed {seed}'
     report = Report('pairs', images, methods(models, baselines), output)
-    learned = matchers([name for name in matcher if name != NEAREST], models)
+    learned = matchers([name for name in matcher if name != NEAREST], models, min_similarity)
     return homography_report.measure(loaders, protocol, report, photographs, learned)
 
 
@@ -127,6 +129,7 @@ def poses(
     folder: Path,
     output: Path = OUTPUT,
     matcher: Sequence[str] = (NEAREST,),
+    min_similarity: float = MIN_PROBABILITY,
     estimator: Literal['magsac', 'magsac-normalized', 'ransac-normalized'] = 'magsac',
     side: int = 640,
     baselines: bool = True,
@@ -139,6 +142,7 @@ def poses(
         folder: of the images.
         output: folder for poses.md, poses.json and the plot.
         matcher: nearest, learned, or files of learned matchers.
+        min_similarity: smallest probability of a match of learned matchers; nearest neighbors have none.
         estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
         side: longest side in pixels to which images are shrunk.
         baselines: also compare OpenCV's methods.
@@ -150,7 +154,7 @@ def poses(
     # RootSIFT is better than SIFT on such pairs.
     compared = [method for method in methods(models, baselines) if method.describes and method.name != 'SIFT']
     report = Report('poses', f'{pairs}, {len(listed)} pairs', compared, output)
-    return poses_report.measure(listed, folder, matchers(matcher, models), report, estimator, side)
+    return poses_report.measure(listed, folder, matchers(matcher, models, min_similarity), report, estimator, side)
 
 
 def tracking(

@@ -69,14 +69,19 @@ def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
     return found
 
 
-def matchers(names: Sequence[str], config: ModelsConfig) -> dict[str, Matcher]:
-    """Matchers by name: 'nearest' for mutual nearest neighbors, 'learned', or files by the name of their model.
+def matchers(names: Sequence[str], config: ModelsConfig, min_similarity: float = MIN_PROBABILITY) -> dict[str, Matcher]:
+    """Matchers by name.
+
+    Args:
+        names: 'nearest' for all mutual nearest neighbors, 'learned', or files, which get the name of their model.
+        config: how they run.
+        min_similarity: smallest probability of a match of learned matchers.
 
     Raises:
-        ValueError: two files have the same name. Also what LearnedMatcher raises.
+        ValueError: two files have the same name, or the probability is out of range. Also what LearnedMatcher raises.
     """
     runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
-    likely = MatchConfig(min_similarity=MIN_PROBABILITY)
+    likely = MatchConfig(min_similarity=min_similarity)
     found: dict[str, Matcher] = {}
     for word in dict.fromkeys(names):
         name = word if word in (NEAREST, LEARNED) else resolve_matcher(word).name

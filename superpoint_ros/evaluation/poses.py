@@ -135,8 +135,9 @@ class Results:
     """All measurements."""
 
     rows: list[Row] = field(default_factory=list)
-    """One for each method, matcher and pair: auc_T for each of THRESHOLDS, right (the share of right matches; right_G
-    the same for pairs with gap G), matches, and the pose errors of all orders in degrees."""
+    """One for each method, matcher and pair: auc_T for each of THRESHOLDS, right (the share of right matches), matches
+    and right_matches (their numbers), and the pose errors of all orders in degrees. right_G and right_matches_G are the
+    same for pairs with gap G."""
     failed: dict[str, None] = field(default_factory=dict)
     """A sentence for each image that could not be read."""
     refused: dict[str, None] = field(default_factory=dict)
@@ -206,11 +207,11 @@ def _measure(
     find_error = partial(pose_error, pair=pair, estimator=estimator)
     errors = list(pool.map(find_error, (points0[order] for order in shuffled), (points1[order] for order in shuffled)))
     right = epipolar_distances(points0, points1, pair) <= RIGHT
-    share = float(right.mean()) if len(right) else math.nan
+    counts = {'right': float(right.mean()) if len(right) else math.nan, 'right_matches': int(right.sum())}
     return {
         **{f'auc_{t:g}': metrics.auc(np.array(errors), t) for t in THRESHOLDS},
-        'right': share,
-        **({} if pair.gap is None else {f'right_{pair.gap}': share}),
+        **counts,
+        **({} if pair.gap is None else {f'{name}_{pair.gap}': count for name, count in counts.items()}),
         'matches': len(right),
         'errors': errors,
     }

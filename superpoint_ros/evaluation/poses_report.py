@@ -18,7 +18,7 @@ from superpoint_ros.matching import MatchConfig, Matcher, match
 RATIOS = (0.95, 0.9, 0.85)
 """Thresholds of the ratio test of nearest neighbors; of these and none, each method's best is reported."""
 MOST_GAPS = 5
-"""Greatest number of different gaps at which the share of right matches is reported for each."""
+"""Greatest number of different gaps at which right matches are reported for each."""
 
 
 def ratio_tests() -> dict[str, Matcher]:
@@ -42,20 +42,24 @@ def measure(
     summary = means(results.rows, ('method', 'matcher'))
     best = at_best_ratio(summary, tests)
     gaps = sorted({gap for pair in pairs if (gap := pair.gap) is not None})
+    gaps = gaps if len(gaps) <= MOST_GAPS else []
     columns = {
         'method': 'method',
         'matcher': 'matcher',
         'pairs': 'pairs#',
         **{f'auc_{t:g}': f'AUC {t:g}°' for t in poses.THRESHOLDS},
         'right': 'right',
-        **({f'right_{gap}': f'right, gap {gap}' for gap in gaps} if len(gaps) <= MOST_GAPS else {}),
+        **{f'right_{gap}': f'right, gap {gap}' for gap in gaps},
         'matches': 'matches#',
+        'right_matches': 'right matches#',
+        **{f'right_matches_{gap}': f'right matches, gap {gap}#' for gap in gaps},
     }
     protocol = (
         f'Protocol: images of at most {side} px; {poses.SETTING.points()}; essential matrix by {estimator}, '
         f'{poses.RANSAC_THRESHOLD:g} px. AUC of the larger of rotation and translation angle, mean over {poses.ORDERS} '
-        f'orders of the matches; right: share of matches within {poses.RIGHT:g} px of the true epipolar line; oracle: '
-        f'only the matches of the first matcher that are within {poses.KEPT:g} px of it.'
+        f'orders of the matches; right: share of matches within {poses.RIGHT:g} px of the true epipolar line; gap: '
+        f'difference of the numbers in the names of a pair; oracle: only the matches of the first matcher that are '
+        f'within {poses.KEPT:g} px of it.'
     )
     sections = ['## Each method at its best ratio test', table(columns, best), protocol]
     sections += ['## All', table(columns, summary), *results.refused]

@@ -176,6 +176,14 @@ def test_matchers_of_two_training_runs_have_two_names(make_matcher, tmp_path):
         matchers([str(paths[0]), str(tmp_path / 'other/first/weights.onnx')], ModelsConfig())
 
 
+def test_the_smallest_probability_is_that_of_the_learned_matcher(make_matcher):
+    path = str(make_matcher(descriptor_size=32).with_suffix('.onnx'))
+    (matcher,) = matchers([path], ModelsConfig(), 0.7).values()
+    assert matcher.min_similarity == 0.7
+    with pytest.raises(ValueError, match='min_similarity: 2.0 is out of range'):
+        matchers([path], ModelsConfig(), 2.0)
+
+
 def test_the_plot_has_a_curve_of_lucas_kanade_for_the_keypoints_of_each_model(
     photographs, tiny_model, tmp_path, monkeypatch
 ):

@@ -186,6 +186,8 @@ def test_a_synthetic_pair_is_measured_and_the_oracle_drops_wrong_matches(synthet
     assert 160 <= rows['oracle']['matches'] <= 168  # a wrong match may lie on its epipolar line by chance
     assert 0.8 <= rows['nearest']['right'] == rows['nearest']['right_1'] <= 0.84
     assert rows['oracle']['right'] > 0.97
+    for row in rows.values():
+        assert row['right_matches'] == row['right_matches_1'] == round(row['right'] * row['matches'])
 
 
 def test_a_matcher_that_refuses_the_features_is_left_out_with_its_reason(synthetic):
