@@ -136,12 +136,17 @@ def as_gray(images: Tensor) -> Tensor:
 def start_from(network: Network | LightGlue, path: Path) -> None:
     """Copy the weights of a file into the layers of a network that have the same names.
 
+    A matcher's first layer is not copied where the descriptors have another size: a matcher for one extractor is a good
+    start for that of another.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file has layers that the network lacks, or layers of other shapes.
     """
     load = checkpoint.load_matcher if isinstance(network, LightGlue) else checkpoint.load
     state, own = load(path).state_dict(), network.state_dict()
+    if isinstance(network, LightGlue) and own['input.weight'].shape != state['input.weight'].shape:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith('input.')}
     unfit = [name for name, tensor in state.items() if name not in own or own[name].shape != tensor.shape]
     if unfit:
         raise ValueError(

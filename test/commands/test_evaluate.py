@@ -180,7 +180,7 @@ def test_the_smallest_probability_is_that_of_the_learned_matcher(make_matcher):
     path = str(make_matcher(descriptor_size=32).with_suffix('.onnx'))
     (matcher,) = matchers([path], ModelsConfig(), 0.7).values()
     assert matcher.min_similarity == 0.7
-    with pytest.raises(ValueError, match='min_similarity: 2.0 is out of range'):
+    with pytest.raises(ValueError, match=r'min_similarity: 2\.0 is out of range'):
         matchers([path], ModelsConfig(), 2.0)
 
 

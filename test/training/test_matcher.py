@@ -9,11 +9,14 @@ import torch
 from superpoint_ros.learned_matching import LearnedMatcher
 from superpoint_ros.models import checksum, resolve
 from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.lightglue import LightGlue
+from superpoint_ros.networks.lightglue_config import LightGlueConfig
 from superpoint_ros.training import scene_features, train
 from superpoint_ros.training.datasets import EndlessDataset
 from superpoint_ros.training.matcher import matching_loss, recall_and_precision
 from superpoint_ros.training.matcher_data import draw_pair
 from superpoint_ros.training.scene_features import NONE, UNSURE, ScenesConfig
+from superpoint_ros.training.stage import start_from
 
 from .runs import CONFIG, losses
 
@@ -50,6 +53,19 @@ def test_recall_and_precision_are_of_likely_mutual_matches():
     valid[0, 0, 2] = 0
     recall, precision = recall_and_precision(PROBABILITIES.log(), PARTNERS, valid)
     assert (recall.item(), precision.item()) == (0.5, 1)
+
+
+def test_a_matcher_of_other_descriptors_gives_all_layers_but_the_first(make_matcher):
+    file = make_matcher(descriptor_size=8)
+    given = checkpoint.load_matcher(file).state_dict()
+    network = LightGlue(LightGlueConfig(descriptor_size=16, width=32, heads=2, layers=2))
+    first = network.input.weight.clone()
+    start_from(network, file)
+    assert torch.equal(network.input.weight, first)
+    state = network.state_dict()
+    assert all(torch.equal(state[name], given[name]) for name in state if not name.startswith('input.'))
+    with pytest.raises(ValueError, match='do not fit the network'):
+        start_from(LightGlue(LightGlueConfig(descriptor_size=16, width=64, heads=2, layers=2)), file)
 
 
 @pytest.fixture(scope='module')
