@@ -77,6 +77,15 @@ def test_a_student_learns_from_its_teacher(teacher, photographs, tmp_path):
     assert state.keys() == {f'{part}.{name}' for part in ('network', 'average') for name in student.state_dict()}
 
 
+def test_a_network_learns_stronger_views_with_itself_as_teacher(teacher, photographs, tmp_path):
+    shape = ['--model.network.channels=[8,8,16,16]', '--model.network.head_channels=32']
+    files = [f'--model.teacher={teacher}', f'--model.initial_weights={teacher}', f'--data.images={photographs}']
+    faster = ['--model.network.descriptor_size=24', '--model.lr=0.01']
+    train.main(arguments('superpoint_views', tmp_path, 60, *shape, *files, *faster))
+    assert falls(losses(tmp_path, 'loss/descriptor'), 0.95)
+    assert checkpoint.load(tmp_path / 'weights.safetensors').config == checkpoint.load(teacher).config
+
+
 def test_a_run_in_pieces_is_the_run_in_one_piece(teacher, photographs, tmp_path, monkeypatch):
     steady = options(teacher, photographs, '--model.cooldown=0', '--trainer.limit_val_batches=0')
     train.main(arguments('superpoint_lite', tmp_path / 'whole', 6, *steady))
