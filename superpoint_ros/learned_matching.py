@@ -11,7 +11,7 @@ import numpy.typing as npt
 from superpoint_ros import models, runtimes
 from superpoint_ros.features import Features, Floats, Matches
 from superpoint_ros.matching import MatchConfig, Matcher, check_comparable, match
-from superpoint_ros.runtimes import RuntimeConfig, Watch
+from superpoint_ros.runtimes import Runtime, RuntimeConfig, Watch
 
 Indices = npt.NDArray[np.intp]
 
@@ -107,25 +107,29 @@ class LearnedMatcher:
         Raises:
             ValueError: one sentence that says why it was not.
         """
-        self.check_model(features.checksum)
-        expected, size = self.runtime.config.descriptor_size, features.descriptors.shape[1]
-        if size != expected:
-            raise ValueError(f'matcher {self.model.name} was trained for descriptors of size {expected}, got {size}')
-        if min(features.image_size) < 1:
-            raise ValueError(f'matcher {self.model.name} needs the size of the image, which is unknown')
-
-    def check_model(self, checksum: str) -> None:
-        """Check that the matcher was trained for features of the model with this checksum, as far as both are known.
-
-        Raises:
-            ValueError: it was trained for those of another one.
-        """
-        config = self.runtime.config
+        config, checksum, size = self.runtime.config, features.checksum, features.descriptors.shape[1]
         if checksum and config.extractor_checksum and checksum != config.extractor_checksum:
             raise ValueError(
                 f'matcher {self.model.name} was trained for features of {config.extractor} (checksum '
                 f'{config.extractor_checksum[:12]}), not for those of checksum {checksum[:12]}'
             )
+        if size != config.descriptor_size:
+            raise ValueError(
+                f'matcher {self.model.name} was trained for descriptors of size {config.descriptor_size}, got {size}'
+            )
+        if min(features.image_size) < 1:
+            raise ValueError(f'matcher {self.model.name} needs the size of the image, which is unknown')
+
+
+def check_model(matcher: Matcher, model: Runtime) -> None:
+    """Check that a matcher takes the features of a model, before any are extracted.
+
+    Raises:
+        ValueError: one sentence that says why it does not.
+    """
+    keypoints, scores, descriptors = (np.empty((0, *size), np.float32) for size in ((2,), (), (model.descriptor_size,)))
+    nothing = Features(keypoints, scores, descriptors, (1, 1), model.checksum)
+    matcher(nothing, nothing)
 
 
 def resolve_matcher(model: str) -> models.Model:

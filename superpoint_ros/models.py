@@ -84,6 +84,16 @@ def resolve(model: str, shipped: Sequence[str] = SHIPPED) -> Model:
     return Model(name, there['.safetensors'], there['.onnx'], quantized if quantized.is_file() else None)
 
 
+def check_name(output: Path, suffix: str) -> None:
+    """Check the name of a file to write: commands read models by their suffix.
+
+    Raises:
+        ValueError: it does not end in this suffix.
+    """
+    if output.suffix != suffix:
+        raise ValueError(f'{output}: expected a name that ends in {suffix}')
+
+
 def checksum(path: Path | str) -> str:
     """SHA-256 of a file in hexadecimal; of the weights, it tells whether descriptors can be compared."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

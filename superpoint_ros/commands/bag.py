@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from superpoint_ros import models
+from superpoint_ros import models, runtimes
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import ExtractorConfig
-from superpoint_ros.learned_matching import NEAREST, LearnedMatcher, make_matcher
+from superpoint_ros.learned_matching import NEAREST, check_model, make_matcher
 from superpoint_ros.matching import MatchConfig
 from superpoint_ros.runtimes import RuntimeConfig
 from superpoint_ros.tracking import TrackerConfig
@@ -67,9 +67,9 @@ def bag(
     options = {name: value for config in (extractor, runtime, decode) for name, value in asdict(config).items()}
     if to in ('npz', 'hdf5'):
         descriptor_type = 'float32'
-    learned = None if matcher == NEAREST else make_matcher(matcher, matching, runtime)
-    if isinstance(learned, LearnedMatcher) and (weights := models.resolve(model).weights):
-        learned.check_model(models.checksum(weights))
+    find_matches = make_matcher(matcher, matching, runtime)
     settings = Settings(model, options, descriptor_type, batch, tuple(topics))
-    written = Output(to, copy, match, track, matching, tracking, learned)
+    written = Output(to, copy, match, track, matching, tracking, None if matcher == NEAREST else find_matches)
+    if match or track:
+        check_model(find_matches, runtimes.load(models.resolve(model), runtime))
     return process_bags(bags, output, written, settings, resume, cluster, workers)

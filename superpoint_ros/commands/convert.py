@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from superpoint_ros import models
+
 
 def convert(checkpoint: Path, *, output: Path) -> str:
     """Convert another project's SuperPoint checkpoint to .safetensors; the license of the weights stays what it is.
@@ -15,8 +17,7 @@ def convert(checkpoint: Path, *, output: Path) -> str:
     Raises:
         ValueError: the output has another suffix, or the checkpoint is broken or of another network.
     """
-    if output.suffix != '.safetensors':
-        raise ValueError(f'{output}: expected a name that ends in .safetensors')
+    models.check_name(output, '.safetensors')
     from superpoint_ros.networks import foreign
     from superpoint_ros.networks.checkpoint import save
 

@@ -19,8 +19,8 @@ def export(
 
     Args:
         model: name of a shipped model, or path of a .safetensors, .onnx or foreign checkpoint file.
-        output: file to write. If not given, graphs go beside the weights (NAME.onnx, NAME_fp16.onnx), and engines to
-            the folder where the nodes look for them.
+        output: file to write, .onnx for a graph. If not given, graphs go beside the weights (NAME.onnx,
+            NAME_fp16.onnx), and engines to the folder where the nodes look for them.
         format: onnx, the network in float32; onnx-fp16, the network with convolutions in half precision; tensorrt,
             engines for the GPU of this machine, from images to scores and descriptors.
         runtime: for engines: precision, device, engine_batch, and engine_sizes, such as 640x480.
@@ -30,6 +30,8 @@ def export(
         from superpoint_ros.runtimes.tensorrt import export_engines
 
         return '\n'.join(str(path) for path in export_engines(models.resolve(model), runtime, output))
+    if output:
+        models.check_name(output, '.onnx')
     if format == 'onnx-fp16':
         from superpoint_ros.runtimes.onnx_graph import export_half
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor, ExtractorConfig
-from superpoint_ros.learned_matching import NEAREST, LearnedMatcher, make_matcher
+from superpoint_ros.learned_matching import NEAREST, check_model, make_matcher
 from superpoint_ros.mapping.cameras import MAX_ERROR, CameraConfig, camera_of
 from superpoint_ros.mapping.pairs import chooser
 from superpoint_ros.matching import MatchConfig
@@ -67,8 +67,7 @@ def map(  # noqa: A001
     extract = Extractor(model, **vars(extractor), **vars(runtime), **vars(decode))
     configs = {**vars(camera), **vars(extractor), **vars(decode), **vars(matching)}
     match = make_matcher(matcher, matching, runtime)
-    if isinstance(match, LearnedMatcher):
-        match.check_model(extract.runtime.checksum)
+    check_model(match, extract.runtime)
     facts = {'source': str(source.absolute()), 'topics': list(topics), 'every': every, 'matcher': matcher}
     settings = {'model': extract.runtime.checksum, 'max_error': max_error, **facts, **configs}
     colmap.check_camera(camera)

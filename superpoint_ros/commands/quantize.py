@@ -33,6 +33,7 @@ def quantize(
         raise ValueError(f'draws: {draws} is out of range, expected at least 1')
     graph = models.resolve(model).file('graph')
     output = output or graph.with_name(f'{graph.stem}{models.QUANTIZED}.onnx')
+    models.check_name(output, '.onnx')
     from superpoint_ros.evaluation import datasets, quantization
     from superpoint_ros.evaluation.protocols import PROTOCOLS
 

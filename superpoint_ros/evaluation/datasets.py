@@ -166,7 +166,7 @@ def _make_pair(path: Path, seed: int, size: tuple[int, int]) -> Pair:
     homography = random_homography(rng, size)
     view = cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     image0, image1 = (photometric(np.asarray(x, np.uint8), rng, CAMERA) for x in (image, view))
-    return Pair(path.stem, '', image0, image1, homography)
+    return Pair(path.name, '', image0, image1, homography)
 
 
 def random_homography(rng: np.random.Generator, size: tuple[int, int]) -> Transform:

@@ -36,7 +36,7 @@ def run(tiny_model, tmp_path):
 
     def process(*bags, **options):
         runtime = RuntimeConfig(backend='openvino', threads=1)
-        return bag(bags, output=tmp_path / 'out', model=str(tiny_model), runtime=runtime, **options)
+        return bag(bags, output=tmp_path / 'out', runtime=runtime, **{'model': str(tiny_model)} | options)
 
     return process
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,10 +105,20 @@ def test_matches_of_a_learned_matcher(record, run, extractor, make_matcher, tmp_
         assert cloud.data.tobytes() == expected.tobytes()
 
 
-def test_a_matcher_of_another_model_is_refused_before_the_work(record, run, make_matcher, tmp_path):
+def test_a_matcher_of_another_model_is_refused_before_the_work(record, run, tiny_model, make_matcher, tmp_path):
     path = make_matcher(descriptor_size=32, extractor='superpoint', extractor_checksum='0' * 64)
-    with pytest.raises(ValueError, match='was trained for features of superpoint'):
-        run(record.ros1('drive', 3), match=True, matcher=str(path))
+    graph = shutil.copy(tiny_model, tmp_path / 'graph_alone.onnx')
+    drive = record.ros1('drive', 3)
+    for model in (tiny_model, graph):
+        with pytest.raises(ValueError, match='was trained for features of superpoint'):
+            run(drive, match=True, model=str(model), matcher=str(path))
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('option', ['match', 'track'])
+def test_a_model_without_descriptors_is_refused_before_the_work(option, record, run, tmp_path):
+    with pytest.raises(ValueError, match='features without descriptors cannot be matched'):
+        run(record.ros1('drive', 3), model='magicpoint', **{option: True})
     assert not (tmp_path / 'out').exists()
 
 

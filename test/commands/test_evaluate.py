@@ -47,8 +47,14 @@ def test_pairs_write_a_report_with_model_and_baselines_side_by_side(photographs,
     assert len([row for row in data['views'] if row['method'] == 'tiny']) == 2
     assert {row['method'] for row in data['views']} >= {'tiny', 'tiny, matcher', 'ORB'}
     assert '| method | photographs | 0° | 15° |' in markdown
-    for name in ('views', 'accuracy', 'precision_recall', 'matches/a', 'matches/b'):
+    for name in ('views', 'accuracy', 'precision_recall', 'matches/a.png', 'matches/b.png'):
         assert cv2.imread(str(output / f'pairs_{name}.png')) is not None
+
+
+def test_photographs_of_one_stem_are_drawn_apart(photographs, tiny_model, tmp_path):
+    (photographs / 'b.png').rename(photographs / 'a.bmp')
+    evaluate.pairs(photographs, tmp_path / 'out', models=ModelsConfig((str(tiny_model),), 'openvino'), baselines=False)
+    assert {path.name for path in (tmp_path / 'out/pairs_matches').iterdir()} == {'a.bmp.png', 'a.png.png'}
 
 
 def test_a_broken_photograph_fails_the_command_but_not_the_others(photographs, tmp_path):
@@ -57,7 +63,7 @@ def test_a_broken_photograph_fails_the_command_but_not_the_others(photographs, t
         evaluate.pairs(photographs, tmp_path / 'out', models=ModelsConfig(()))
     assert 'c.png' in (tmp_path / 'out/pairs.md').read_text()
     data = json.loads((tmp_path / 'out/pairs.json').read_text())
-    assert {pair['pair'] for pair in data['pairs']} == {'a', 'b'}
+    assert {pair['pair'] for pair in data['pairs']} == {'a.png', 'b.png'}
     assert len(data['failed']) == 1
 
 

@@ -135,7 +135,7 @@ class TestRandomPairs:
         return tmp_path
 
     def test_depend_only_on_the_seed_and_the_file_name(self, photographs):
-        def load(seed, name='a'):
+        def load(seed, name='a.png'):
             pairs = [load() for load in datasets.random_pairs(photographs, seed, (128, 96))]
             return next(pair for pair in pairs if pair.name == name)
 

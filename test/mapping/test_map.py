@@ -218,6 +218,7 @@ def test_a_command_that_was_wrong_can_be_corrected(images, tmp_path):
         (images, {'camera': CameraConfig('PINHOL')}, "camera_model: 'PINHOL' is not one of .*PINHOLE"),
         (images, {'camera': CameraConfig('PINHOLE', '1,2')}, "expected numbers for fx, fy, cx, cy, got '1,2'"),
         (images, {'camera': CameraConfig('PINHOLE', 'a,b,c,d')}, "expected numbers for fx, fy, cx, cy, got 'a,b,c,d'"),
+        (images, {'model': 'magicpoint'}, 'features without descriptors cannot be matched'),
         (images, {'matcher': 'learned'}, 'was trained for features of unsuperpoint_lite'),
         (images, {'every': 0}, 'expected every and overlap of at least 1'),
     ]

@@ -6,6 +6,7 @@ import openvino
 import pytest
 import torch
 
+from superpoint_ros.commands.export import export as command
 from superpoint_ros.models import checksum
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
@@ -65,6 +66,13 @@ def test_a_graph_that_differs_from_the_network_is_not_written(model, tmp_path, m
 def wrong_weights(graph, _):
     """Replaces the function that adds metadata, and overwrites the first weights with zeros."""
     graph.graph.initializer[0].raw_data = bytes(len(graph.graph.initializer[0].raw_data))
+
+
+@pytest.mark.parametrize('kind', ['onnx', 'onnx-fp16'])
+def test_a_name_that_no_command_could_read_is_refused_before_the_work(kind, model, tmp_path):
+    with pytest.raises(ValueError, match=r'out\.bin: expected a name that ends in \.onnx'):
+        command(str(model.weights), tmp_path / 'out.bin', kind)
+    assert not any(tmp_path.iterdir())
 
 
 def test_broken_weights_are_refused(tmp_path):

@@ -149,6 +149,12 @@ def test_the_command_keeps_layers_until_the_accuracy_suffices(graph, photographs
     assert not (tmp_path / 'none.onnx').exists()
 
 
+def test_a_name_that_no_command_could_read_is_refused_before_the_work(graph, photographs, tmp_path):
+    with pytest.raises(ValueError, match=r'out\.bin: expected a name that ends in \.onnx'):
+        command(str(graph), photographs, photographs, tmp_path / 'out.bin')
+    assert not (tmp_path / 'out.bin').exists()
+
+
 def test_the_command_compares_with_fp32_in_the_same_run(graph, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(quantization, 'ACCURACY_LOSS', 1.0)
     monkeypatch.setattr(quantization, 'REPEATABILITY_LOSS', 1.0)
