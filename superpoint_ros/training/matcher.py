@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from superpoint_ros import models
+from superpoint_ros.extractor import Extractor
 from superpoint_ros.learned_matching import MIN_PROBABILITY
+from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
+from superpoint_ros.training import matcher_transfer
+from superpoint_ros.training.datasets import TRAINING
 from superpoint_ros.training.losses import mean_of, mutual
 from superpoint_ros.training.matcher_data import MatcherData
 from superpoint_ros.training.photometric import PhotometricConfig
@@ -22,21 +28,51 @@ from superpoint_ros.training.stage import Batch, Stage
 class MatcherTraining(Stage):
     """A matcher, on the features of a fixed extractor (MatcherData).
 
+    Initial weights of a matcher for another extractor get a new first layer (superpoint_ros.training.matcher_transfer).
+
     Args:
         network: its shape; the data sets its extractor.
+        initial_extractor: what the initial weights were trained for, if it is not a shipped model: a path.
         optimizer: as in Stage: lr, warmup, cooldown, weight_decay, initial_weights.
     """
 
-    def __init__(self, network: LightGlueConfig, **optimizer: Any) -> None:
+    def __init__(self, network: LightGlueConfig, initial_extractor: str | None = None, **optimizer: Any) -> None:
         super().__init__(LightGlue(network), PhotometricConfig(), **optimizer)
+        self.initial_extractor = initial_extractor
 
     def setup(self, stage: str) -> None:
-        """Record in the network which extractor it is trained for."""
+        """Record in the network which extractor it is trained for, and fit initial weights to it.
+
+        Raises:
+            ValueError: the initial weights do not fit the network, or were trained for an extractor that is not there.
+        """
         super().setup(stage)
         data: MatcherData = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.initial_weights is not None and not self.trainer.ckpt_path:
+            self._fit_first_layer(self.initial_weights, data)
         owner = {'extractor': data.model.name, 'extractor_checksum': data.checksum}
         for network in (self.network, self.average):
             network.config = dataclasses.replace(network.config, **owner)  # type: ignore[type-var, arg-type]
+
+    def _fit_first_layer(self, initial_weights: Path, data: MatcherData) -> None:
+        assert isinstance(self.network, LightGlue)
+        given = checkpoint.load_matcher(initial_weights)
+        name, trained_for = given.config.extractor, given.config.extractor_checksum
+        if trained_for == data.checksum:
+            return
+        extractor = self.initial_extractor or name
+        if not extractor or models.checksum(models.resolve(extractor).file('weights')) != trained_for:
+            raise ValueError(
+                f'initial weights {initial_weights} were trained for {name or "an unknown model"} (checksum '
+                f'{trained_for[:12]}): name its file as --model.initial_extractor'
+            )
+        kept = data.scenes.keypoints
+        given_extractor, wanted = (
+            Extractor(model, resize=0, max_keypoints=kept) for model in (extractor, data.extractor)
+        )
+        places = matcher_transfer.describe_places(data.photographs[TRAINING], given_extractor, wanted)
+        matcher_transfer.fit_first_layer(self.network, given, places)
+        self.average.load_state_dict(self.network.state_dict())
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(self.network, LightGlue)

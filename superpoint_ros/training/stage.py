@@ -124,7 +124,7 @@ class Stage(lightning.LightningModule):
     def lr_factor(self, step: int) -> float:
         """Learning rate at a step as a share of `lr`: rises linearly, is constant, falls along a cosine to 0."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
-        left = min(1.0, max(0.0, 1 - step / self.trainer.max_steps) / max(1e-9, self.cooldown))
+        left = min(1.0, max(0.0, 1 - step / max(1, self.trainer.max_steps)) / max(1e-9, self.cooldown))
         return rise * 0.5 * (1 - math.cos(math.pi * left))
 
 
@@ -136,8 +136,7 @@ def as_gray(images: Tensor) -> Tensor:
 def start_from(network: Network | LightGlue, path: Path) -> None:
     """Copy the weights of a file into the layers of a network that have the same names.
 
-    A matcher's first layer is not copied where the descriptors have another size: a matcher for one extractor is a good
-    start for that of another.
+    A matcher's first layer is not copied where the descriptors have another size.
 
     Raises:
         FileNotFoundError: no such file.

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from superpoint_ros import image_files
+from superpoint_ros.extractor import Extractor
 from superpoint_ros.learned_matching import LearnedMatcher
 from superpoint_ros.models import checksum, resolve
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.lightglue import LightGlue
 from superpoint_ros.networks.lightglue_config import LightGlueConfig
+from superpoint_ros.runtimes.export import export
 from superpoint_ros.training import scene_features, train
 from superpoint_ros.training.datasets import EndlessDataset
 from superpoint_ros.training.matcher import matching_loss, recall_and_precision
 from superpoint_ros.training.matcher_data import draw_pair
+from superpoint_ros.training.matcher_transfer import Places, fit_first_layer
 from superpoint_ros.training.scene_features import NONE, UNSURE, ScenesConfig
 from superpoint_ros.training.stage import start_from
 
@@ -113,6 +117,81 @@ def test_a_sample_is_a_function_of_its_number(scenes):
     one, again, other = (pairs(scenes, unrelated=0.1, stream=stream)[5] for stream in (0, 0, 1))
     assert all(np.array_equal(one[name], again[name]) for name in one)
     assert not np.array_equal(one['keypoints'], other['keypoints'])
+
+
+def test_the_first_layer_is_fitted_exactly_where_descriptors_and_scores_are_linear_functions(make_matcher):
+    rng = np.random.default_rng(0)
+    given = checkpoint.load_matcher(make_matcher(descriptor_size=16)).eval()
+    basis = np.linalg.qr(rng.normal(size=(24, 16)))[0].astype(np.float32)  # 24 elements, of which 16 hold everything
+    descriptors = rng.normal(size=(500, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    scores = rng.random(500, np.float32)
+    places = Places(descriptors, descriptors @ basis.T, scores, (scores + 1) / 5)
+    network = LightGlue(LightGlueConfig(descriptor_size=24, width=32, heads=2, layers=2)).eval()
+    network.load_state_dict({name: tensor for name, tensor in given.state_dict().items() if 'input' not in name}, False)
+    fit_first_layer(network, given, places)
+    keypoints, valid = torch.rand(1, 2, 250, 2), torch.ones(1, 2, 250)
+    answers = []
+    for matcher, rows, values in ((given, descriptors, scores), (network, places.wanted, places.wanted_scores)):
+        described, scored = torch.from_numpy(rows).view(1, 2, 250, -1), torch.from_numpy(values).view(1, 2, 250)
+        answers.append(matcher(keypoints, described, valid, scored)['log_assignment'])
+    assert torch.allclose(*answers, atol=0.05)
+    assert answers[0].std() > 1
+
+
+@pytest.fixture(scope='module')
+def turned_model(tiny_model, tmp_path_factory):
+    """The tiny model with descriptors in another basis: an orthogonal matrix times the former ones."""
+    network = checkpoint.load(tiny_model.with_suffix('.safetensors'))
+    basis = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))[0]
+    layer = network.descriptor[-1]
+    with torch.no_grad():
+        layer.weight.copy_(torch.einsum('ij,jkhw->ikhw', basis, layer.weight))
+        layer.bias.copy_(basis @ layer.bias)
+    path = tmp_path_factory.mktemp('turned') / 'turned.safetensors'
+    checkpoint.save(path, network)
+    export(path, path.with_suffix('.onnx'))
+    return path.with_suffix('.onnx')
+
+
+def transfer(matcher, extractor, photographs, folder, *options):
+    """A matcher for an extractor, from one for another extractor, without further training."""
+    train.main(
+        [
+            f'--config={CONFIG / "matcher"}.yaml',
+            f'--run={folder}',
+            '--trainer.max_steps=0',
+            '--model.network={descriptor_size: 32, width: 32, heads: 2, layers: 2}',
+            f'--model.initial_weights={matcher}',
+            f'--data.images=[{photographs}]',
+            f'--data.extractor={extractor}',
+            f'--data.cache={folder / "cache"}',
+            '--data.scenes={count: 1, views: 2, keypoints: 400}',
+            '--data.workers=0',
+            '--trainer.num_sanity_val_steps=0',
+            '--trainer.logger=false',
+            '--trainer.accelerator=cpu',
+            *options,
+        ]
+    )
+    return folder / 'weights.safetensors'
+
+
+def test_a_matcher_becomes_one_for_another_extractor(make_matcher, tiny_model, turned_model, photographs, tmp_path):
+    owner = {'extractor': 'tiny', 'extractor_checksum': checksum(tiny_model.with_suffix('.safetensors'))}
+    given = make_matcher(descriptor_size=32, **owner)
+    chosen = f'--model.initial_extractor={tiny_model}'
+    fitted = transfer(given, turned_model, photographs, tmp_path / 'run', chosen)
+    assert checkpoint.load_matcher(fitted).config.extractor == 'turned'
+    image = image_files.read(min(photographs.iterdir()))
+    states = []
+    for extractor, matcher in ((tiny_model, given), (turned_model, fitted)):
+        features = Extractor(str(extractor), threshold=0.0, max_keypoints=400)(image)
+        inputs = torch.from_numpy(np.column_stack([features.descriptors, features.scores]))
+        states.append(checkpoint.load_matcher(matcher).input(inputs))
+    assert (states[1] - states[0]).norm() < 0.1 * states[0].norm()
+    with pytest.raises(ValueError, match=r'trained for tiny .* name its file as --model'):
+        transfer(given, turned_model, photographs, tmp_path / 'other', '--model.initial_extractor=superpoint')
 
 
 def test_training_learns_and_its_matcher_serves_its_extractor(photographs, random_features, tmp_path):
