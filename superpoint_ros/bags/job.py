@@ -183,7 +183,7 @@ def _identity(source: Path, settings: Settings) -> dict[str, Any]:
         'bag': [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in bag_files(source)],
         **dataclasses.asdict(settings),
         'options': options,
-        'model': [models.checksum(path) for path in (model.weights, model.graph) if path],
+        'model': [models.checksum(path) for path in (model.weights, model.graph, model.quantized) if path],
     }
     return json.loads(json.dumps(identity))
 

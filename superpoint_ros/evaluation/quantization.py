@@ -17,7 +17,7 @@ from superpoint_ros.evaluation.methods import ModelsConfig, methods
 from superpoint_ros.evaluation.protocols import PROTOCOLS
 from superpoint_ros.files import written_whole
 from superpoint_ros.models import QUANTIZED
-from superpoint_ros.runtimes.quantize import convolutions
+from superpoint_ros.runtimes.quantize import convolutions, read
 from superpoint_ros.runtimes.quantize import quantize as quantize_graph
 
 logger = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ def quantize(graph: Path, output: Path, images: Sequence[Path], loaders: Sequenc
 
     Raises:
         ImportError: NNCF or OpenVINO is not installed.
-        ValueError: the graph is quantized already, or an image cannot be read.
+        ValueError: the graph is not in float32, or an image cannot be read.
         RuntimeError: every attempt costs too much; nothing is written.
     """
+    model = read(graph)
     exact = _figures(graph, 'fp32', loaders)
     rows: list[dict[str, float | str]] = [{'method': 'fp32', **exact}]
-    model = onnx.load(graph)
     last = last_convolutions(model)
     attempts = {  # the fastest first, with the convolutions that it keeps in float
         'int8': [],

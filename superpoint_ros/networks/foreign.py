@@ -7,6 +7,7 @@ and the PyTorch port in rpautrat/SuperPoint (backbone.0.0.conv … descriptor.1.
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _read_state(path: Path) -> State:
     try:
         state: Any = torch.load(path, map_location='cpu', weights_only=True)
     except BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = re.split(r'\.\s|\n', str(error))[0] or type(error).__name__  # not torch's advice to run code
         raise ValueError(f'{path}: not a checkpoint that torch can read without running code ({reason})') from error
     tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
     if not tensors or not all(isinstance(name, str) for name in state):

@@ -80,11 +80,22 @@ def picture(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 
 def heads_of(graph: Graph, image: npt.NDArray[np.uint8]) -> Heads:
-    """The heads of a graph for a gray image (H, W), computed in float32 by OpenCV."""
-    network = cv2.dnn.readNetFromONNX(np.frombuffer(graph.SerializeToString(), np.uint8))
-    network.setInput(image[None, None].astype(np.float32) / 255)
+    """The heads of a graph for a gray image (H, W), computed in float32 by OpenCV.
+
+    Raises:
+        EngineError: OpenCV cannot compute them; before 4.8 it reads no graphs in half precision.
+    """
     names = [output.name for output in graph.graph.output]
-    heads = {name: output[0] for name, output in zip(names, network.forward(names), strict=True)}
+    try:
+        network = cv2.dnn.readNetFromONNX(np.frombuffer(graph.SerializeToString(), np.uint8))
+        network.setInput(image[None, None].astype(np.float32) / 255)
+        outputs = network.forward(names)
+    except cv2.error as error:
+        raise EngineError(
+            f'the TensorRT engine cannot be checked, because OpenCV {cv2.__version__} cannot compute its graph; use a '
+            'graph in float32'
+        ) from error
+    heads = {name: output[0] for name, output in zip(names, outputs, strict=True)}
     if 'logits' in heads:
         heads['score_map'] = score_map(heads.pop('logits'))
     if 'descriptors' in heads:

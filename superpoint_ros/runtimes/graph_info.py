@@ -23,12 +23,25 @@ OUTPUTS: tuple[dict[str, int | None], ...] = (
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """Inputs, outputs and metadata of an .onnx file."""
+    """Inputs, outputs and metadata of an .onnx file.
+
+    Raises:
+        ValueError: it was made from other weights than those in the .safetensors file beside it.
+    """
 
     path: Path
     inputs: Mapping[str, Shape]
     outputs: Mapping[str, Shape]
     metadata: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        weights = self.path.with_suffix('.safetensors')
+        known = self.checksum_of_weights
+        if known and weights.is_file() and known != models.checksum(weights):
+            raise ValueError(
+                f'{self.path}: made from other weights than {weights.name}; make it again with: superpoint export '
+                f'{weights}'
+            )
 
     @property
     def checksum_of_weights(self) -> str:

@@ -18,7 +18,7 @@ from openvino.preprocess import PrePostProcessor
 
 from superpoint_ros.decode import CELL
 from superpoint_ros.models import QUANTIZED, Model
-from superpoint_ros.runtimes import Arrays, MatcherRuntime, Runtime, RuntimeConfig, Watch
+from superpoint_ros.runtimes import PRECISIONS, Arrays, MatcherRuntime, Runtime, RuntimeConfig, Watch
 from superpoint_ros.runtimes.graph_info import GraphInfo, Shape
 
 logger = logging.getLogger(__name__)
@@ -70,11 +70,6 @@ class OpenVINONetwork:
         self._graph = graph
         self._outputs = [output.any_name for output in self._graph.outputs]
         self._device = config.device or 'CPU'
-        try:
-            self.device = str(self._core.get_property(self._device, properties.device.full_name))
-        except RuntimeError as error:
-            available = ', '.join(self._core.available_devices)
-            raise ValueError(f'device {self._device!r}: unknown to OpenVINO; available: {available}') from error
         # The rest of a quantized graph runs in float32: bf16 is not faster there.
         quantized = any(node.get_type_name() == 'FakeQuantize' for node in graph.get_ops())
         if quantized and config.precision not in ('auto', 'int8'):
@@ -82,7 +77,12 @@ class OpenVINONetwork:
                 f'precision {config.precision}: the graph is quantized to int8; use precision auto or int8, or the '
                 'graph from which it was made'
             )
-        self.precision = 'int8' if quantized else self._choose_precision(config.precision)
+        try:
+            self.device = str(self._core.get_property(self._device, properties.device.full_name))
+            self.precision = 'int8' if quantized else self._choose_precision(config.precision)
+        except RuntimeError as error:
+            available = ', '.join(self._core.available_devices)
+            raise ValueError(f'device {self._device!r}: not supported; available: {available}') from error
         self._settings: dict[Any, Any] = {
             properties.hint.performance_mode: MODES[config.performance],
             properties.hint.inference_precision: TYPES.get(self.precision, ov.Type.f32),
@@ -144,7 +144,7 @@ class OpenVINONetwork:
             return precision
         capabilities = self._core.get_property(self._device, properties.device.capabilities)
         if asked.upper() not in capabilities:
-            available = ', '.join(sorted(capabilities))
+            available = ', '.join(name for name in PRECISIONS if name.upper() in capabilities)
             raise ValueError(f'precision {asked}: not supported by {self.device}; available: {available}')
         return asked
 

@@ -27,15 +27,13 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
 
     Raises:
         ImportError: NNCF, or ONNX Runtime that it needs, is not installed.
-        ValueError: the graph is already quantized or has no such convolution, or a photograph cannot be read.
+        ValueError: the graph is not in float32 or has no such convolution, or a photograph cannot be read.
     """
     try:
         import nncf
     except ImportError as error:
         raise ImportError(f'quantization needs nncf ({error}); pip install superpoint_ros[train]') from error
-    model = onnx.load(graph)
-    if precision_of(model) == 'int8':
-        raise ValueError(f'{graph}: already quantized')
+    model = read(graph)
     if wrong := sorted(set(keep) - set(convolutions(model))):
         raise ValueError(f'{graph}: no convolution {", ".join(wrong)}; it has {", ".join(convolutions(model))}')
     if not photographs:
@@ -55,6 +53,18 @@ def quantize(graph: Path, output: Path, photographs: Sequence[Path], keep: Seque
     onnx.checker.check_model(result)
     with written_whole(output) as partial:
         onnx.save(result, partial)
+
+
+def read(graph: Path) -> onnx.ModelProto:
+    """Read a graph that can be quantized.
+
+    Raises:
+        ValueError: it is not in float32.
+    """
+    model = onnx.load(graph)
+    if (found := precision_of(model)) != 'fp32':
+        raise ValueError(f'{graph}: expected a graph in fp32 to quantize, found {found}')
+    return model
 
 
 def convolutions(model: onnx.ModelProto) -> list[str]:

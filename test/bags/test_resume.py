@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,13 +116,18 @@ def test_a_killed_run_is_resumed_where_it_stopped(segments, record, run, tiny_mo
 def test_a_run_does_not_continue_another_one(record, run, tiny_model, tmp_path, short_segments, capfd):
     bag = record.ros1('drive', FRAMES)
     scratch = tmp_path / 'out/drive.partial'
-    kill_when(start_slowly(bag, tmp_path / 'out', tiny_model), lambda: any(scratch.glob('segment-*')))
-    assert not run(bag)
+    model = shutil.copy(tiny_model, tmp_path)
+    kill_when(start_slowly(bag, tmp_path / 'out', model), lambda: any(scratch.glob('segment-*')))
+    assert not run(bag, model=model)
     assert 'continue it with --resume' in capfd.readouterr().err
-    assert not run(bag, resume=True, decode=DecodeConfig(max_keypoints=5))
+    assert not run(bag, model=model, resume=True, decode=DecodeConfig(max_keypoints=5))
     assert 'with different options' in capfd.readouterr().err
+    (tmp_path / 'tiny_int8.onnx').touch()  # auto would use it
+    assert not run(bag, model=model, resume=True)
+    assert 'with different model' in capfd.readouterr().err
+    (tmp_path / 'tiny_int8.onnx').unlink()
     os.utime(bag, (0, 0))
-    assert not run(bag, resume=True)
+    assert not run(bag, model=model, resume=True)
     assert 'with different bag' in capfd.readouterr().err
     assert scratch.exists()
 

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,11 @@ from onnx import TensorProto, helper
 
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.models import resolve
+from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPointConfig
 from superpoint_ros.runtimes import RuntimeConfig, Watch, load
+
+from .conftest import lively
 
 
 def runtime(model, backend, precision='fp32', **options):
@@ -137,8 +142,21 @@ def test_unknown_devices_are_refused(model, backend):
 
 
 def test_unsupported_precisions_are_refused(model):
-    with pytest.raises(ValueError, match=r'precision tf32: not supported by .*; available: .*FP32'):
+    with pytest.raises(ValueError, match=r'precision tf32: not supported by .*; available: fp32, .*int8$'):
         runtime(model, 'openvino', precision='tf32')
+
+
+def test_a_device_without_a_precision_of_its_own_is_refused_in_one_sentence(model):
+    with pytest.raises(ValueError, match=r"^device 'AUTO': not supported; available: .*CPU$"):
+        runtime(model, 'openvino', device='AUTO')
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.onnx'])
+def test_a_graph_of_earlier_weights_is_refused(suffix, model, tmp_path):
+    graph = shutil.copy(model.graph, tmp_path / 'weights.onnx')
+    checkpoint.save(tmp_path / 'weights.safetensors', lively(SuperPointConfig((8, 8, 8, 8), 16, 16)))
+    with pytest.raises(ValueError, match=r'made from other weights than .*; make it again with: superpoint export '):
+        runtime(resolve(str(graph.with_suffix(suffix))), 'openvino')
 
 
 @pytest.mark.parametrize(

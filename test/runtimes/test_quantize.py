@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from superpoint_ros.models import resolve
-from superpoint_ros.runtimes import RuntimeConfig, load
+from superpoint_ros.runtimes import RuntimeConfig, load, onnx_graph
 from superpoint_ros.runtimes.onnx_graph import precision_of
 
 pytest.importorskip('nncf', reason='needs nncf to quantize')
@@ -105,8 +105,11 @@ def test_torch_refuses_int8(model):
 
 def test_graphs_that_cannot_be_quantized_are_refused(graph, photographs, tmp_path):
     images = sorted(photographs.iterdir())
-    with pytest.raises(ValueError, match='already quantized'):
+    with pytest.raises(ValueError, match='expected a graph in fp32 to quantize, found int8'):
         quantize(graph.with_name('small_int8.onnx'), tmp_path / 'x.onnx', images)
+    onnx_graph.export_half(graph, tmp_path / 'half.onnx')
+    with pytest.raises(ValueError, match='expected a graph in fp32 to quantize, found fp16'):
+        command(str(tmp_path / 'half.onnx'), photographs, photographs, tmp_path / 'x.onnx')
     with pytest.raises(ValueError, match='no convolution nonsense'):
         quantize(graph, tmp_path / 'x.onnx', images, ['nonsense'])
     with pytest.raises(ValueError, match='none'):

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -217,6 +218,18 @@ def test_a_miscompiled_engine_is_not_kept(gpu, model, images, tmp_path, spoil, m
     with pytest.raises(EngineError, match=f'{message}.*; try precision fp32'):
         run(load(model), images)
     assert not engines(tmp_path)
+
+
+def test_an_engine_that_cannot_be_checked_is_not_built_again(gpu, model, images, monkeypatch):
+    def read(data):
+        raise cv2.error('Unsupported data type: FLOAT16')  # of OpenCV before 4.8
+
+    monkeypatch.setattr(cv2.dnn, 'readNetFromONNX', read)
+    runtime = load(model)
+    for _ in range(2):
+        with pytest.raises(EngineError, match=r'cannot be checked, because OpenCV .* use a graph in float32'):
+            run(runtime, images)
+    assert gpu.builds == 1
 
 
 def test_progress_is_reported_and_logged(gpu, model, images, caplog):
