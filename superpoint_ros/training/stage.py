@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from superpoint_ros.networks import checkpoint
@@ -38,7 +37,6 @@ class Stage(lightning.LightningModule):
 
     Attributes:
         average: the network with averaged weights, which is the result of the training.
-        started: whether the first step has begun; until then a resumed run may still fail because of its checkpoint.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class Stage(lightning.LightningModule):
         self.network = network
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.started = False
         self.photometric, self.initial_weights = photometric, initial_weights
         self.lr, self.warmup, self.cooldown, self.weight_decay = lr, warmup, cooldown, weight_decay
 
@@ -84,12 +81,6 @@ class Stage(lightning.LightningModule):
             start_from(self.network, self.initial_weights)
             self.average.load_state_dict(self.network.state_dict())
 
-    def on_train_start(self) -> None:
-        self.started = True
-        # The checkpoint's learning rate belongs to its own max_steps, which may differ from this run's.
-        for group in self.trainer.optimizers[0].param_groups:
-            group['lr'] = self.lr * self.lr_factor(self.global_step)
-
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning passes it)
         loss, figures = self.loss(batch)
         if not torch.isfinite(loss):
@@ -103,6 +94,9 @@ class Stage(lightning.LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
+        # Not by a scheduler: a checkpoint would bring back the lr of the piece before, which may have been another.
+        for group in self.trainer.optimizers[0].param_groups:
+            group |= {'lr': self.lr * self.lr_factor(self.global_step), 'weight_decay': self.weight_decay}
         super().optimizer_step(*args, **options)
         # Here rather than in on_train_batch_end, which comes after the checkpoint of the step.
         keep = min(AVERAGING, self.global_step / (self.global_step + 10))
@@ -116,10 +110,8 @@ class Stage(lightning.LightningModule):
         figures = {f'validation/{name}': value for name, value in figures.items()}
         self.log_dict(figures, batch_size=len(batch['index']), sync_dist=True)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
-        return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=self.weight_decay)
 
     def lr_factor(self, step: int) -> float:
         """Learning rate at a step as a share of `lr`: rises linearly, is constant, falls along a cosine to 0."""

@@ -6,15 +6,20 @@ import ctypes
 import logging
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from superpoint_ros.files import written_whole
 from superpoint_ros.networks import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -23,6 +28,8 @@ RESUMES = 'last.ckpt'
 RESULT = 'weights.safetensors'
 CHECKPOINT_EVERY = 200
 """Steps between checkpoints: a killed run loses at most these."""
+RESTORING = {'_restore_modules_and_callbacks', 'restore_training_state'}
+"""The functions of Lightning that read a checkpoint."""
 
 
 class PieceTimer(Timer):
@@ -30,6 +37,21 @@ class PieceTimer(Timer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if (args[-1] + 1) % trainer.accumulate_grad_batches == 0:  # checkpoints do not hold accumulated gradients
+            super().on_train_batch_end(trainer, *args)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint at once. Lightning copies it from the folder of temporary files if that is on another disk.
+
+    A run that was killed meanwhile would have lost its only checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
+        with written_whole(path) as partial:
+            torch.save(checkpoint, partial)
 
 
 class TrainingCommand(LightningCLI):
@@ -83,6 +105,7 @@ def main(args: Sequence[str] | None = None) -> None:
     trainer, model, run = command.trainer, command.model, command.config.run
     last = run / RESUMES
     resume = last if last.exists() else None
+    trainer.strategy.checkpoint_io = WholeCheckpoints()
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(
         ModelCheckpoint(
@@ -99,10 +122,13 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         trainer.fit(model, command.datamodule, ckpt_path=resume, weights_only=True)
     except Exception as error:
-        if resume is None or model.started:
-            raise
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        raise ValueError(f'{resume}: not a checkpoint of this run ({reason}); move it away to start anew') from error
+        if RESTORING & {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
+            what = str(error).partition('\n')[0] or type(error).__name__
+            raise ValueError(f'{resume}: not a checkpoint of this run ({what}); move it away to start anew') from error
+        if isinstance(error, OSError | ValueError) and 'DataLoader worker process' in str(error):
+            # The message is the worker's traceback, which ends with: ValueError: what is wrong
+            raise ValueError(str(error).rstrip().rpartition('\n')[2].partition(': ')[2]) from error
+        raise
     trainer.save_checkpoint(last)
     if trainer.is_global_zero:
         checkpoint.save(run / RESULT, model.average)

@@ -1,5 +1,7 @@
 """Small runs of every stage, from the shipped configuration files, through the command's own entrance."""
 
+import errno
+import os
 import pickle
 import re
 import shutil
@@ -134,6 +136,33 @@ def test_a_piece_stops_by_the_clock_and_its_time_does_not_count_in_the_next(tmp_
         train.main(arguments('magicpoint', tmp_path, 100000, *options))
         steps.append(len(losses(tmp_path)))
     assert 0 < steps[0] < steps[1]
+
+
+def test_a_piece_stops_between_steps_that_take_several_batches(tmp_path, monkeypatch):
+    # A checkpoint does not hold gradients: after a stop within a step, the rest of it would be a step of its own.
+    # The time is over with the first batch.
+    monkeypatch.setattr(train.PieceTimer, 'time_elapsed', lambda timer, *_: float(timer.start_time() is not None))
+    options = ['--trainer.accumulate_grad_batches=2', '--piece=00:00:00:01', '--trainer.limit_val_batches=0']
+    for steps in (1, 2):
+        train.main(arguments('magicpoint', tmp_path, 4, *options))
+        assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == steps
+
+
+def test_a_continued_run_learns_at_its_own_rate(tmp_path, monkeypatch):
+    rates, step = [], torch.optim.AdamW.step
+
+    def noted(optimizer, *args, **kwargs):
+        rates.extend((group['lr'], group['weight_decay']) for group in optimizer.param_groups)
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, 'step', noted)
+    for steps, rate in ((2, 0.004), (4, 0.002)):
+        options = ['--model.cooldown=0', '--model.warmup=0', '--trainer.limit_val_batches=0']
+        train.main(
+            arguments('magicpoint', tmp_path, steps, *options, f'--model.lr={rate}', f'--model.weight_decay={rate}')
+        )
+    assert rates == [(0.004, 0.004)] * 2 + [(0.002, 0.002)] * 2
+    assert losses(tmp_path, 'lr') == pytest.approx([0.004] * 2 + [0.002] * 2)
 
 
 def test_several_processes_train_as_one_with_the_same_batch(tmp_path):
@@ -282,6 +311,37 @@ def test_a_run_whose_folder_moved_keeps_one_checkpoint(short_run, tmp_path):
     train.main(arguments('magicpoint', tmp_path / 'run', 3, '--trainer.limit_val_batches=0'))
     assert [path.name for path in (tmp_path / 'run').glob('*.ckpt')] == ['last.ckpt']
     assert torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)['global_step'] == 3
+
+
+def test_a_checkpoint_is_replaced_at_once(short_run, tmp_path, monkeypatch):
+    shutil.copytree(short_run, tmp_path / 'run')
+    last, old = tmp_path / 'run' / 'last.ckpt', tmp_path / 'old.ckpt'
+    old.hardlink_to(last)
+    before = old.read_bytes()
+
+    def another_disk(*args, **kwargs):
+        raise OSError(errno.EXDEV, 'Invalid cross-device link')
+
+    monkeypatch.setattr(os, 'rename', another_disk)  # as from the folder of temporary files
+    train.main(arguments('magicpoint', tmp_path / 'run', 2, '--trainer.limit_val_batches=0'))
+    assert torch.load(last, weights_only=True)['global_step'] == 2
+    assert old.read_bytes() == before, 'the old file was written over instead of replaced'
+
+
+def test_what_is_wrong_with_the_data_of_a_continued_run_is_not_blamed_on_its_checkpoint(photographs, tmp_path):
+    def piece(steps, images, *options):
+        small = ['--model.losses.matching=0', f'--data.images={images}', '--trainer.limit_val_batches=0', *options]
+        train.main(arguments('unsuperpoint', tmp_path / 'run', steps, *small))
+
+    images = tmp_path / 'images'
+    shutil.copytree(photographs, images)
+    piece(1, images)
+    with pytest.raises(FileNotFoundError, match=r'^none: no such folder$'):
+        piece(2, 'none')
+    for path in images.iterdir():
+        path.write_text('no image')
+    with pytest.raises(ValueError, match=r'^\S+/\d\.png: not an image \(8 bytes\), expected .*$'):
+        piece(2, images, '--data.workers=1')
 
 
 def test_the_result_is_the_mean_of_the_weights_over_the_steps(tmp_path):
