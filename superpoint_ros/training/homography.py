@@ -44,11 +44,19 @@ class HomographyConfig:
     translation: float = 0.1
 
     def __post_init__(self) -> None:
-        most = 0.1 * self.crop
-        if not 0 <= self.perspective <= most:
-            raise ValueError(
-                f'perspective: {self.perspective} is out of range, expected 0 to {most:g}, a tenth of the crop'
-            )
+        check_perspective(self.perspective, self.crop)
+
+
+def check_perspective(deviation: float, side: float = 1.0) -> None:
+    """Check the standard deviation of the corners of a view with sides of this length.
+
+    Raises:
+        ValueError: it is more than a tenth of the side, so the view could fold over.
+    """
+    if not 0 <= deviation <= 0.1 * side:
+        raise ValueError(
+            f'perspective: {deviation} is out of range, expected 0 to {0.1 * side:g}; a view could fold over'
+        )
 
 
 def sample_homography(rng: np.random.Generator, size: tuple[int, int], config: HomographyConfig) -> Transform:

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BLUR_SIZE = 9
+SHADE_GRID = 4
+
 
 @dataclass(frozen=True)
 class PhotometricConfig:
@@ -37,9 +40,9 @@ class PhotometricConfig:
     gamma: float = 0.7
     vignette: float = 0.3
 
-
-BLUR_SIZE = 9
-SHADE_GRID = 4
+    def __post_init__(self) -> None:
+        if not 0 <= self.motion_blur <= BLUR_SIZE - 1:
+            raise ValueError(f'motion_blur: expected 0 to {BLUR_SIZE - 1} pixels, got {self.motion_blur}')
 
 
 def augment(images: Tensor, config: PhotometricConfig, rngs: Sequence[torch.Generator]) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from superpoint_ros.features import Image
 from superpoint_ros.geometry import Transform, rotation, transform_points
-from superpoint_ros.training.homography import CORNERS, homography_between, keystone
+from superpoint_ros.training.homography import CORNERS, check_perspective, homography_between, keystone
 
 BEYOND = 0.75
 """A view spans at most 1 / BEYOND of the photograph's sides; beyond its edges the photograph is mirrored."""
@@ -26,7 +26,7 @@ class ViewConfig:
             logarithmic scale.
         rotation: one of the views is turned by at most this many radians either way; smaller turns are likelier, by a
             triangular distribution.
-        perspective: standard deviation of how far the corners of each view move, as a part of its sides.
+        perspective: standard deviation of how far the corners of each view move, as a part of its sides; at most 0.1.
         stretch: each view's aspect ratio changes by at most this factor minus one.
         translation: part of its sides by which the finer view may reach beyond the coarser one.
     """
@@ -40,6 +40,7 @@ class ViewConfig:
     def __post_init__(self) -> None:
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f'zoom: expected two positive numbers, the smaller one first, got {self.zoom}')
+        check_perspective(self.perspective)
 
 
 def sample_views(

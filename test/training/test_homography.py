@@ -62,7 +62,9 @@ def test_the_horizon_is_outside_of_the_view(seed):
 
 
 def test_a_perspective_that_folds_the_view_over_is_refused():
-    with pytest.raises(ValueError, match=r'perspective: 0\.2 is out of range, expected 0 to 0\.085'):
+    with pytest.raises(
+        ValueError, match=r'perspective: 0\.2 is out of range, expected 0 to 0\.085; a view could fold over'
+    ):
         HomographyConfig(perspective=0.2)
 
 

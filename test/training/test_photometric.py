@@ -64,3 +64,9 @@ def test_motion_blur_moves_nothing_and_spreads_along_its_path(angle, length):
     assert along.abs().max() <= length / 2 + 1.5
     if length == 8:
         assert along.abs().max() > BLUR_SIZE // 2 - 1.5
+
+
+def test_a_motion_blur_that_the_kernel_cannot_hold_is_refused():
+    PhotometricConfig(motion_blur=BLUR_SIZE - 1)
+    with pytest.raises(ValueError, match='motion_blur: expected 0 to 8 pixels, got 12'):
+        PhotometricConfig(motion_blur=12)
