@@ -79,12 +79,12 @@ def _load(path: Path, networks: Networks) -> Any:
         if metadata.get('model') not in networks:
             raise ValueError(
                 f'{path}: expected a checkpoint of superpoint_ros, which has in its metadata a model '
-                f'({", ".join(networks)}) and its config; found metadata {metadata}'
+                f'({", ".join(networks)}) and its config; found metadata {metadata!s:.200}'
             )
         network_class, config_class = networks[metadata['model']]
         try:
             config = config_class(**json.loads(metadata['config']))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f'{path}: the config in its metadata is missing or wrong ({error})') from error
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         return assemble(path, network_class, config, shapes, file.get_tensor)
@@ -107,11 +107,12 @@ def assemble(
         read: reads one; called when all shapes are known to fit.
 
     Raises:
-        ValueError: a tensor is missing, superfluous, of another shape, or has values that are NaN or infinite; the
-            message names the first.
+        ValueError: a tensor is missing, superfluous, of another shape, of integers where weights are expected, or has
+            values that are NaN or infinite; the message names the first.
     """
     with torch.device('meta'):  # takes no memory before the shapes are known to fit
         network = network_class(config)
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in (*expected, *shapes):
         if expected.get(name) != shapes.get(name):
@@ -119,10 +120,13 @@ def assemble(
             raise ValueError(f'{path}: tensor {name}: expected {shape}, found {other}')
     state = {name: read(name) for name in expected}
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() != types[name].is_floating_point:
+            raise ValueError(f'{path}: tensor {name}: expected {types[name]}, found {tensor.dtype}')
+        state[name] = tensor.to(types[name])
+        if not torch.isfinite(state[name]).all():
             raise ValueError(f'{path}: tensor {name} has values that are NaN or infinite')
     network.load_state_dict(state, assign=True)
-    return network.float().eval()
+    return network.eval()
 
 
 def metadata_of(network: Network | LightGlue) -> dict[str, str]:

@@ -106,7 +106,7 @@ def check(config: SuperPointConfig | UnSuperPointConfig, norms: tuple[str, ...],
         raise ValueError(f'descriptor_size: expected a number from {least_descriptor} to 4096, got {size!r}')
     if config.norm not in norms:
         raise ValueError(f'norm: expected one of {", ".join(norms)}, got {config.norm!r}')
-    if config.stem_stride not in (1, 2):
+    if type(config.stem_stride) is not int or config.stem_stride not in (1, 2):
         raise ValueError(f'stem_stride: expected 1 or 2, got {config.stem_stride!r}')
 
 

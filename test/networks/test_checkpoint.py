@@ -110,6 +110,26 @@ def test_weights_that_are_not_finite(value, tmp_path):
     refused(path, r'tensor encoder\.0\.conv\.weight has values that are NaN or infinite')
 
 
+@pytest.mark.parametrize('kind', [torch.int8, torch.bool, torch.complex64])
+def test_weights_of_another_kind(kind, tmp_path):
+    path, network = tmp_path / 'network.safetensors', SuperPoint(SMALL)
+    state = network.state_dict() | {'detector.1.bias': torch.zeros(65, dtype=kind)}
+    save_file(state, path, checkpoint.metadata_of(network))
+    refused(path, rf'tensor detector\.1\.bias: expected torch\.float32, found {kind}')
+
+
+@pytest.mark.parametrize('kind', [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_become_single_precision(kind, tmp_path):
+    path, network = tmp_path / 'network.safetensors', SuperPoint(SMALL)
+    state = {
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
+    }
+    save_file(state, path, checkpoint.metadata_of(network))
+    loaded = checkpoint.load(path).state_dict()
+    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32, torch.int64}
+    assert torch.equal(loaded['detector.1.weight'], state['detector.1.weight'].float())
+
+
 def test_headers_that_lie(tmp_path):
     path = tmp_path / 'network.safetensors'
     huge = {'encoder.0.conv.weight': {'dtype': 'F32', 'shape': [1 << 40], 'data_offsets': [0, 1 << 42]}}
@@ -132,6 +152,8 @@ def test_headers_that_lie(tmp_path):
         '{"head_channels": "16"}',
         '{"descriptor_size": -1}',
         '{"norm": "sideways"}',
+        '{"stem_stride": 1.0}',
+        '[' * 100_000,
     ],
 )
 def test_configs_that_are_none(config, tmp_path):
@@ -151,7 +173,7 @@ def test_tensors_that_do_not_fit_the_config(tmp_path):
 
 def test_files_of_others(tmp_path):
     path = tmp_path / 'network.safetensors'
-    save_file({'a': torch.zeros(1)}, path)
-    refused(path, 'expected a checkpoint of superpoint_ros')
+    save_file({'a': torch.zeros(1)}, path, {'notes': 'x' * 10_000})
+    refused(path, "expected a checkpoint of superpoint_ros, .{0,100} found metadata {'notes': 'x{180,200}$")
     with pytest.raises(FileNotFoundError, match='no such file'):
         checkpoint.load(tmp_path / 'none.safetensors')
