@@ -71,8 +71,10 @@ def label(
     paths = image_files.files_in(images, recursive=True)
     waiting = [(path, label_path(path, images, output)) for path in paths]
     waiting = [(path, target) for path, target in waiting if not target.exists()]
+    if done := len(paths) - len(waiting):
+        logger.info('%s: %d of %d photographs have labels and are skipped', output, done, len(paths))
     unreadable: list[Path] = []
-    for path, target in progress(waiting, 'labeling', done=len(paths) - len(waiting)):
+    for path, target in progress(waiting, 'labeling', done):
         try:
             image = image_files.read(path)
         except (OSError, ValueError) as error:

@@ -7,11 +7,10 @@ looked at again.
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import lightning
@@ -34,6 +33,7 @@ TRAINING, VALIDATION = 0, 1
 Sample = dict[str, Any]
 Draw = Callable[[np.random.Generator], Sample]
 Points = npt.NDArray[np.float32]
+T = TypeVar('T')
 
 
 class EndlessDataset(Dataset[Sample]):
@@ -61,10 +61,10 @@ def draw_shapes(rng: np.random.Generator, size: tuple[int, int], homography: Hom
     return {'image': image, 'points': rng.permutation(points), 'valid': valid.astype(bool)[None]}
 
 
-def find_files(images: Path, labels: Path | None, stream: int) -> list[tuple[Path, Path | None]]:
+def find_files(images: Path, labels: Path | None, stream: int) -> Sequence[tuple[Path, Path | None]]:
     """The photographs of a folder and its subfolders for a stream, each with the file of its labels if there are any.
 
-    One photograph in 32 is for validation. Photographs without labels are skipped.
+    Photographs without labels are skipped.
 
     Raises:
         FileNotFoundError: there is no photograph, or none with labels.
@@ -75,7 +75,12 @@ def find_files(images: Path, labels: Path | None, stream: int) -> list[tuple[Pat
     every = [(path, label_file) for path, label_file in every if label_file is None or label_file.is_file()]
     if not every:
         raise FileNotFoundError(f'{labels}: no labels of photographs in {images}; create them with: superpoint label')
-    return [files for i, files in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
+    return split(every, stream)
+
+
+def split(every: Sequence[T], stream: int) -> Sequence[T]:
+    """One photograph in 32 is for VALIDATION, the others are for TRAINING; a single one is for both."""
+    return [item for i, item in enumerate(every) if (i % 32 == 0) == (stream == VALIDATION)] or every
 
 
 def draw_views(
@@ -88,7 +93,7 @@ def draw_views(
     image_path, label_file = files[int(rng.integers(len(files)))]
     photograph = image_files.read(image_path)
     whole = photograph.shape[1], photograph.shape[0]
-    points = np.empty((0, 2), np.float32) if label_file is None else mirrored(read_labels(label_file), whole)
+    points = np.empty((0, 2), np.float32) if label_file is None else mirrored(read_labels(label_file, whole), whole)
     views = sample_views(rng, whole, size, config)
     seen = []
     for view in views:
@@ -103,18 +108,20 @@ def draw_views(
     }
 
 
-def read_labels(path: Path) -> Points:
-    """The keypoints (N, 2) that `superpoint label` wrote to a file.
+def read_labels(path: Path, size: tuple[int, int]) -> Points:
+    """The keypoints (N, 2) that `superpoint label` wrote to a file, for a photograph of this (width, height).
 
     Raises:
-        ValueError: the file is not one of labels.
+        ValueError: the file is not one of labels, or those of a larger photograph.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             points = np.asarray(file['keypoints'], np.float32)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f'keypoints of shape {points.shape}')
-    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        if not ((points >= -1) & (points <= size)).all():
+            raise ValueError(f'keypoints outside of the photograph, which has {size[0]}×{size[1]} pixels')
+    except Exception as error:  # what NumPy, zipfile and zlib raise for broken files has no common base
         raise ValueError(f'{path}: expected an .npz file with keypoints (N, 2) ({error}); label it again') from error
     return points
 

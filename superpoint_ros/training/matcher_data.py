@@ -13,8 +13,9 @@ import numpy as np
 from superpoint_ros import image_files, models
 from superpoint_ros.learned_matching import pair_inputs
 from superpoint_ros.models import checksum
+from superpoint_ros.networks import checkpoint
 from superpoint_ros.training import scene_features
-from superpoint_ros.training.datasets import TRAINING, VALIDATION, Draw, EndlessData, Sample
+from superpoint_ros.training.datasets import TRAINING, VALIDATION, Draw, EndlessData, Sample, split
 from superpoint_ros.training.scene_features import NONE, ScenesConfig
 
 
@@ -74,12 +75,20 @@ class MatcherData(EndlessData):
         self.extractor, self.model = extractor, models.resolve(extractor)
         self.checksum = checksum(self.model.file('weights'))
         self.cache, self.scenes, self.keypoints, self.unrelated = cache, scenes, keypoints, unrelated
-        every = [path for folder in images for path in image_files.files_in(folder, recursive=True)]
-        kept = every[::32]
-        self.photographs = {VALIDATION: kept, TRAINING: [path for path in every if path not in kept] or kept}
+        # Folders may contain each other; a photograph is for training or for validation.
+        every = list(dict.fromkeys(path for folder in images for path in image_files.files_in(folder, recursive=True)))
+        self.photographs = {stream: split(every, stream) for stream in (TRAINING, VALIDATION)}
 
     def prepare_data(self) -> None:
-        """Extract the features that are not there yet."""
+        """Extract the features that are not there yet.
+
+        Raises:
+            ValueError: the network is not for descriptors of this size, or a photograph cannot be read.
+        """
+        training: Any = self.trainer and self.trainer.lightning_module
+        expected = checkpoint.load(self.model.file('weights')).config.descriptor_size
+        if (found := training.network.config.descriptor_size) != expected:
+            raise ValueError(f'network.descriptor_size is {found}, but descriptors of {self.extractor} have {expected}')
         self._files(TRAINING)
         self._files(VALIDATION)
 

@@ -77,7 +77,8 @@ def obtain(photographs: Sequence[Path], extractor: str, config: ScenesConfig, fo
         ValueError: a photograph cannot be read.
     """
     checksum = models.checksum(models.resolve(extractor).file('weights'))
-    settings = {'extractor': checksum, 'photographs': [path.name for path in photographs], **asdict(config)}
+    files = [(path.name, path.stat().st_size) for path in photographs]  # names alone, as 000001.png, are not enough
+    settings = {'extractor': checksum, 'photographs': files, **asdict(config)}
     del settings['count']  # the first scenes are the same, however many follow
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     paths = [folder / key / f'{index:06d}.npz' for index in range(config.count)]
@@ -167,9 +168,16 @@ def save(path: Path, scene: SceneFeatures) -> None:
 
 
 def read(path: Path) -> SceneFeatures:
-    """Read a file that `save` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    """Read a file that `save` wrote.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # what NumPy, zipfile and zlib raise for broken files has no common base
+        raise ValueError(f'{path}: not a file of scene features ({error}); delete it, and it is made again') from error
     features = [
         Features(
             arrays['keypoints'][view, :count],

@@ -92,14 +92,16 @@ def test_the_network_sees_the_views_in_batches():
     assert network.batches == [4, 4, 2]
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(weights, images, tmp_path):
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(weights, images, tmp_path, caplog):
     config = AdaptationConfig(views=3)
     label(weights, images, tmp_path / 'whole', config)
     label(weights, images, tmp_path / 'killed', config)
     untouched = tmp_path / 'killed' / 'a.png.npz'
     stamp = untouched.stat().st_mtime_ns
     (tmp_path / 'killed' / 'b.png.npz').unlink()
+    caplog.set_level('INFO')
     assert label(weights, images, tmp_path / 'killed', config) == []
+    assert '2 of 3 photographs have labels and are skipped' in caplog.text
     assert untouched.stat().st_mtime_ns == stamp
     assert contents(tmp_path / 'killed') == contents(tmp_path / 'whole')
     assert set(contents(tmp_path / 'whole')) == {'a.png.npz', 'b.png.npz', 'deep/c.png.npz'}

@@ -1,4 +1,5 @@
 import itertools
+import zipfile
 
 import cv2
 import numpy as np
@@ -107,6 +108,12 @@ def write_objects(path):
     np.savez(path, keypoints=np.array([{}, {}], object))
 
 
+def write_huge_shape(path):
+    header = {'descr': '<f4', 'fortran_order': False, 'shape': (10**15, 2)}
+    with zipfile.ZipFile(path, 'w') as file, file.open('keypoints.npy', 'w') as entry:
+        np.lib.format.write_array_header_1_0(entry, header)
+
+
 @pytest.mark.parametrize(
     'write',
     [
@@ -114,10 +121,12 @@ def write_objects(path):
         lambda path: path.write_text('no zip'),
         lambda path: np.savez(path, corners=np.zeros((2, 2))),
         lambda path: np.savez(path, keypoints=np.zeros((2, 3))),
+        lambda path: np.savez(path, keypoints=np.full((2, 2), 170.0)),  # of a photograph larger than 160×120
         lambda path: np.savez(path, keypoints=np.array(['a', 'b'])),
         lambda path: path.write_bytes(path.read_bytes()[:-40]),
         write_array,
         write_objects,
+        write_huge_shape,
     ],
 )
 def test_a_broken_file_of_labels_is_named(photographs, write):

@@ -225,6 +225,10 @@ def test_training_learns_and_its_matcher_serves_its_extractor(photographs, rando
     curve = losses(run)
     assert np.mean(curve[-10:]) < 0.8 * np.mean(curve[:5])
     assert len(losses(run, 'validation/recall')) == 2
+    with pytest.raises(
+        ValueError, match=r'^network\.descriptor_size is 64, but descriptors of unsuperpoint_lite have 128$'
+    ):
+        train.main([*arguments, f'--run={tmp_path / "other"}', '--model.network.descriptor_size=64'])
     config = checkpoint.load_matcher(run / 'weights.safetensors').config
     extractor = resolve('unsuperpoint_lite').file('weights')
     assert (config.extractor, config.extractor_checksum) == ('unsuperpoint_lite', checksum(extractor))

@@ -63,6 +63,14 @@ def test_a_scene_is_read_as_it_was_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['scene.npz']
 
 
+def test_a_broken_file_of_a_scene_is_named(tmp_path):
+    path = tmp_path / '000001.npz'
+    for content in (b'', b'no zip'):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r'000001\.npz: not a file of scene features \(.*\); delete it'):
+            scene_features.read(path)
+
+
 def test_scenes_are_made_once_and_only_what_is_missing(photographs, tiny_model, tmp_path):
     paths = obtain(photographs, str(tiny_model), SMALL, tmp_path, workers=0)
     assert len(paths) == 3
@@ -80,11 +88,15 @@ def test_scenes_are_made_once_and_only_what_is_missing(photographs, tiny_model, 
 def test_other_settings_and_photographs_have_other_files(photographs, tiny_model, tmp_path):
     one = ScenesConfig(scene=SMALL.scene, count=1, views=2, keypoints=10)
     other = ScenesConfig(scene=SMALL.scene, count=1, views=2, keypoints=11)
+    others = [tmp_path / 'others' / path.name for path in photographs]
+    others[0].parent.mkdir()
+    for path in others:
+        cv2.imwrite(str(path), np.random.default_rng(5).integers(0, 256, (120, 160)).astype(np.uint8))
     folders = {
         obtain(some, str(tiny_model), config, tmp_path, workers=0)[0].parent
-        for some, config in ((photographs, one), (photographs, other), (photographs[:2], one))
+        for some, config in ((photographs, one), (photographs, other), (photographs[:2], one), (others, one))
     }
-    assert len(folders) == 3
+    assert len(folders) == 4
 
 
 def test_a_photograph_that_cannot_be_read_is_named(photographs, tiny_model, tmp_path):
