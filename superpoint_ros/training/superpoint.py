@@ -37,6 +37,8 @@ class MagicPointTraining(Stage):
         return detector_loss(self(images)['logits'], cell_labels(batch['points'], batch['valid'])), {}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+        if not batch['points'].numel():  # without labels
+            return
         images = as_gray(batch['image'])
         noisy = augment(images, self.photometric, generators(batch['seed']))
         for noise, seen in {'clean': images, 'noisy': noisy}.items():
