@@ -74,9 +74,10 @@ def test_probabilities_of_each_keypoint_add_up_to_at_most_1(network):
 
 @pytest.mark.parametrize('size', [8, 16, 24])
 def test_an_untrained_network_matches_by_cosines(size):
-    network = LightGlue(LightGlueConfig(size, width=16, heads=2, layers=2)).eval()
-    inputs = keypoints(12)
-    inputs['descriptors'] = F.normalize(torch.randn(1, 2, 12, size), dim=-1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = LightGlue(LightGlueConfig(size, width=16, heads=2, layers=2)).eval()
+        inputs = keypoints(12) | {'descriptors': F.normalize(torch.randn(1, 2, 12, size), dim=-1)}
     cosines = inputs['descriptors'][0, 0] @ inputs['descriptors'][0, 1].T
     expected = (20 * cosines).log_softmax(dim=0) + (20 * cosines).log_softmax(dim=1)
     found = assign(network, inputs)[0]
