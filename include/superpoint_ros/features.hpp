@@ -58,6 +58,9 @@ size_t size(const Cloud & cloud)
             "point cloud: " + std::to_string(count) + " points of " + std::to_string(cloud.point_step) +
             " bytes, but only " + std::to_string(cloud.data.size()) + " bytes");
   }
+  if (cloud.height > 1 && cloud.row_step > uint64_t{cloud.width} * cloud.point_step) {
+    throw std::invalid_argument("point cloud: expected one row, or rows without padding");
+  }
   return static_cast<size_t>(count);
 }
 

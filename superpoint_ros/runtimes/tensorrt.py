@@ -243,7 +243,7 @@ def export_engines(model: Model, config: RuntimeConfig, output: Path | None, wat
     all_shapes = [{'image': (1, height, width)} for width, height in runtime.sizes]
     if output:
         with written_whole(output) as partial_file:
-            partial_file.write_bytes(network.prepare(all_shapes[0]).engine.serialize())
+            partial_file.write_bytes(bytes(made('plan', network.prepare(all_shapes[0]).engine.serialize)))
         return [output]
     paths = [network.path(shapes) for shapes in all_shapes]
     for path in paths:

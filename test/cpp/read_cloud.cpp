@@ -35,7 +35,7 @@ PointCloud2 read()
 {
   PointCloud2 cloud;
   int fields, bytes, type, is_bigendian;
-  std::cin >> cloud.height >> cloud.width >> is_bigendian >> cloud.point_step >> fields >> bytes;
+  std::cin >> cloud.height >> cloud.width >> is_bigendian >> cloud.point_step >> cloud.row_step >> fields >> bytes;
   cloud.is_bigendian = is_bigendian;
   for (int i = 0; i < fields; ++i) {
     PointField field;

@@ -39,7 +39,8 @@ def read(request, tmp_path_factory):
 
     def run(kind, cloud, fields=None, **changed):
         fields = clouds.point_fields(cloud.dtype) if fields is None else fields
-        facts = {'height': 1, 'width': len(cloud), 'is_bigendian': 0, 'point_step': cloud.dtype.itemsize, **changed}
+        facts = {'height': 1, 'width': len(cloud), 'is_bigendian': 0, 'point_step': cloud.dtype.itemsize}
+        facts = facts | {'row_step': cloud.nbytes} | changed
         numbers = [*facts.values(), len(fields), cloud.nbytes]
         head = ' '.join(str(value) for value in [*numbers, *(value for field in fields for value in field)])
         message = head.encode() + b'\n' + cloud.tobytes()
@@ -100,6 +101,11 @@ def test_fields_are_found_by_name_wherever_they_are(read):
     assert read('features', cloud)[:2] == ['1 3 0.5', '2 4 0.25']
 
 
+def test_rows_without_padding_are_read(read):
+    cloud = clouds.encode_features(features_of_size(0, count=6))
+    assert read('features', cloud, height=3, width=2, row_step=2 * cloud.dtype.itemsize) == read('features', cloud)
+
+
 @pytest.mark.parametrize(
     ('changed', 'said'),
     [
@@ -107,6 +113,7 @@ def test_fields_are_found_by_name_wherever_they_are(read):
         ({'width': 2**32 - 1, 'height': 2**32 - 1}, 'points of 140 bytes, but only 700 bytes'),
         ({'point_step': 0}, '5 points of 0 bytes'),
         ({'point_step': 100, 'width': 3}, 'field descriptor has type 1 or does not fit'),
+        ({'height': 2, 'width': 2, 'row_step': 300}, 'expected one row, or rows without padding'),
         ({'is_bigendian': 1}, 'expected little-endian data'),
         ({'fields': []}, 'no field x'),
         ({'fields': [('x', 0, 8, 1)]}, 'field x has type 8'),

@@ -173,7 +173,7 @@ class Engine:
         self.num_io_tensors = len(self.tensors)
 
     def serialize(self):
-        return self.plan
+        return None if self.gpu.fails('serialize') else memoryview(self.plan)
 
     def get_tensor_name(self, index):
         return list(self.tensors)[index]

@@ -294,6 +294,9 @@ def test_export_keeps_engines_or_writes_one_to_a_file(gpu, model, tmp_path):
     one = RuntimeConfig(engine_sizes=('96x64',), engine_batch=2)
     assert export_command(str(model.graph), output, 'tensorrt', one) == str(output)
     assert output.read_bytes() in [path.read_bytes() for path in engines(tmp_path)]
+    gpu.failing['serialize'] = 'no memory left'
+    with pytest.raises(EngineError, match='made no plan: no memory left'):
+        export_command(str(model.graph), output, 'tensorrt', one)
     for sizes in ((), ('96x64', '64x60')):
         with pytest.raises(ValueError, match='engine_sizes: give the size to build for'):
             export_command(str(model.graph), output, 'tensorrt', RuntimeConfig(engine_sizes=sizes))
