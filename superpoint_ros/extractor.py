@@ -150,7 +150,8 @@ class Extractor:
                     found[index].append(finish(decoded, prepared))
             except Exception as error:  # noqa: BLE001 - whatever a back end raises concerns this group only
                 errors |= dict.fromkeys((index for index, _ in group), error)
-        return [errors[i] if i in errors else self._best(found[i]) for i in range(len(images))]
+        # With pop, nothing here refers to an error, whose traceback refers to this frame and so to the images.
+        return [errors.pop(i) if i in errors else self._best(found[i]) for i in range(len(images))]
 
     def info(self, descriptor_type: str, image_size: tuple[int, int]) -> str:
         """The text of features/info for features of images of this size; see clouds.features_info."""

@@ -1,6 +1,8 @@
 """Extraction from all kinds of images, with a graph whose scores are the brightness of the image."""
 
 import dataclasses
+import gc
+import weakref
 
 import cv2
 import numpy as np
@@ -261,6 +263,19 @@ def test_a_bad_image_does_not_affect_the_others(extractor):
     for error, message in ((small, '90×10 pixels'), (wrong_mask, 'mask: expected'), (no_image, 'expected a NumPy')):
         assert isinstance(error, ValueError)
         assert message in str(error)
+
+
+def test_an_error_does_not_keep_its_image_in_memory(extractor):
+    image = np.full((64, 64), np.nan, np.float32)
+    memory = weakref.ref(image)
+    gc.disable()
+    try:
+        errors = extractor.batch([image])
+        assert isinstance(errors[0], ValueError)
+        del image, errors
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_the_network_affects_only_images_of_that_size(extractor, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,12 @@ class OpenVINONetwork:
             self._settings[properties.hint.enable_cpu_pinning] = False
         if config.threads:
             self._settings[properties.inference_num_threads] = config.threads
-        self.keep(SHAPES_KEPT)
+        self._kept = SHAPES_KEPT
+        self._compiled: dict[Any, list[Any]] = {}  # the latest used last
+        self._known: set[Any] = set()
 
     def keep(self, shapes: int) -> None:
         self._kept = max(shapes, SHAPES_KEPT)
-        self._requests = lru_cache(maxsize=self._kept)(self._compile)
-        self._compiled: set[Any] = set()
 
     def __call__(self, items: Sequence[Arrays]) -> Iterator[Arrays]:
         requests = self._requests(tuple((name, array.shape) for name, array in items[0].items()))
@@ -118,15 +118,23 @@ class OpenVINONetwork:
             for request in requests:
                 request.wait()
 
+    def _requests(self, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> list[Any]:
+        # Not lru_cache, which would refer to this object: a dropped network would stay in memory.
+        requests = self._compiled.pop(shapes, None) or self._compile(shapes)
+        self._compiled[shapes] = requests
+        if len(self._compiled) > self._kept:
+            del self._compiled[next(iter(self._compiled))]
+        return requests
+
     def _compile(self, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> list[Any]:
-        if shapes in self._compiled:
+        if shapes in self._known:
             logger.warning(
                 'more than %d sizes of images are in use, so that a network is compiled again for %s; use fewer sizes',
                 self._kept,
                 ', '.join('x'.join(map(str, shape[:0:-1])) for _, shape in shapes),
             )
-            self._compiled.clear()  # warn again only after as many sizes
-        self._compiled.add(shapes)
+            self._known.clear()  # warn again only after as many sizes
+        self._known.add(shapes)
         graph = self._graph.clone()
         graph.reshape({name: [1, *shape] for name, shape in shapes})
         compiled = self._core.compile_model(graph, self._device, self._settings)

@@ -1,10 +1,12 @@
 """All back ends find the same keypoints, and refuse what they cannot run."""
 
+import gc
 import importlib
 import logging
 import shutil
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import onnx
@@ -265,6 +267,19 @@ try:
 except KeyboardInterrupt:
     print('interrupted')
 """
+
+
+def test_a_dropped_network_leaves_memory_at_once(model):
+    network = load(model, RuntimeConfig(backend='openvino', precision='fp32')).network
+    for heads in network([{'image': np.zeros((1, 16, 16), np.uint8)}]):
+        assert heads['score_map'].shape == (16, 16)
+    memory = weakref.ref(network)
+    gc.disable()
+    try:
+        del network, heads
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_an_interrupt_after_extractors_are_deleted(model):
