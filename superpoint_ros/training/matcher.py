@@ -60,7 +60,7 @@ class MatcherTraining(Stage):
         name, trained_for = given.config.extractor, given.config.extractor_checksum
         if trained_for == data.checksum:
             return
-        extractor = self.initial_extractor or name
+        extractor = self.initial_extractor or (name if name in models.SHIPPED else '')
         if not extractor or models.checksum(models.resolve(extractor).file('weights')) != trained_for:
             raise ValueError(
                 f'initial weights {initial_weights} were trained for {name or "an unknown model"} (checksum '

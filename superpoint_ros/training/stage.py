@@ -114,9 +114,12 @@ class Stage(lightning.LightningModule):
         return torch.optim.AdamW(self.network.parameters(), self.lr, weight_decay=self.weight_decay)
 
     def lr_factor(self, step: int) -> float:
-        """Learning rate at a step as a share of `lr`: rises linearly, is constant, falls along a cosine to 0."""
+        """Learning rate at a step as a share of `lr`: rises linearly, is constant, falls along a cosine to 0.
+
+        It does not fall without max_steps, which are -1 then.
+        """
         rise = min(1.0, (step + 1) / max(1, self.warmup))
-        left = min(1.0, max(0.0, 1 - step / max(1, self.trainer.max_steps)) / max(1e-9, self.cooldown))
+        left = min(1.0, max(0.0, 1 - step / self.trainer.max_steps) / max(1e-9, self.cooldown))
         return rise * 0.5 * (1 - math.cos(math.pi * left))
 
 

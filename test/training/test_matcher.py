@@ -190,8 +190,9 @@ def test_a_matcher_becomes_one_for_another_extractor(make_matcher, tiny_model, t
         inputs = torch.from_numpy(np.column_stack([features.descriptors, features.scores]))
         states.append(checkpoint.load_matcher(matcher).input(inputs))
     assert (states[1] - states[0]).norm() < 0.1 * states[0].norm()
-    with pytest.raises(ValueError, match=r'trained for tiny .* name its file as --model'):
-        transfer(given, turned_model, photographs, tmp_path / 'other', '--model.initial_extractor=superpoint')
+    for wrong in ('superpoint', 'null'):
+        with pytest.raises(ValueError, match=r'trained for tiny .* name its file as --model'):
+            transfer(given, turned_model, photographs, tmp_path / 'other', f'--model.initial_extractor={wrong}')
 
 
 def test_training_learns_and_its_matcher_serves_its_extractor(photographs, random_features, tmp_path):

@@ -1,12 +1,14 @@
 """Small runs of every stage, from the shipped configuration files, through the command's own entrance."""
 
 import errno
+import math
 import os
 import pickle
 import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,10 +17,12 @@ import torch
 
 from superpoint_ros.decode import score_map
 from superpoint_ros.networks import checkpoint
+from superpoint_ros.networks.superpoint import SuperPointConfig
 from superpoint_ros.training import adaptation, train
 from superpoint_ros.training.adaptation_config import AdaptationConfig
 from superpoint_ros.training.datasets import VALIDATION, ShapesData
 from superpoint_ros.training.homography import HomographyConfig
+from superpoint_ros.training.photometric import PhotometricConfig
 from superpoint_ros.training.stage import Stage
 from superpoint_ros.training.superpoint import MagicPointTraining, detections_near_labels
 from superpoint_ros.training.synthetic_shapes import render
@@ -146,6 +150,20 @@ def test_a_piece_stops_between_steps_that_take_several_batches(tmp_path, monkeyp
     for steps in (1, 2):
         train.main(arguments('magicpoint', tmp_path, 4, *options))
         assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == steps
+
+
+@pytest.mark.parametrize(
+    ('max_steps', 'factors'),
+    [
+        (100, {0: 0.1, 4: 0.5, 9: 1, 50: 1, 75: 0.5, 90: 0.5 * (1 - math.cos(math.pi / 5)), 100: 0}),
+        (-1, {0: 0.1, 9: 1, 10**6: 1}),
+    ],
+)
+def test_the_learning_rate_rises_stays_and_falls(max_steps, factors):
+    stage = MagicPointTraining(SuperPointConfig(descriptor_size=0), PhotometricConfig(), warmup=10, cooldown=0.5)
+    trainer = SimpleNamespace(max_steps=max_steps)
+    stage.trainer = trainer
+    assert {step: stage.lr_factor(step) for step in factors} == pytest.approx(factors)
 
 
 def test_a_continued_run_learns_at_its_own_rate(tmp_path, monkeypatch):
