@@ -38,7 +38,7 @@ class TorchNetwork:
     """Runs a module whose forward takes and returns named tensors; see superpoint_ros.runtimes.Network."""
 
     def __init__(self, module: nn.Module, config: RuntimeConfig) -> None:
-        self._device = _device(config.device)
+        self._device = find_device(config.device)
         on_gpu = self._device.type == 'cuda'
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else platform.processor() or str(self._device)
         self.precision = config.precision
@@ -87,7 +87,12 @@ class ImageNetwork(nn.Module):
         return heads
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The torch device of this name; without a name, a CUDA GPU if there is one.
+
+    Raises:
+        ValueError: torch cannot use it.
+    """
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)

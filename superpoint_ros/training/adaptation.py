@@ -26,6 +26,7 @@ from superpoint_ros.files import written_whole
 from superpoint_ros.geometry import resize_transform, transform_points
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, score_map
+from superpoint_ros.runtimes.pytorch import find_device
 from superpoint_ros.training.adaptation_config import AdaptationConfig
 from superpoint_ros.training.homography import HomographyConfig, sample_homography, warp_images
 
@@ -60,11 +61,9 @@ def label(
 
     Raises:
         FileNotFoundError: there are no photographs.
-        ValueError: the weights are not those of MagicPoint or SuperPoint.
+        ValueError: the weights are not those of MagicPoint or SuperPoint, or torch cannot use the device.
     """
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    network = checkpoint.fold(checkpoint.load(weights)).to(device)
+    network = checkpoint.fold(checkpoint.load(weights)).to(find_device('' if device == 'auto' else device))
     if not isinstance(network, SuperPoint):
         raise ValueError(f'{weights}: expected MagicPoint or SuperPoint, which score each pixel')
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

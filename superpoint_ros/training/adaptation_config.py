@@ -17,7 +17,7 @@ class AdaptationConfig:
     max_keypoints: int = option(600, 'At most this many keypoints per photograph, the best.', minimum=1)
     nms_radius: int = option(4, 'No two keypoints are nearer than this in both x and y.', unit='px', minimum=0)
     batch_size: int = option(16, 'Views in one run of the network.', minimum=1)
-    seed: int = option(0, 'Picks the homographies, together with the name of the photograph.')
+    seed: int = option(0, 'Picks the homographies, together with the name of the photograph.', minimum=0)
 
     def __post_init__(self) -> None:
         check(self)

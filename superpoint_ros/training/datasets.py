@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from superpoint_ros import image_files
+from superpoint_ros.decode import CELL
 from superpoint_ros.geometry import transform_points
 from superpoint_ros.training.adaptation import label_path
 from superpoint_ros.training.homography import HomographyConfig, sample_homography
@@ -195,6 +196,17 @@ class EndlessData(lightning.LightningDataModule):
         return DataLoader(self.dataset(VALIDATION), self.batch_size, sampler=sampler, collate_fn=collate)
 
 
+def whole_cells(width: int, height: int) -> tuple[int, int]:
+    """The size of images that consist of whole cells.
+
+    Raises:
+        ValueError: they would not.
+    """
+    if min(width, height) < CELL or width % CELL or height % CELL:
+        raise ValueError(f'width and height: expected multiples of {CELL}, got {width} and {height}')
+    return width, height
+
+
 class ShapesData(EndlessData):
     """Batches of Synthetic Shapes.
 
@@ -217,7 +229,7 @@ class ShapesData(EndlessData):
         **batches: Any,
     ) -> None:
         super().__init__(validation_images, **batches)
-        self.homography, self.size, self.warped = homography, (width, height), warped
+        self.homography, self.size, self.warped = homography, whole_cells(width, height), warped
 
     def draws(self, stream: int) -> Draw:
         warped = self.warped if stream == TRAINING else 0
@@ -248,7 +260,7 @@ class PhotosData(EndlessData):
         **batches: Any,
     ) -> None:
         super().__init__(validation_images, **batches)
-        self.images, self.labels, self.views, self.size = images, labels, views, (width, height)
+        self.images, self.labels, self.views, self.size = images, labels, views, whole_cells(width, height)
 
     def draws(self, stream: int) -> Draw:
         files = find_files(self.images, self.labels, stream)

@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -123,6 +125,12 @@ def test_an_unreadable_photograph_is_named_and_the_others_are_labeled(weights, i
     assert f'1 photographs could not be read:\n  {images / "aa.jpg"}' in capsys.readouterr().err
     assert len(contents(tmp_path / 'labels')) == 3
     assert label_path(images / 'deep/c.png', images, tmp_path / 'labels').is_file()
+
+
+@pytest.mark.parametrize('device', ['cuda:99', 'gpu'])
+def test_a_device_that_is_not_there_is_named(weights, images, tmp_path, capsys, device):
+    assert cli.main(['label', str(weights), str(images), str(tmp_path / 'labels'), f'--device={device}']) == 1
+    assert re.fullmatch(f"superpoint label: device '{device}': torch cannot use it .*\n", capsys.readouterr().err)
 
 
 def test_a_folder_without_photographs_is_an_error(weights, tmp_path):

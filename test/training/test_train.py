@@ -215,6 +215,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(tmp_path)
             r'.*"batch_size".*Got value: many',
         ),
         (
+            [f'--config={CONFIG}/magicpoint.yaml', '--run=run', '--data.width=100'],
+            'width and height: expected multiples of 8, got 100 and 120',
+        ),
+        (
             [f'--config={CONFIG}/magicpoint.yaml', '--run=run', '--data.homography.perspective=3'],
             r'perspective: 3\.0 is out of range, expected 0 to 0\.085; a view could fold over',
         ),
