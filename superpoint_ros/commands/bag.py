@@ -70,6 +70,7 @@ def bag(
     find_matches = make_matcher(matcher, matching, runtime)
     settings = Settings(model, options, descriptor_type, batch, tuple(topics))
     written = Output(to, copy, match, track, matching, tracking, None if matcher == NEAREST else find_matches)
-    if match or track:
+    # With a cluster, this machine may lack what runs the model, but not what runs a learned matcher.
+    if (match or track) and (cluster is None or matcher != NEAREST):
         check_model(find_matches, runtimes.load(models.resolve(model), runtime))
     return process_bags(bags, output, written, settings, resume, cluster, workers)

@@ -35,8 +35,8 @@ def run(tiny_model, tmp_path):
     """`superpoint bag` with the tiny network, into tmp_path/out."""
 
     def process(*bags, **options):
-        runtime = RuntimeConfig(backend='openvino', threads=1)
-        return bag(bags, output=tmp_path / 'out', runtime=runtime, **{'model': str(tiny_model)} | options)
+        defaults = {'model': str(tiny_model), 'runtime': RuntimeConfig(backend='openvino', threads=1)}
+        return bag(bags, output=tmp_path / 'out', **defaults | options)
 
     return process
 

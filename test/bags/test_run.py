@@ -20,6 +20,7 @@ from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.learned_matching import LearnedMatcher
 from superpoint_ros.matching import MatchConfig
+from superpoint_ros.runtimes import RuntimeConfig
 
 from .conftest import DELAY, PERIOD, START, contents, decoded, header, image_message, picture
 
@@ -120,6 +121,14 @@ def test_a_model_without_descriptors_is_refused_before_the_work(option, record, 
     with pytest.raises(ValueError, match='features without descriptors cannot be matched'):
         run(record.ros1('drive', 3), model='magicpoint', **{option: True})
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_machine_that_starts_a_cluster_need_not_run_the_model(run, tmp_path, monkeypatch):
+    monkeypatch.setattr('superpoint_ros.bags.run.process_bags', lambda *_: True)
+    there = RuntimeConfig(backend='openvino', device='GPU.7')
+    assert run(tmp_path / 'drive.bag', runtime=there, match=True, track=True, cluster='head:6379')
+    with pytest.raises(ValueError, match=r'GPU\.7'):
+        run(tmp_path / 'drive.bag', runtime=there, match=True)
 
 
 def test_the_mcap_library_reads_the_output(record, run, tmp_path):
