@@ -166,7 +166,6 @@ def with_heads(graph: Graph) -> Graph:
     result = compose.merge_models(before, network, [('gray', 'network/image')])
     for name in (output.name for output in graph.graph.output):
         head = parser.parse_model(f'{header} {name} {TO_HEADS[name]}')
-        head = compose.add_prefix(head, f'{name}/', rename_outputs=False)
         result = compose.merge_models(result, head, [(f'network/{name}', head.graph.input[0].name)])
     return result
 
