@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,7 +19,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
-FOLDERS = ('cmake', 'config', 'include', 'launch', 'models', 'resource', 'rtabmap', 'scripts', 'superpoint_ros')
+FOLDERS = (
+    'cmake', 'config', 'examples', 'include', 'launch', 'models', 'resource', 'rtabmap', 'scripts', 'superpoint_ros'
+)  # fmt: skip
 EXECUTABLES = {'superpoint_camera', 'superpoint_detector', 'superpoint_matcher'}
 SHARED = sorted(
     path.relative_to(ROOT)
@@ -129,11 +132,15 @@ def test_a_wheel_has_every_file(wheel):
     assert modules == {*expected, 'superpoint_ros/py.typed'}
 
 
-def test_a_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
+def test_a_source_distribution_has_every_file_and_builds_the_same_wheel(source, wheel, tmp_path):
     subprocess.run(
         [sys.executable, 'setup.py', '-q', 'sdist', '-d', str(tmp_path)], cwd=source, check=True, capture_output=True
     )
-    again = build_wheel(next(tmp_path.glob('*.tar.gz')), tmp_path)
+    archive = next(tmp_path.glob('*.tar.gz'))
+    with tarfile.open(archive) as packed:
+        names = {name.partition('/')[2] for name in packed.getnames()}
+    assert names >= {str(path.relative_to(source)) for folder in FOLDERS for path in (source / folder).rglob('*.*')}
+    again = build_wheel(archive, tmp_path)
     assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(wheel).namelist()
 
 
