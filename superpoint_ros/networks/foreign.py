@@ -6,7 +6,6 @@ and the PyTorch port in rpautrat/SuperPoint (backbone.0.0.conv … descriptor.1.
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,6 @@ PORT = {f'backbone.{i // 2}.{i % 2}': f'encoder.{layer}' for i, layer in enumera
 PORT_EPSILON, OUR_EPSILON = 1e-3, 1e-5
 """What the batch norms of the port and ours add to the variance."""
 
-BROKEN = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
-"""What torch.load raises for broken files."""
-
 
 def read(path: Path | str) -> Network:
     """Read a checkpoint of ours (.safetensors) or of one of the known other projects (any other ending).
@@ -65,7 +61,7 @@ def read(path: Path | str) -> Network:
 def _read_state(path: Path) -> State:
     try:
         state: Any = torch.load(path, map_location='cpu', weights_only=True)
-    except BROKEN as error:
+    except Exception as error:  # what torch.load raises for broken files has no common base
         reason = re.split(r'\.\s|\n', str(error))[0] or type(error).__name__  # not torch's advice to run code
         raise ValueError(f'{path}: not a checkpoint that torch can read without running code ({reason})') from error
     tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())

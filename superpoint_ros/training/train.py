@@ -96,6 +96,7 @@ def main(args: Sequence[str] | None = None) -> None:
     weights, weights.safetensors.
 
     Raises:
+        KeyboardInterrupt: after Ctrl-C; the run can continue from its last checkpoint.
         SystemExit: an option is wrong.
         ValueError: last.ckpt is broken or belongs to another run. Also what the stage and its data raise.
     """
@@ -121,6 +122,10 @@ def main(args: Sequence[str] | None = None) -> None:
         callbacks.append(PieceTimer(command.config.piece))
     try:
         trainer.fit(model, command.datamodule, ckpt_path=resume, weights_only=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes Ctrl-C an exit
+            raise stop.__context__ from None
+        raise
     except Exception as error:
         if RESTORING & {frame.name for frame in traceback.extract_tb(error.__traceback__)}:
             what = str(error).partition('\n')[0] or type(error).__name__

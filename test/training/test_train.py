@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from superpoint_ros import cli
 from superpoint_ros.decode import score_map
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPointConfig
@@ -326,6 +328,18 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path, monkeypatch):
     states = [checkpoint.load(tmp_path / run / 'weights.safetensors').state_dict() for run in ('whole', 'killed')]
     for name, tensor in states[0].items():
         torch.testing.assert_close(tensor, states[1][name])
+
+
+def test_ctrl_c_is_told_apart_from_an_error(tmp_path, monkeypatch):
+    def ctrl_c(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MagicPointTraining, 'training_step', ctrl_c)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert cli.main(['train', *arguments('magicpoint', tmp_path, 1, '--trainer.limit_val_batches=0')]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
 
 
 def test_a_run_whose_folder_moved_keeps_one_checkpoint(short_run, tmp_path):
