@@ -43,8 +43,8 @@ def load(model: Model, config: RuntimeConfig, watch: Watch) -> Runtime:  # noqa:
         try:
             fixed.reshape([1, 1, height, width])
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f'{info.path}: cannot run on images of {width}×{height} pixels: {reason}') from error
+            where = f'images of {width}×{height} pixels'
+            raise ValueError(f'{info.path}: cannot run on {where}: {_reason(error)}') from error
         return {port.any_name: _shape(port) for port in fixed.outputs}
 
     info.check_image_network(shapes_for)
@@ -137,7 +137,10 @@ class OpenVINONetwork:
         self._known.add(shapes)
         graph = self._graph.clone()
         graph.reshape({name: [1, *shape] for name, shape in shapes})
-        compiled = self._core.compile_model(graph, self._device, self._settings)
+        try:
+            compiled = self._core.compile_model(graph, self._device, self._settings)
+        except RuntimeError as error:
+            raise ValueError(f'device {self._device!r}: cannot run the network: {_reason(error)}') from error
         # At least two: one computes while the caller works on the outputs of the other.
         count = max(2, compiled.get_property(properties.optimal_number_of_infer_requests))
         return [compiled.create_infer_request() for _ in range(count)]
@@ -208,6 +211,11 @@ def _shape(port: Any) -> Shape:
     if port.element_type != ov.Type.f32:
         return str(port.element_type.get_type_name())
     return tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of an error of OpenVINO; those before it are places in its source."""
+    return str(error).strip().splitlines()[-1]
 
 
 def _with_heads(graph: ov.Model) -> ov.Model:

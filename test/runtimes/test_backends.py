@@ -153,6 +153,12 @@ def test_a_device_without_a_precision_of_its_own_is_refused_in_one_sentence(mode
         runtime(model, 'openvino', device='AUTO')
 
 
+def test_a_device_that_fails_later_is_named_in_one_sentence(model):
+    network = runtime(model, 'openvino', device='CPU.5').network
+    with pytest.raises(ValueError, match=r"^device 'CPU\.5': cannot run the network: CPU plugin supports .*$"):
+        next(iter(network([{'image': np.zeros((1, 16, 16), np.uint8)}])))
+
+
 @pytest.mark.parametrize('suffix', ['.safetensors', '.onnx'])
 def test_a_graph_of_earlier_weights_is_refused(suffix, model, tmp_path):
     graph = shutil.copy(model.graph, tmp_path / 'weights.onnx')
