@@ -31,8 +31,8 @@ class ViewConfig:
         translation: part of its sides by which the finer view may reach beyond the coarser one.
     """
 
-    zoom: tuple[float, float] = (0.4, 1.25)
-    rotation: float = 2.1
+    zoom: tuple[float, float] = (0.75, 1.25)
+    rotation: float = 1.2
     perspective: float = 0.06
     stretch: float = 0.3
     translation: float = 0.25

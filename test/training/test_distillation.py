@@ -81,7 +81,7 @@ def test_a_network_learns_stronger_views_with_itself_as_teacher(teacher, photogr
     shape = ['--model.network.channels=[8,8,16,16]', '--model.network.head_channels=32']
     files = [f'--model.teacher={teacher}', f'--model.initial_weights={teacher}', f'--data.images={photographs}']
     faster = ['--model.network.descriptor_size=24', '--model.lr=0.01', '--trainer.val_check_interval=60']
-    train.main(arguments('superpoint_views', tmp_path, 60, *shape, *files, *faster))
+    train.main(arguments('superpoint_unlabeled', tmp_path, 60, *shape, *files, *faster))
     assert falls(losses(tmp_path, 'loss/descriptor'), 0.95)
     assert losses(tmp_path, 'validation/loss/descriptor')
     assert not losses(tmp_path, 'recall/clean'), 'there are no labels'
