@@ -1,6 +1,12 @@
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -123,13 +129,22 @@ def test_a_wrong_size_is_refused(size):
         parse_size(size)
 
 
-def test_wrong_input_is_refused_before_anything_is_timed(tiny_model, tmp_path):
+def test_wrong_input_is_refused_before_anything_is_timed(tiny_model, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, 'started', None)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         benchmark(['nowhere.onnx'], tmp_path)
     with pytest.raises(ValueError, match='nothing'):
         benchmark([str(tiny_model)], tmp_path, [])
     with pytest.raises(ValueError, match='repetition'):
         benchmark([str(tiny_model)], tmp_path, repetitions=0)
+    (tmp_path / 'other').mkdir()
+    other = shutil.copy(tiny_model, tmp_path / 'other')
+    with pytest.raises(ValueError, match='models: tiny is the name of more than one'):
+        benchmark([str(tiny_model), other], tmp_path)
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        benchmark([str(tiny_model)], tmp_path, matchers=['nowhere.onnx'])
+    with pytest.raises(FileExistsError, match='other'):
+        benchmark([str(tiny_model)], Path(other), images=folder)
     with pytest.raises(FileNotFoundError, match='nothing'):
         pictures(tmp_path / 'nothing')
     (tmp_path / 'text.png').write_text('text')
@@ -146,8 +161,6 @@ def test_pictures_are_cut_or_continued_but_never_enlarged():
 
 def test_the_node_is_measured_between_processes(tiny_model, folder, tmp_path, monkeypatch):
     pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
-    import os
-
     monkeypatch.setenv('ROS_DOMAIN_ID', str(os.getpid() % 100 + 100))
     markdown = benchmark(
         [str(tiny_model)],
@@ -178,6 +191,40 @@ def test_the_node_is_measured_between_processes(tiny_model, folder, tmp_path, mo
         assert before > 0  # else the call would be another image's
     assert node['cpu'] > 0
     assert 'tiny, openvino fp32' in markdown
+
+
+def test_a_detector_that_cannot_start_ends_the_measurement_of_the_node(folder, monkeypatch):
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    from superpoint_ros.benchmark import node
+
+    monkeypatch.setattr(node, 'PATIENCE', 1e6)
+    images, _ = pictures(folder)
+    with pytest.raises(RuntimeError, match='the detector ended'):
+        node.measure_node('nowhere.onnx', {}, images, 10.0, 1.0)
+
+
+PROGRAM = """
+import pathlib, sys
+from superpoint_ros.commands.benchmark import benchmark
+if __name__ == '__main__':
+    model, output, images = sys.argv[1:]
+    benchmark([model], pathlib.Path(output), [], ['openvino'], images=pathlib.Path(images), node=True, seconds=1000)
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_the_processes_of_the_node(tiny_model, folder, tmp_path, number):
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    (tmp_path / 'program.py').write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / 'program.py'), str(tiny_model), str(tmp_path / 'out'), str(folder)]
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(os.getpid() % 100 + 100)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        for line in process.stderr:  # until the last process that writes to it has ended
+            assert 'SpawnProcess' not in line, 'a child ends without a traceback'
+            if 'back end openvino' in line:
+                os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.returncode == -number
 
 
 def test_node_figures_of_a_known_run():

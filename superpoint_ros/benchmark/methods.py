@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -100,12 +102,8 @@ def started(method: Method, messages: Sequence[Message]) -> Iterator[Running | s
     """Start a method, which is timed with some images; gives the reason as a sentence if it cannot run here."""
     with child(_serve, method, list(messages)) as (process, connection):
         first = receive(process, connection)
-
-        def ask(index: int | None = None) -> Any:
-            connection.send(index)
-            return receive(process, connection)
-
-        yield first if isinstance(first, str) else Running(**first, measure=ask, peak_memory=ask)
+        answer = partial(ask, process, connection)
+        yield first if isinstance(first, str) else Running(**first, measure=answer, peak_memory=answer)
 
 
 @contextmanager
@@ -114,7 +112,12 @@ def child(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[Base
     context = get_context('spawn')
     ours, theirs = context.Pipe()
     process = context.Process(target=function, args=(theirs, *arguments), daemon=True)
-    process.start()
+    # It starts without Python's handler: Ctrl-C ends it by closing the connection, not with a traceback.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     theirs.close()
     try:
         yield process, ours
@@ -134,9 +137,16 @@ def receive(process: BaseProcess, connection: Connection) -> Any:
     """
     try:
         return connection.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         process.join()
         raise RuntimeError(f'a process of the benchmark ended with exit code {process.exitcode}') from None
+
+
+def ask(process: BaseProcess, connection: Connection, question: int | None = None) -> Any:
+    """What a child answers; raises what receive raises."""
+    with suppress(ConnectionError):
+        connection.send(question)
+    return receive(process, connection)
 
 
 def _serve(connection: Connection, method: Method, messages: Sequence[Message]) -> None:
@@ -155,7 +165,7 @@ def _serve(connection: Connection, method: Method, messages: Sequence[Message]) 
         while True:
             index = connection.recv()
             connection.send(peak_memory() if index is None else measure(messages[index]))
-    except (EOFError, KeyboardInterrupt):
+    except (EOFError, ConnectionError):
         return
 
 

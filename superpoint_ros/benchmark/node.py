@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +18,8 @@ from std_msgs.msg import Header
 
 from superpoint_ros import features
 from superpoint_ros.benchmark.measure import spread
-from superpoint_ros.benchmark.methods import child, receive
+from superpoint_ros.benchmark.methods import ask, child
+from superpoint_ros.demo.processes import interrupt_at_input, interrupts, ros_arguments
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features
 from superpoint_ros.ros.detector_node import DetectorNode
@@ -60,12 +58,13 @@ def measure_node(
         RuntimeError: no features arrive.
     """
     names = [f'camera{index}' for index in range(cameras)]
-    options = {'model': model, 'cameras': f'[{",".join(names)}]', **options}
-    parameters = [f'{name}:={value}' for name, value in options.items() if value != '']
-    arguments = ['-r', f'__ns:={NAMESPACE}', *(word for p in parameters for word in ('-p', p))]
-    with child(_detect, arguments) as detector, child(_publish, names, images, rate) as publisher:
-        window, received = _receive(names, seconds)
-        stamps, (about, calls) = _end(*publisher), _end(*detector)
+    arguments = ros_arguments(NAMESPACE, {'model': model, 'cameras': names, **options}, {})
+    with (
+        child(_until_asked, _detect, arguments) as detector,
+        child(_until_asked, _publish, names, images, rate) as camera,
+    ):
+        window, received = _receive(names, seconds, detector[0].is_alive)
+        stamps, (about, calls) = ask(*camera), ask(*detector)
     height, width = images[0].shape
     setting = {'size': [width, height], 'rate': rate, 'cameras': cameras, 'about': about}
     return {**setting, **summarize(window, stamps, received, calls)}
@@ -111,13 +110,24 @@ def summarize(
     }
 
 
-def _receive(names: Sequence[str], seconds: float) -> tuple[tuple[int, int], dict[int, int]]:
-    """Receive features; returns the window of stamps, and the time when the features of each stamp arrived."""
+def _receive(names: Sequence[str], seconds: float, alive: Callable[[], bool]) -> tuple[tuple[int, int], dict[int, int]]:
+    """Receive features; returns the window of stamps, and the time when the features of each stamp arrived.
+
+    Raises:
+        RuntimeError: no features arrive, or the detector is not alive.
+    """
     received: dict[int, int] = {}
 
     def take(message: PointCloud2) -> None:
         stamp = message.header.stamp
         received[stamp.sec * 10**9 + stamp.nanosec] = time.time_ns()
+
+    def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        end = time.monotonic() + seconds
+        while not until() and alive() and (left := end - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=min(left, 0.1))
+            if interrupt.is_set():
+                raise KeyboardInterrupt
 
     context = rclpy.Context()  # type: ignore[attr-defined]
     rclpy.init(context=context)
@@ -127,34 +137,34 @@ def _receive(names: Sequence[str], seconds: float) -> tuple[tuple[int, int], dic
             node.create_subscription(PointCloud2, f'{name}/features', take, QoSProfile(depth=5))
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
-        _spin(executor, PATIENCE, until=lambda: bool(received))
-        if not received:
-            raise RuntimeError(f'no features arrived within {PATIENCE:g} s; the log of the detector above may say why')
-        _spin(executor, WARM_UP)
-        start = time.time_ns()
-        _spin(executor, seconds)
-        end = time.time_ns()
-        _spin(executor, TAIL)
+        with interrupts() as interrupt:
+            spin(PATIENCE, until=lambda: bool(received))
+            if alive() and not received:
+                raise RuntimeError(
+                    f'no features arrived within {PATIENCE:g} s; the log of the detector above may say why'
+                )
+            spin(WARM_UP)
+            start = time.time_ns()
+            spin(seconds)
+            end = time.time_ns()
+            spin(TAIL)
     finally:
         rclpy.shutdown(context=context)
+    if not alive():
+        raise RuntimeError('the detector ended; its log above says why')
     return (start, end), received
 
 
-def _spin(executor: SingleThreadedExecutor, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    end = time.monotonic() + seconds
-    while not until() and (left := end - time.monotonic()) > 0:
-        executor.spin_once(timeout_sec=left)
+def _until_asked(results: Connection, function: Callable[..., Any], *arguments: Any) -> None:
+    """Run a function until the parent asks for its result, or ends."""
+    interrupt_at_input(results.fileno())
+    result = function(*arguments)
+    with suppress(ConnectionError):
+        results.send(result)
 
 
-def _end(process: BaseProcess, connection: Connection) -> Any:
-    """End a process; returns what it sends at its end."""
-    assert process.pid
-    os.kill(process.pid, signal.SIGINT)
-    return receive(process, connection)
-
-
-def _publish(results: Connection, names: Sequence[str], images: Sequence[features.Image], rate: float) -> None:
-    """Run the cameras."""
+def _publish(names: Sequence[str], images: Sequence[features.Image], rate: float) -> list[int]:
+    """Run the cameras until a SIGINT; returns the stamps of their images."""
     rclpy.init()
     node = Node('camera', namespace=NAMESPACE)
     # Reliable, so that messages over 0.5 MB arrive with default settings.
@@ -172,11 +182,11 @@ def _publish(results: Connection, names: Sequence[str], images: Sequence[feature
     node.create_timer(1 / rate, publish)
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    results.send(stamps)
+    return stamps
 
 
-def _detect(results: Connection, arguments: Sequence[str]) -> None:
-    """Run the detector node, with an Extractor that records its calls."""
+def _detect(arguments: Sequence[str]) -> tuple[str, list[Call]]:
+    """Run the detector node until a SIGINT; returns its model and back end, and the calls of its Extractor."""
     calls: list[Call] = []
     about = ''
 
@@ -195,4 +205,4 @@ def _detect(results: Connection, arguments: Sequence[str]) -> None:
         return extractor
 
     run(lambda: DetectorNode(make), ['--ros-args', *arguments])
-    results.send((about, calls))
+    return about, calls

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from superpoint_ros import reports, runtimes
+from superpoint_ros.learned_matching import resolve_matcher
 from superpoint_ros.models import DEFAULT, resolve
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def benchmark(
         threads: CPU threads; 0 for the default of each library.
         images: folder of images; if not given, photographs of scikit-image.
         repetitions: of each method; the methods take turns.
-        seconds: time for each image size, and for the node; no repetition starts later.
+        seconds: time for each image size, and for the node; no repetition starts later, but there are at least three.
         node: also measure the node, with the first model, back end and precision: latency between processes, CPU use.
         rate: images per second that each camera sends to the node.
         cameras: number of cameras of the node.
@@ -66,16 +67,25 @@ def benchmark(
     parsed = [parse_size(size) for size in sizes]
     if repetitions < 1 or not 0 < seconds < math.inf or not 0.1 <= rate <= 1000 or cameras < 1:
         raise ValueError('expected at least 1 repetition, more than 0 seconds, 0.1 to 1000 Hz, and at least 1 camera')
-    for model in models:
-        resolve(model)
     if not models or not precisions:
         raise ValueError('models, precisions: expected at least one of each')
+    for option, names in (
+        ('models', [resolve(model).name for model in models]),
+        ('matchers', [resolve_matcher(matcher).name for matcher in matchers]),
+    ):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f'{option}: {", ".join(twice)} is the name of more than one')
     for backend in backends:
         runtimes.require(backend)
     chosen = list(backends) or installed()
     if not chosen and (node or not baselines):
         raise ValueError('no back end is installed: pip install superpoint_ros[cpu]')
+    if not (sizes or node or matchers):
+        raise ValueError('nothing to measure: expected at least one size, or node or matchers')
+    if node:
+        from superpoint_ros.benchmark.node import measure_node
     found, which = pictures(images)
+    output.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {'machine': report.machine(), 'images': which[0].upper() + which[1:]}
     options = [{'backend': backend, 'precision': precision} for backend in chosen for precision in precisions]
     methods = [
@@ -92,8 +102,6 @@ def benchmark(
     data |= {'threads': threads, 'max_keypoints': max_keypoints, 'results': results, 'left_out': left_out}
     sections = ['# Benchmark', report.preamble(data), *report.stage_tables(results)]
     if node:
-        from superpoint_ros.benchmark.node import measure_node
-
         logger.info('node')
         first = {**options[0], 'max_keypoints': max_keypoints, 'threads': threads}
         data['node'] = measure_node(models[0], first, [fit(p, NODE_SIZE) for p in found], rate, seconds, cameras)
@@ -106,7 +114,7 @@ def benchmark(
     if left_out:
         sections.append('Left out: ' + '; '.join(left_out) + '.')
     if not results and not node and not matchers:
-        raise ValueError('nothing was measured: ' + ('; '.join(left_out) or 'expected at least one size'))
+        raise ValueError('nothing was measured: ' + '; '.join(left_out))
     markdown = '\n\n'.join(sections) + '\n'
     reports.write(output, 'benchmark', markdown, data)
     if results:

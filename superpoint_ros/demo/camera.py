@@ -41,6 +41,8 @@ class CameraNode(Node):
     def _publish(self) -> None:
         stamp = self.get_clock().now()
         image = self._source.image_at(stamp.nanoseconds / 1e9)
+        if not self._source.timed:  # a webcam makes the caller wait for its next image
+            stamp = self.get_clock().now()
         self._publisher.publish(image_message(image, Header(stamp=stamp.to_msg(), frame_id='camera_optical_frame')))
 
 

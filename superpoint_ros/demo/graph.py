@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_topic_name import validate_topic_name
 from rich.console import Console
 from rich.live import Live
 
 from superpoint_ros import drawing
 from superpoint_ros.demo import picture, summary, window
 from superpoint_ros.demo.monitor import MonitorNode
-from superpoint_ros.demo.processes import Process, started
+from superpoint_ros.demo.processes import Process, interrupts, ros_arguments, started
 from superpoint_ros.demo.scene import Scene, photographs
 from superpoint_ros.demo.sources import PHOTOGRAPHS
 from superpoint_ros.files import written_whole
@@ -40,16 +40,24 @@ def run(
     Raises:
         FileNotFoundError: no such source.
         RuntimeError: a node failed, nothing arrived, or no window can be opened; the message has the reason.
+        ValueError: seconds is not positive.
     """
+    if not seconds > 0:
+        raise ValueError(f'seconds: expected more than 0, got {seconds}')
+    if is_topic := source.startswith('/') and not Path(source).exists():
+        try:
+            validate_topic_name(source)
+        except InvalidTopicNameException:
+            raise FileNotFoundError(f'source {source}: no such file or folder, and not the name of a topic') from None
     if view:
         window.open_window()
     scene = Scene(photographs()) if source == PHOTOGRAPHS else None
     namespace = f'/superpoint_demo_{os.getpid()}'
-    topic = source if source.startswith('/') and not Path(source).exists() else f'{namespace}/image'
+    topic = source if is_topic else f'{namespace}/image'
     nodes: dict[str, tuple[str, Mapping[str, Any]]] = {
         name: (f'superpoint_ros.ros.{name}_node', parameters[name]) for name in ('matcher', 'detector')
     }
-    if topic != source:
+    if not is_topic:
         nodes['camera'] = ('superpoint_ros.demo.camera', {'source': source, 'rate': rate})
         os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'  # keeps this graph off the network
     output.mkdir(parents=True, exist_ok=True)
@@ -64,20 +72,12 @@ def run(
         node = MonitorNode(namespace, topic, scene)
         stack.callback(node.destroy_node)
         watch(node, processes, seconds, view)
-    frames = [summary.verified(frame) for _, frame in sorted(node.frames.items())]
+    frames = [summary.verified(frame) for frame in node.frames.values()]
     result = summary.summarize(node.counts, node.facts, frames)
     with written_whole(output / 'summary.json') as path:
         path.write_text(json.dumps({'source': source, **result}, indent=2) + '\n')
     drawing.write(output / 'demo.png', picture.compose(picture.best(frames), summary.caption(result)))
     return f'{summary.text(result)}\nSee {output / "demo.png"} and {output / "summary.json"}.'
-
-
-def ros_arguments(namespace: str, parameters: Mapping[str, Any], remappings: Mapping[str, str]) -> list[str]:
-    """The words behind --ros-args for a node with these parameters and remappings."""
-    # JSON is YAML, and keeps the string "0" from becoming a number.
-    given = [f'{name}:={json.dumps(value)}' for name, value in parameters.items()]
-    remapped = [f'{name}:={to}' for name, to in {'__ns': namespace, **remappings}.items()]
-    return [*(word for p in given for word in ('-p', p)), *(word for r in remapped for word in ('-r', r))]
 
 
 def watch(node: MonitorNode, processes: Sequence[Process], seconds: float, view: bool = False) -> None:
@@ -111,21 +111,10 @@ def watch(node: MonitorNode, processes: Sequence[Process], seconds: float, view:
 
 
 def _newest(node: MonitorNode) -> drawing.Canvas:
-    frames = [frame for _, frame in sorted(node.frames.items())]
+    frames = list(node.frames.values())
     while not frames[-1].complete:
         frames.pop()
     return picture.compose([*frames[:-1], summary.verified(frames[-1])], node.counts.line())
-
-
-@contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Let Ctrl-C set an event: a KeyboardInterrupt inside rclpy's compiled code comes out as another error."""
-    interrupt = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: interrupt.set())
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _check(node: MonitorNode, processes: Sequence[Process], waited: float) -> None:

@@ -27,6 +27,9 @@ TOLERANCE = 3.0
 WINDOW = 2.0
 """Seconds that the live frame rate is averaged over."""
 
+MAX_LATENCY = 600.0
+"""Seconds; a longer latency means that the stamps are of another clock, as when a bag is played."""
+
 FRAMES, WAITING = 24, 60
 """Frames kept for the picture: those with tracks, and those that wait for their tracks."""
 
@@ -56,7 +59,7 @@ class Counts:
     frames: list[float] = field(default_factory=list)
     """When features arrived."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds from the stamp of an image to its features."""
+    """Seconds from the stamp of an image to its features; empty if the stamps are of another clock."""
     keypoints: list[int] = field(default_factory=list)
     matches: list[int] = field(default_factory=list)
     ages: list[int] = field(default_factory=list)
@@ -74,7 +77,7 @@ class Counts:
         recent = [at for at in self.frames if at > time.monotonic() - WINDOW]
         words = [
             f'{self.rate(recent):5.1f} frames/s',
-            f'latency {1000 * self.latencies[-1]:4.0f} ms',
+            f'latency {1000 * self.latencies[-1]:4.0f} ms' if self.latencies else 'latency unknown',
             f'{self.keypoints[-1]:4d} keypoints',
             f'{self.matches[-1]:4d} matches',
         ]
@@ -93,7 +96,7 @@ class MonitorNode(Node):
         super().__init__('superpoint_monitor', namespace=namespace)
         self.counts = Counts()
         self.frames: dict[int, Frame] = {}
-        """The newest frames by stamp in nanoseconds, in any order."""
+        """The newest frames by stamp in nanoseconds, in the order in which they arrived: a bag may start again."""
         self.failure = ''
         """The error that a node reports on diagnostics."""
         self.facts: dict[str, str] = {}
@@ -121,7 +124,9 @@ class MonitorNode(Node):
     def _take_features(self, message: PointCloud2) -> None:
         counts = self.counts
         counts.frames.append(time.monotonic())
-        counts.latencies.append((self.get_clock().now().nanoseconds - _stamp(message.header.stamp)) / 1e9)
+        latency = (self.get_clock().now().nanoseconds - _stamp(message.header.stamp)) / 1e9
+        if 0 <= latency < MAX_LATENCY:
+            counts.latencies.append(latency)
         counts.keypoints.append(message.width)
         self._keep(message, features=features_from_message(message))
 
@@ -157,12 +162,12 @@ class MonitorNode(Node):
     def _keep(self, message: Any, **what: Any) -> None:
         stamp = _stamp(message.header.stamp)
         self.frames[stamp] = replace(self.frames.get(stamp, Frame()), **what)
+        stamps = list(self.frames)
         tracked = [at for at, frame in self.frames.items() if frame.tracks is not None]
-        newest = max(tracked, default=0)
-        waiting = [at for at in self.frames if at > newest]
+        waiting = stamps[stamps.index(tracked[-1]) + 1 :] if tracked else stamps
         complete = [at for at, frame in self.frames.items() if frame.complete]
-        # The matcher skipped a frame that is older than the newest tracks and has none.
-        kept = {*sorted(tracked)[-FRAMES:], *sorted(waiting)[-WAITING:], *sorted(complete)[-1:]}
+        # The matcher skipped a frame that came before the newest tracks and has none.
+        kept = {*tracked[-FRAMES:], *waiting[-WAITING:], *complete[-1:]}
         self.frames = {at: frame for at, frame in self.frames.items() if at in kept}
 
 

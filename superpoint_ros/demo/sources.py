@@ -28,6 +28,8 @@ class Source(NamedTuple):
     """Returns the gray (H, W) image at a time in seconds; videos and folders return their next image."""
     rate: float = RATE
     """Images a second."""
+    timed: bool = False
+    """Whether the image depends on the time."""
 
 
 def open_source(source: str, rng: np.random.Generator) -> Source:
@@ -42,7 +44,7 @@ def open_source(source: str, rng: np.random.Generator) -> Source:
     """
     if source == PHOTOGRAPHS:
         scene = Scene(photographs())
-        return Source(lambda time: scene.image(time, rng))
+        return Source(lambda time: scene.image(time, rng), timed=True)
     path = Path(source).expanduser()
     if source.isdecimal():
         rate, pictures = _video(int(source), f'webcam {source}', repeat=False)

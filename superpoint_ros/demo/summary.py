@@ -27,8 +27,8 @@ def summarize(counts: Counts, facts: Mapping[str, str], frames: Sequence[Frame])
         'camera_rate_hz': round(counts.rate(counts.images), 1),
         'rate_hz': round(counts.rate(counts.frames), 1),
         'frames': len(counts.frames),
-        'latency_median_ms': round(float(np.median(latencies)), 1),
-        'latency_p95_ms': round(float(np.percentile(latencies, 95)), 1),
+        'latency_median_ms': round(float(np.median(latencies)), 1) if latencies.size else None,
+        'latency_p95_ms': round(float(np.percentile(latencies, 95)), 1) if latencies.size else None,
         'keypoints_median': int(np.median(counts.keypoints)),
         'matches_median': int(np.median(counts.matches)),
         'matches_judged': counts.judged,
@@ -40,11 +40,13 @@ def summarize(counts: Counts, facts: Mapping[str, str], frames: Sequence[Frame])
 
 def text(result: Mapping[str, Any]) -> str:
     """The figures in lines."""
+    median, most = result['latency_median_ms'], result['latency_p95_ms']
+    latency = 'unknown: stamps of another clock' if median is None else f'{median} ms median, 95 % within {most} ms'
     return '\n'.join(
         [
             f'model      {result["model"]}, {result["back end"]} {result["precision"]} on {result["device"]}',
             f'frames     {result["rate_hz"]} a second, of {result["camera_rate_hz"]} from the camera',
-            f'latency    {result["latency_median_ms"]} ms median, {result["latency_p95_ms"]} ms for the slowest 5 %',
+            f'latency    {latency}',
             f'keypoints  {result["keypoints_median"]} median',
             f'matches    {result["matches_median"]} median{quality(result)}',
             f'tracks     up to {result["longest_track_frames"]} frames long',
@@ -54,8 +56,9 @@ def text(result: Mapping[str, Any]) -> str:
 
 def caption(result: Mapping[str, Any]) -> str:
     """The figures in one line."""
+    latency = '' if result['latency_median_ms'] is None else f'{result["latency_median_ms"]} ms | '
     return (
-        f'{result["rate_hz"]} frames/s | {result["latency_median_ms"]} ms | {result["keypoints_median"]} keypoints | '
+        f'{result["rate_hz"]} frames/s | {latency}{result["keypoints_median"]} keypoints | '
         f'{result["matches_median"]} matches{quality(result)}'
     )
 

@@ -109,6 +109,23 @@ def test_ctrl_c_ends_it_early_with_a_summary(start, tiny_model, tmp_path):
     assert not nodes_of(process)
 
 
+def test_the_nodes_end_if_the_demo_is_killed(start, tiny_model, tmp_path):
+    process = start(model=str(tiny_model), output=tmp_path)
+    while len(nodes_of(process)) < 3:
+        time.sleep(0.1)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while nodes_of(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not nodes_of(process)
+
+
+def test_a_mistyped_path_is_not_taken_for_a_topic(start, tmp_path):
+    process = start(source='/nowhere/drive.mp4', output=tmp_path / 'out')
+    assert 'source /nowhere/drive.mp4: no such file or folder' in process.communicate(timeout=60)[0]
+    assert not (tmp_path / 'out').exists()
+
+
 def test_closing_the_window_ends_it_early_with_a_summary(start, tiny_model, tmp_path):
     before = CLOSED_WINDOW + 'import atexit; atexit.register(lambda: print(pictures))'
     process = start(tmp_path, before=before, model=str(tiny_model), seconds=600.0, view=True)

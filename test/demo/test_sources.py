@@ -18,7 +18,7 @@ def test_a_folder_repeats_in_order(tmp_path, rng):
     for name, value in (('b.png', 20), ('a.png', 10), ('c.PNG', 30)):
         cv2.imwrite(str(tmp_path / name), gray(value))
     (tmp_path / 'notes.txt').write_text('no image')
-    image_at, rate = open_source(str(tmp_path), rng)
+    image_at, rate, _ = open_source(str(tmp_path), rng)
     assert [image_at(0.0)[0, 0] for _ in range(5)] == [10, 20, 30, 10, 20]
     assert rate == 30
 
@@ -29,7 +29,7 @@ def test_a_video_repeats_at_its_own_rate(tmp_path, rng):
     for value in (40, 120, 200):
         video.write(cv2.merge([gray(value)] * 3))
     video.release()
-    image_at, rate = open_source(path, rng)
+    image_at, rate, _ = open_source(path, rng)
     shown = [float(image_at(0.0).mean()) for _ in range(4)]
     assert shown == pytest.approx([40, 120, 200, 40], abs=4)
     assert rate == 10

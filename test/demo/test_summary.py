@@ -7,7 +7,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from superpoint_ros import clouds
 from superpoint_ros.demo.monitor import Counts, Frame
-from superpoint_ros.demo.summary import summarize, text, verified
+from superpoint_ros.demo.summary import caption, summarize, text, verified
 
 
 @pytest.fixture
@@ -42,3 +42,13 @@ def test_the_summary_says_how_many_matches_agree(frame):
     assert result['matches_agreeing'] == pytest.approx(50 / 60, abs=1e-4)
     assert result['rate_hz'] == 10
     assert '83.3% agree with one geometry to 2 px' in text(result)
+
+
+def test_a_latency_that_is_unknown_is_not_given(frame):
+    counts = Counts([0, 0.1], [0, 0.1], [], [100, 100], [60, 60], [3])
+    facts = {'model': 'tiny', 'back end': 'openvino', 'precision': 'int8', 'device': 'CPU'}
+    result = summarize(counts, facts, [verified(frame)])
+    assert result['latency_median_ms'] is None
+    assert 'latency    unknown' in text(result)
+    assert ' ms' not in caption(result)
+    assert 'latency unknown' in counts.line()
