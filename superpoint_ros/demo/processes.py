@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,13 @@ def started(name: str, module: str, arguments: Sequence[str], log: Path) -> Iter
 
 
 def interrupt_at_input(descriptor: int) -> None:
-    """Send this process a SIGINT as soon as a file descriptor has data, or its other end is closed or killed."""
+    """Send this process a SIGINT when a file descriptor has data or its other end is closed; end it if that fails."""
 
     def wait() -> None:
         os.read(descriptor, 1)
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(PATIENCE)
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -58,7 +58,7 @@ def start():
 
 def nodes_of(process):
     """The command lines of the running processes in the namespace of the demo."""
-    lines = subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(['ps', '-ww', '-eo', 'args'], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in lines if f'superpoint_demo_{process.pid}' in line]
 
 
