@@ -21,7 +21,7 @@ from superpoint_ros.ros.launching import nodes_description, parse
 
 BAG = 'Bag to play; `image` names its image topic. Default: none.'
 SOURCE = 'Camera to start: number of a webcam, video file, folder of images, or photographs. Default: none.'
-RATE = 'Images per second of this camera.'
+RATE = 'Images per second of this camera; 0 for its own rate.'
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -39,7 +39,7 @@ def generate_launch_description() -> LaunchDescription:
     )
     description.add_action(DeclareLaunchArgument('bag', default_value='', description=BAG))
     description.add_action(DeclareLaunchArgument('source', default_value='', description=SOURCE))
-    description.add_action(DeclareLaunchArgument('rate', default_value='30.0', description=RATE))
+    description.add_action(DeclareLaunchArgument('rate', default_value='0.0', description=RATE))
     description.add_action(OpaqueFunction(function=start_source))
     return description
 

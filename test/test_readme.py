@@ -31,7 +31,7 @@ def test_commands_exist(page):
 
 def test_the_way_of_an_image_names_files_that_exist():
     text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
-    section = text.partition('## The way of an image')[2].partition('\n## ')[0]
+    section = text.partition('## The path of an image')[2].partition('\n## ')[0]
     assert re.findall(r'^(\d)\. `\S+\.py`', section, re.M) == list('123456789')
     assert [
         path for path in re.findall(r'`(\S+\.py)`', section) if not (ROOT / 'superpoint_ros' / path).is_file()
