@@ -30,7 +30,7 @@ POINT_CLOUD = """
 namespace sensor_msgs::msg {
 struct PointField { std::string name; uint32_t offset, datatype, count; };
 struct PointCloud2 {
-  uint32_t height = 1, width, point_step;
+  uint32_t height = 1, width, point_step, row_step = 0;
   bool is_bigendian = false;
   std::vector<PointField> fields;
   std::vector<uint8_t> data;
