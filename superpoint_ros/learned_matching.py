@@ -19,7 +19,8 @@ STEPS = (256, 512, 1024, 2048)
 """Numbers of keypoints in each image for which the network is compiled; fewer are padded."""
 
 NEAREST, LEARNED = 'nearest', 'learned'
-"""Names of matchers: nearest neighbors, and the shipped learned matcher of the default model. Others are paths."""
+"""Names of matchers: nearest neighbors, and the shipped learned matcher of the default model. Others are names of
+models.MATCHERS, or paths."""
 
 MIN_PROBABILITY = 0.4
 """Smallest probability of a match by default. On real pairs, MAGSAC++ in pixels finds the best poses from 0.2 to 0.4,
@@ -111,7 +112,8 @@ class LearnedMatcher:
         if checksum and config.extractor_checksum and checksum != config.extractor_checksum:
             raise ValueError(
                 f'matcher {self.model.name} was trained for features of {config.extractor} (checksum '
-                f'{config.extractor_checksum[:12]}), not for those of checksum {checksum[:12]}'
+                f'{config.extractor_checksum[:12]}), not for those of checksum {checksum[:12]}; shipped matchers: '
+                f'{", ".join(models.MATCHERS)}'
             )
         if size != config.descriptor_size:
             raise ValueError(

@@ -55,8 +55,8 @@ def bag(
         cluster: address of a Ray cluster; local for workers on this machine only; without a value, local.
         workers: Ray workers, each with its own model; 0 for one on each GPU or, without any, on each machine.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher;
-            tracks are always of nearest neighbors.
+        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
+            (lightglue_superpoint) or path of another one; tracks are always of nearest neighbors.
         descriptor_type: type of the descriptors in a bag; npz and hdf5 always have float32.
         batch: images for each call of the network; several are faster on a GPU, and may change the last bits; 0 for
             as many as make no difference.

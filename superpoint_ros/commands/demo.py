@@ -26,7 +26,8 @@ def demo(
         seconds: how long, from the first tracks.
         output: folder for demo.png, summary.json and the logs of the nodes.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
+        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
+            (lightglue_superpoint) or path of another one.
         backend: library that runs the networks, as the parameter `backend` of the nodes.
         rate: images a second, unless they come from a topic; 0 for the rate of the source.
         view: show keypoints and tracks in a window until it is closed; needs a display and an OpenCV with windows.

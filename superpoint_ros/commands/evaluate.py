@@ -67,7 +67,7 @@ def pairs(
         preset: whose protocol; docs/evaluation.md says how they differ.
         count: number of photographs to measure, spread evenly; 0 for all.
         seed: of the homographies and changes; the same seed and file names give the same pairs.
-        matcher: besides nearest, learned or files of learned matchers.
+        matcher: besides nearest, learned, or names or files of learned matchers.
         min_similarity: smallest probability of a match of learned matchers.
         baselines: also compare OpenCV's methods and chance.
     """
@@ -141,7 +141,7 @@ def poses(
         pairs: pair list in SuperGlue's layout, name0 name1 rot0 rot1 K0 K1 T_0to1 in each line.
         folder: of the images.
         output: folder for poses.md, poses.json and the plot.
-        matcher: nearest, learned, or files of learned matchers.
+        matcher: nearest, learned, or names or files of learned matchers.
         min_similarity: smallest probability of a match of learned matchers; nearest neighbors have none.
         estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
         side: longest side in pixels to which images are shrunk.

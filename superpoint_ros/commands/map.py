@@ -52,7 +52,8 @@ def map(  # noqa: A001
         hloc: also write features.h5 and matches.h5 in hloc's layout.
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
+        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
+            (lightglue_superpoint) or path of another one.
 
     Raises:
         FileNotFoundError: the source does not exist, or has no images.

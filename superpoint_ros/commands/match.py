@@ -32,7 +32,8 @@ def match(
         image1: the second image.
         output: picture to write.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the shipped learned matcher, or path of a learned matcher.
+        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
+            (lightglue_superpoint) or path of another one.
         geometry: homography for a plane or a camera that only turned, else fundamental.
 
     Raises:

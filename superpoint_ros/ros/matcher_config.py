@@ -27,8 +27,9 @@ class MatcherConfig:
     )
     matcher: str = option(
         'nearest',
-        'Matches are made by nearest (nearest neighbors), learned (the shipped learned matcher), or a learned matcher '
-        'of this path. Of a learned one, min_similarity is the smallest probability, and tracks have the default.',
+        'Matches are made by nearest (nearest neighbors), learned (the learned matcher of the default model), or a '
+        'learned matcher of this name, such as lightglue_superpoint, or path. Of a learned one, min_similarity is the '
+        'smallest probability, and tracks have the default.',
     )
     backend: str = option(
         'auto',
