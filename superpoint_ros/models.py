@@ -12,7 +12,12 @@ from superpoint_ros import resources
 SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'magicpoint')
 """Names of the models in models/, each a .safetensors file and an .onnx file."""
 
-MATCHERS = ('lightglue_unsuperpoint_lite', 'lightglue_superpoint')
+MATCHERS = (
+    'lightglue_unsuperpoint_lite',
+    'lightglue_unsuperpoint',
+    'lightglue_superpoint',
+    'lightglue_superpoint_lite',
+)
 """Names of the learned matchers in models/, that of the default model first."""
 
 DEFAULT = 'unsuperpoint_lite'
