@@ -99,6 +99,16 @@ def check_name(output: Path, suffix: str) -> None:
         raise ValueError(f'{output}: expected a name that ends in {suffix}')
 
 
+def check_distinct(option: str, names: Sequence[str]) -> None:
+    """Check the names of the models that an option lists: reports tell models apart by them.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f'{option}: {", ".join(twice)} is the name of more than one; rename a file or its folder')
+
+
 def checksum(path: Path | str) -> str:
     """SHA-256 of a file in hexadecimal; of the weights, it tells whether descriptors can be compared."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 from superpoint_ros import reports, runtimes
 from superpoint_ros.learned_matching import resolve_matcher
-from superpoint_ros.models import DEFAULT, resolve
+from superpoint_ros.models import DEFAULT, check_distinct, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +69,8 @@ def benchmark(
         raise ValueError('expected at least 1 repetition, more than 0 seconds, 0.1 to 1000 Hz, and at least 1 camera')
     if not models or not precisions:
         raise ValueError('models, precisions: expected at least one of each')
-    for option, names in (
-        ('models', [resolve(model).name for model in models]),
-        ('matchers', [resolve_matcher(matcher).name for matcher in matchers]),
-    ):
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f'{option}: {", ".join(twice)} is the name of more than one')
+    check_distinct('models', [resolve(model).name for model in models])
+    check_distinct('matchers', [resolve_matcher(matcher).name for matcher in matchers])
     for backend in backends:
         runtimes.require(backend)
     chosen = list(backends) or installed()

@@ -16,7 +16,7 @@ from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Features, Image
 from superpoint_ros.learned_matching import LEARNED, MIN_PROBABILITY, NEAREST, make_matcher, resolve_matcher
 from superpoint_ros.matching import MatchConfig, Matcher, match
-from superpoint_ros.models import DEFAULT
+from superpoint_ros.models import DEFAULT, check_distinct
 from superpoint_ros.runtimes import RuntimeConfig
 
 ALL_NEAREST: Matcher = partial(match, config=MatchConfig(min_similarity=-1.0))
@@ -62,10 +62,7 @@ def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
         found += [Method(name, version, at, False, True) for name, at in opencv.descriptors().items()]
     if not found:
         raise ValueError('nothing to measure: name at least one model, or leave the baselines on')
-    names = [method.name for method in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f'models: {", ".join(twice)} is the name of more than one; rename a file or its folder')
+    check_distinct('models', [method.name for method in found])
     return found
 
 
@@ -82,13 +79,13 @@ def matchers(names: Sequence[str], config: ModelsConfig, min_similarity: float =
     """
     runtime = RuntimeConfig(backend=config.backend, precision=config.precision)
     likely = MatchConfig(min_similarity=min_similarity)
-    found: dict[str, Matcher] = {}
-    for word in dict.fromkeys(names):
-        name = word if word in (NEAREST, LEARNED) else resolve_matcher(word).name
-        if name in found:
-            raise ValueError(f'matcher: {name} is the name of more than one; rename a file or its folder')
-        found[name] = ALL_NEAREST if word == NEAREST else make_matcher(word, likely, runtime)
-    return found
+    words = list(dict.fromkeys(names))
+    named = [word if word in (NEAREST, LEARNED) else resolve_matcher(word).name for word in words]
+    check_distinct('matcher', named)
+    return {
+        name: ALL_NEAREST if word == NEAREST else make_matcher(word, likely, runtime)
+        for name, word in zip(named, words, strict=True)
+    }
 
 
 def combined(method: str, matcher: str) -> str:

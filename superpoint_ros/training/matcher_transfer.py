@@ -2,7 +2,7 @@
 
 The descriptors of one extractor are nearly a linear function of those of another at the same places: descriptors of
 `unsuperpoint_lite` and their prediction from those of `superpoint` have a mean cosine of 0.78. So a matcher that was
-trained for hours on the features of one matches those of the other after a minute; training goes on from there.
+trained for hours on the features of one matches those of the other after seconds; training goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros import image_files
-from superpoint_ros.decode import sample_descriptors
+from superpoint_ros.decode import decode, sample_descriptors
 from superpoint_ros.extractor import Extractor
 from superpoint_ros.features import Floats
 from superpoint_ros.networks.lightglue import LightGlue
@@ -32,7 +32,7 @@ RIDGE = 1e-3
 
 
 class Places(NamedTuple):
-    """What two extractors say of N places, which are the keypoints of the second."""
+    """Features of two extractors at the same N places, the keypoints of the second."""
 
     given: Floats
     """(N, D0) descriptors of the first extractor."""
@@ -57,7 +57,8 @@ def describe_places(photographs: Sequence[Path], given: Extractor, wanted: Extra
         features = wanted(image)
         (heads,) = given.runtime([image])
         descriptors = sample_descriptors(heads['descriptors'], features.keypoints)
-        parts.append(Places(descriptors, features.descriptors, given(image).scores, features.scores))
+        scores = decode(heads, SIZE, given.decode_config).scores
+        parts.append(Places(descriptors, features.descriptors, scores, features.scores))
     return Places(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
