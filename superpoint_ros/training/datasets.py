@@ -6,6 +6,7 @@ looked at again.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -26,7 +27,7 @@ from superpoint_ros.geometry import transform_points
 from superpoint_ros.training.adaptation import label_path
 from superpoint_ros.training.homography import HomographyConfig, sample_homography
 from superpoint_ros.training.synthetic_shapes import SHAPES, render
-from superpoint_ros.training.views import ViewConfig, cut, sample_views
+from superpoint_ros.training.views import ViewConfig, cut, sample_frame, sample_views
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers: no validation sample is also a training sample."""
@@ -90,21 +91,29 @@ def draw_views(
     size: tuple[int, int],
     config: ViewConfig,
 ) -> Sample:
-    """Two views of this (width, height) of one of the photographs, with the labeled points that each shows."""
+    """Two views of this (width, height) of one of the photographs, with the labeled points that each shows.
+
+    The images are without their black borders, because light and noise do not change these; `visible` has them.
+    """
     image_path, label_file = files[int(rng.integers(len(files)))]
     photograph = image_files.read(image_path)
     whole = photograph.shape[1], photograph.shape[0]
     points = np.empty((0, 2), np.float32) if label_file is None else mirrored(read_labels(label_file, whole), whole)
     views = sample_views(rng, whole, size, config)
+    visible = [sample_frame(rng, size, config.borders) for _ in views]
     seen = []
-    for view in views:
+    for view, shown in zip(views, visible, strict=True):
         moved = transform_points(view, points)
-        seen.append(moved[((moved >= 0) & (moved <= np.array(size) - 1)).all(axis=1)])
+        moved = moved[((moved >= 0) & (moved <= np.array(size) - 1)).all(axis=1)]
+        x, y = moved.round().astype(int).T
+        seen.append(moved[shown[y, x]])
     return {
         'image': cut(photograph, views[0], size),
         'image1': cut(photograph, views[1], size),
         'points': rng.permutation(seen[0]),
         'points1': rng.permutation(seen[1]),
+        'visible': visible[0][None],
+        'visible1': visible[1][None],
         'homography': views[1] @ np.linalg.inv(views[0]),
     }
 
@@ -264,4 +273,5 @@ class PhotosData(EndlessData):
 
     def draws(self, stream: int) -> Draw:
         files = find_files(self.images, self.labels, stream)
-        return partial(draw_views, files=files, size=self.size, config=self.views)
+        views = self.views if stream == TRAINING else dataclasses.replace(self.views, borders=0.0)
+        return partial(draw_views, files=files, size=self.size, config=views)

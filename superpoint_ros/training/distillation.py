@@ -9,18 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from superpoint_ros.decode import CELL
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss
+from superpoint_ros.training.losses import DUSTBIN, DescriptorLossConfig, descriptor_loss, mean_of
 from superpoint_ros.training.photometric import PhotometricConfig
-from superpoint_ros.training.stage import Batch, as_gray
+from superpoint_ros.training.stage import Batch, as_gray, visible_of
 from superpoint_ros.training.superpoint import SuperPointTraining
 
 
 class DistillationTraining(SuperPointTraining):
     """Detector and descriptor together, with the outputs of a trained network as targets.
 
-    The teacher sees the views as they are, the student sees them with photometric changes and learns to ignore these.
+    The teacher sees the views as they are. The student sees them with photometric changes and black borders and learns
+    to ignore both; cells that a border covers have no keypoint.
     Only validation uses labels, because the teacher's scores say more about each cell.
 
     Args:
@@ -56,10 +58,14 @@ class DistillationTraining(SuperPointTraining):
         changed, rngs = self.pair(batch)
         outputs = self(changed)
         targets = self.teacher(as_gray(torch.cat([batch['image'], batch['image1']])))
-        detector = score_distillation_loss(outputs['logits'], targets['logits'], self.score_temperature)
+        whole = whole_cells(torch.cat(visible_of(batch)))
+        scores = torch.where(whole, targets['logits'], no_keypoint(targets['logits']))
+        detector = score_distillation_loss(outputs['logits'], scores, self.score_temperature)
         views = views0, views1 = outputs['descriptors'].chunk(2)
-        descriptor = descriptor_loss(views0, views1, batch['homography'], self.descriptors, rngs)
-        similarity = similarity_distillation_loss(views, targets['descriptors'].chunk(2), self.descriptors.temperature)
+        descriptor = descriptor_loss(views0, views1, batch['homography'], visible_of(batch), self.descriptors, rngs)
+        similarity = similarity_distillation_loss(
+            views, targets['descriptors'].chunk(2), whole.chunk(2), self.descriptors.temperature
+        )
         loss = 2 * detector + self.descriptors.weight * descriptor + self.similarity_weight * similarity
         return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/similarity': similarity}
 
@@ -88,27 +94,41 @@ class Teacher:
         return {name: output.float() for name, output in outputs.items()}
 
 
+def whole_cells(visible: Tensor) -> Tensor:
+    """The cells (B, 1, H/8, W/8) bool whose pixels (B, 1, H, W) are all visible."""
+    return F.max_pool2d((~visible).float(), CELL) == 0
+
+
+def no_keypoint(logits: Tensor) -> Tensor:
+    """Logits of cells without a keypoint, in the shape (B, 65, H/8, W/8) of others."""
+    sure = torch.zeros_like(logits)
+    sure[:, DUSTBIN] = 20.0
+    return sure
+
+
 def score_distillation_loss(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Divergence of the student's logits (B, 65, H/8, W/8) for the classes of each cell from the teacher's targets.
 
     The mean Kullback-Leibler divergence in nats, times T² so that gradients are about as large at any temperature T
     (Hinton et al., section 2).
     """
-    return temperature**2 * _divergence(logits / temperature, targets / temperature)
+    return temperature**2 * _divergence(logits / temperature, targets / temperature).mean()
 
 
 def similarity_distillation_loss(
-    student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], temperature: float
+    student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], whole: tuple[Tensor, ...], temperature: float
 ) -> Tensor:
     """Divergence between student and teacher in which cells of two views they find similar.
 
     For each cell of either view, a softmax over similarities makes a distribution over the cells of the other. Only
     similarities are compared, so the two may have descriptors of different sizes D (relational distillation, Park et
-    al., arXiv 1904.05068). The loss is the mean Kullback-Leibler divergence over the cells of both views, in nats.
+    al., arXiv 1904.05068). The loss is the mean Kullback-Leibler divergence over the counted cells of both views, in
+    nats.
 
     Args:
         student: descriptors of the two views, each (B, D, H/8, W/8); normalized here.
         teacher: the same.
+        whole: (B, 1, H/8, W/8) bool of both views, the cells that count: those outside of borders.
         temperature: divisor of the similarities.
     """
     similarities = []
@@ -116,10 +136,11 @@ def similarity_distillation_loss(
         cells0, cells1 = (F.normalize(view.float().flatten(2), dim=1) for view in views)
         similarities.append((cells1.mT @ cells0).float() / temperature)
     ours, theirs = similarities
-    return (_divergence(ours, theirs) + _divergence(ours.mT, theirs.mT)) / 2
+    first, second = (cells.flatten(1) for cells in whole)
+    return (mean_of(_divergence(ours, theirs), first) + mean_of(_divergence(ours.mT, theirs.mT), second)) / 2
 
 
 def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The mean Kullback-Leibler divergence from their softmax over dimension 1 to ours."""
+    """The Kullback-Leibler divergences from their softmax over dimension 1 to ours."""
     logs, targets = ours.float().log_softmax(dim=1), theirs.float().log_softmax(dim=1)
-    return F.kl_div(logs, targets, reduction='none', log_target=True).sum(dim=1).mean()
+    return F.kl_div(logs, targets, reduction='none', log_target=True).sum(dim=1)

@@ -89,7 +89,12 @@ def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def localization_loss(
-    logits0: Tensor, logits1: Tensor, points: Tensor, homographies: Tensor, radius: int = 3
+    logits0: Tensor,
+    logits1: Tensor,
+    points: Tensor,
+    homographies: Tensor,
+    visible: tuple[Tensor, Tensor],
+    radius: int = 3,
 ) -> Tensor:
     """Distance in pixels between the peaks of the two score maps at the same labeled points.
 
@@ -104,6 +109,7 @@ def localization_loss(
         logits1: (B, 65, H/8, W/8), of the second views.
         points: (B, N, 2) pixels of the first views; NaN and points near an edge of either view are ignored.
         homographies: (B, 3, 3), from first to second view, in pixels.
+        visible: (B, 1, H, W) bool of both views; points at other pixels are ignored.
         radius: half the side of the squares.
     """
     cells_down, cells_across = logits0.shape[-2:]
@@ -111,6 +117,7 @@ def localization_loss(
     there = torch.nan_to_num(points, nan=-1e4)
     warped = torch.nan_to_num(warp_points(there, homographies), posinf=-1e4).float()
     seen = ((there >= radius) & (there <= inside) & (warped >= radius) & (warped <= inside)).all(dim=-1)
+    seen = seen & shown(there, visible[0]) & shown(warped, visible[1])
     rows = seen.nonzero()[:, 0]
     peaks0 = _peaks(logits0, rows, there[seen], radius)
     peaks1 = _peaks(logits1, rows, warped[seen], radius)
@@ -136,6 +143,15 @@ def mean_of(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)
 
 
+def shown(points: Tensor, visible: Tensor) -> Tensor:
+    """(B, N) bool: whether points (B, N, 2) in pixels, not NaN, lie in the image, at visible pixels (B, 1, H, W)."""
+    height, width = visible.shape[-2:]
+    x, y = points.clamp(-2, max(width, height) + 1).round().long().unbind(dim=-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    pixels = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return inside & visible.flatten(1).gather(1, pixels)
+
+
 def mutual(forth: Tensor, back: Tensor) -> Tensor:
     """(B, N) bool: whether `forth` (B, N) and then `back` (B, M) lead from each index back to it."""
     return back.gather(1, forth) == torch.arange(forth.shape[1], device=forth.device)
@@ -145,6 +161,7 @@ def descriptor_loss(
     descriptors0: Tensor,
     descriptors1: Tensor,
     homographies: Tensor,
+    visible: tuple[Tensor, Tensor],
     config: DescriptorLossConfig,
     rngs: Sequence[torch.Generator],
 ) -> Tensor:
@@ -154,22 +171,29 @@ def descriptor_loss(
         descriptors0: (B, D, H/8, W/8), of the first views; normalized here.
         descriptors1: (B, D, H/8, W/8), of the second views.
         homographies: (B, 3, 3), from first to second view, in pixels.
+        visible: (B, 1, H, W) bool of both; other pixels have no correspondences.
         config: which loss.
         rngs: random generator of each pair, for the points of the contrastive loss.
     """
     if config.kind == 'hinge':
-        return hinge_descriptor_loss(descriptors0, descriptors1, homographies, config.hinge)
+        return hinge_descriptor_loss(descriptors0, descriptors1, homographies, visible, config.hinge)
     shifts = torch.stack([torch.rand(2, 1, 2, generator=rng, device=rng.device) for rng in rngs]) - 0.5
-    return contrastive_descriptor_loss(descriptors0, descriptors1, homographies, shifts.double(), config.temperature)
+    return contrastive_descriptor_loss(
+        descriptors0, descriptors1, homographies, visible, shifts.double(), config.temperature
+    )
 
 
 def hinge_descriptor_loss(
-    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, config: HingeConfig
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    homographies: Tensor,
+    visible: tuple[Tensor, Tensor],
+    config: HingeConfig,
 ) -> Tensor:
     """Hinge loss over all pairs of cells of two views (SuperPoint, equations 4 to 6).
 
     A pair corresponds if the warped center of the first cell is within `reach` of the center of the second. The loss is
-    the mean over all pairs; arguments as in descriptor_loss.
+    the mean over all pairs of visible cells; arguments as in descriptor_loss.
     """
     cells0, cells1 = (F.normalize(views.flatten(2).mT, dim=-1) for views in (descriptors0, descriptors1))
     centers = _grid(descriptors0, CELL)
@@ -177,11 +201,17 @@ def hinge_descriptor_loss(
     similarity = cells0 @ cells1.mT
     positive = config.positive_weight * (config.positive_margin - similarity).clamp(min=0)
     negative = (similarity - config.negative_margin).clamp(min=0)
-    return torch.where(distance <= config.reach, positive, negative).mean()
+    seen0, seen1 = (shown(centers.expand(len(views), -1, -1), views) for views in visible)
+    return mean_of(torch.where(distance <= config.reach, positive, negative), seen0[:, :, None] & seen1[:, None])
 
 
 def contrastive_descriptor_loss(
-    descriptors0: Tensor, descriptors1: Tensor, homographies: Tensor, shifts: Tensor, temperature: float
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    homographies: Tensor,
+    visible: tuple[Tensor, Tensor],
+    shifts: Tensor,
+    temperature: float,
 ) -> Tensor:
     """Cross-entropy of finding each point's partner among rivals from the whole other view, in both directions.
 
@@ -189,16 +219,17 @@ def contrastive_descriptor_loss(
     the centers of the cells: partners lie anywhere, and if rivals did not, the network would learn to tell descriptors
     that were read between cells from others. Rivals within NEAR pixels of the partner do not count.
 
-    Descriptors and homographies are as in descriptor_loss. The shifts (B, 2, 1, 2) of the grids in the two views are in
-    [-0.5, 0.5), as parts of their spacings; the temperature divides similarities. The loss is the mean over the points
-    that both views show, 0 if there are none.
+    Descriptors, homographies and visible pixels are as in descriptor_loss. The shifts (B, 2, 1, 2) of the grids in the
+    two views are in [-0.5, 0.5), as parts of their spacings; the temperature divides similarities. The loss is the mean
+    over the points that both views show, 0 if there are none.
     """
     points, rivals = _grid(descriptors0, SPACING), _grid(descriptors0, CELL)
-    last_pixel = torch.tensor(descriptors0.shape[:1:-1], device=points.device) * CELL - 1
-    losses, shown = [], []
-    for own, other, shift0, shift1, mapping in (
-        (descriptors0, descriptors1, shifts[:, 0], shifts[:, 1], homographies),
-        (descriptors1, descriptors0, shifts[:, 1], shifts[:, 0], torch.linalg.inv(homographies)),
+    losses, count = [], []
+    views0 = descriptors0, visible[0], shifts[:, 0]
+    views1 = descriptors1, visible[1], shifts[:, 1]
+    for (own, seen0, shift0), (other, seen1, shift1), mapping in (
+        (views0, views1, homographies),
+        (views1, views0, torch.linalg.inv(homographies)),
     ):
         own_points, other_points = points + shift0 * SPACING, (rivals + shift1 * CELL).float()
         partners = warp_points(own_points, mapping).float().clamp(-1e4, 1e4)
@@ -208,8 +239,8 @@ def contrastive_descriptor_loss(
         (x, y), (u, v) = partners[:, :, None].unbind(dim=-1), other_points[:, None].unbind(dim=-1)
         near = ((x - u).abs() < NEAR) & ((y - v).abs() < NEAR)
         losses.append(F.softplus(negatives.masked_fill(near, -torch.inf).logsumexp(dim=-1) - positives))
-        shown.append(((partners >= 0) & (partners <= last_pixel)).all(dim=-1))
-    return mean_of(torch.stack(losses), torch.stack(shown))
+        count.append(shown(own_points, seen0) & shown(partners, seen1))
+    return mean_of(torch.stack(losses), torch.stack(count))
 
 
 def _grid(maps: Tensor, spacing: int) -> Tensor:

@@ -62,7 +62,7 @@ class Stage(lightning.LightningModule):
         return {name: output.float() for name, output in outputs.items()}
 
     def pair(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
-        """The two views of each pair with different photometric changes.
+        """The two views of each pair with different photometric changes, and with their black borders.
 
         Returns:
             All first views, then all second views, (2·B, 1, H, W) in [0, 1]: the network takes them as one batch, so
@@ -70,7 +70,7 @@ class Stage(lightning.LightningModule):
         """
         rngs = generators(batch['seed'])
         views = [augment(as_gray(batch[name]), self.photometric, rngs) for name in ('image', 'image1')]
-        return torch.cat(views), rngs
+        return torch.cat(views) * torch.cat(visible_of(batch)), rngs
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and figures to log."""
@@ -121,6 +121,11 @@ class Stage(lightning.LightningModule):
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         left = min(1.0, max(0.0, 1 - step / self.trainer.max_steps) / max(1e-9, self.cooldown))
         return rise * 0.5 * (1 - math.cos(math.pi * left))
+
+
+def visible_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The pixels (B, 1, H, W) bool of first and second views that are not black borders."""
+    return batch['visible'], batch['visible1']
 
 
 def as_gray(images: Tensor) -> Tensor:

@@ -10,10 +10,15 @@ from torch import Tensor
 
 from superpoint_ros.decode import DecodeConfig, find_peaks, score_map
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.training import losses
-from superpoint_ros.training.losses import DescriptorLossConfig, cell_labels, detector_loss
+from superpoint_ros.training.losses import (
+    DescriptorLossConfig,
+    cell_labels,
+    descriptor_loss,
+    detector_loss,
+    localization_loss,
+)
 from superpoint_ros.training.photometric import PhotometricConfig, augment, generators
-from superpoint_ros.training.stage import Batch, Stage, as_gray
+from superpoint_ros.training.stage import Batch, Stage, as_gray, visible_of
 
 VALIDATION_DECODING = DecodeConfig(threshold=0.1, max_keypoints=300, border=0)
 CORRECT_DISTANCE = 3.0
@@ -77,11 +82,12 @@ class SuperPointTraining(MagicPointTraining):
         (logits0, logits1), (descriptors0, descriptors1) = (
             outputs[name].chunk(2) for name in ('logits', 'descriptors')
         )
-        valid = torch.ones_like(batch['image'], dtype=torch.bool)
+        visible, valid = visible_of(batch), torch.ones_like(batch['visible'])  # no corner in a border
         detector0 = detector_loss(logits0, cell_labels(batch['points'], valid))
         detector1 = detector_loss(logits1, cell_labels(batch['points1'], valid))
-        descriptor = losses.descriptor_loss(descriptors0, descriptors1, batch['homography'], self.descriptors, rngs)
-        localization = losses.localization_loss(logits0, logits1, batch['points'], batch['homography'])
+        homographies = batch['homography']
+        descriptor = descriptor_loss(descriptors0, descriptors1, homographies, visible, self.descriptors, rngs)
+        localization = localization_loss(logits0, logits1, batch['points'], homographies, visible)
         loss = detector0 + detector1 + self.descriptors.weight * descriptor + self.localization_weight * localization
         detector = (detector0 + detector1) / 2
         return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/localization': localization}

@@ -13,9 +13,9 @@ from torch import Tensor
 from superpoint_ros.decode import CELL
 from superpoint_ros.networks.unsuperpoint import UnSuperPoint, UnSuperPointConfig
 from superpoint_ros.training.homography import pixel_grid, warp_points
-from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss, mean_of, mutual, sample
+from superpoint_ros.training.losses import DescriptorLossConfig, descriptor_loss, mean_of, mutual, sample, shown
 from superpoint_ros.training.photometric import PhotometricConfig
-from superpoint_ros.training.stage import Batch, Stage
+from superpoint_ros.training.stage import Batch, Stage, visible_of
 
 RIGHT = 3.0
 """Distance in pixels up to which a match is correct."""
@@ -87,14 +87,14 @@ class UnSuperPointTraining(Stage):
         weights, homographies = self.losses, batch['homography']
         pair, rngs = self.pair(batch)
         outputs = self(pair)
-        size = pair.shape[-1], pair.shape[-2]
+        visible = visible_of(batch)
         scores = scores0, scores1 = outputs['scores'].flatten(1).chunk(2)
         points = points0, points1 = points_of(outputs['positions']).chunk(2)
         descriptors = descriptors0, descriptors1 = outputs['descriptors'].chunk(2)
 
-        found = correspondences(points0, points1, homographies, size, weights.reach)
+        found = correspondences(points0, points1, homographies, visible, weights.reach)
         partner_scores = scores1.gather(1, found.partners)
-        descriptor = descriptor_loss(descriptors0, descriptors1, homographies, self.descriptors, rngs)
+        descriptor = descriptor_loss(descriptors0, descriptors1, homographies, visible, self.descriptors, rngs)
         terms = {
             'position': mean_of(found.distances, found.close),
             'score': mean_of((scores0 - partner_scores) ** 2, found.close),
@@ -103,7 +103,7 @@ class UnSuperPointTraining(Stage):
             'decorrelation': decorrelation_loss(outputs['descriptors']),
         }
         if weights.matching:
-            terms['matching'] = matching_loss(scores, points, descriptors, homographies, size)
+            terms['matching'] = matching_loss(scores, points, descriptors, homographies, visible)
         loss = self.descriptors.weight * descriptor
         for name, term in terms.items():
             loss = loss + getattr(weights, name) * term
@@ -119,20 +119,20 @@ def points_of(positions: Tensor) -> Tensor:
 
 
 def correspondences(
-    points0: Tensor, points1: Tensor, homographies: Tensor, size: tuple[int, int], reach: float
+    points0: Tensor, points1: Tensor, homographies: Tensor, visible: tuple[Tensor, Tensor], reach: float
 ) -> Correspondences:
     """Points of two views that correspond (UnSuperPoint, section 3.3.1; here only mutual nearest neighbors do).
 
-    Points are (B, M, 2) in pixels of views of this (width, height), homographies (B, 3, 3) from first to second view.
-    Corresponding points are at most `reach` pixels apart.
+    Points are (B, M, 2) in pixels, homographies (B, 3, 3) from first to second view. Corresponding points are at most
+    `reach` pixels apart, at visible pixels (B, 1, H, W) of both views.
     """
     moved = warp_points(points0, homographies).float().clamp(-1e4, 1e4)
     with torch.no_grad():
         between = torch.cdist(moved, points1)
         partners = between.argmin(dim=2)
-        shown = inside(moved, size) & mutual(partners, between.argmin(dim=1))
+        seen = shown(points0, visible[0]) & shown(moved, visible[1]) & mutual(partners, between.argmin(dim=1))
     distances = _distances(moved, points1, partners)
-    return Correspondences(partners, distances, shown & (distances.detach() <= reach))
+    return Correspondences(partners, distances, seen & (distances.detach() <= reach))
 
 
 def _distances(points0: Tensor, points1: Tensor, partners: Tensor) -> Tensor:
@@ -155,20 +155,20 @@ def matching_loss(
     points: Sequence[Tensor],
     descriptors: Sequence[Tensor],
     homographies: Tensor,
-    size: tuple[int, int],
+    visible: tuple[Tensor, Tensor],
 ) -> Tensor:
     """Cross-entropy between the scores and whether mutual nearest descriptors match the points correctly.
 
     A score becomes the probability that the point finds its partner (SiLK, Gleize et al., arXiv 2304.06194, section
-    3.3). Points and descriptors get no gradient. The loss is the mean over the points that both views show; 0 if there
-    are none.
+    3.3). Points and descriptors get no gradient. The loss is the mean over the points whose place the other view shows;
+    0 if there are none. So points in black borders get low scores, and points at their edges.
 
     Args:
         scores: (B, M) of first and second views.
         points: (B, M, 2) pixels of both.
         descriptors: (B, D, H/8, W/8) of both.
         homographies: (B, 3, 3), from first to second view.
-        size: (width, height) of the views.
+        visible: (B, 1, H, W) bool of both.
     """
     with torch.no_grad():
         first, second = (F.normalize(sample(*views), dim=-1) for views in zip(descriptors, points, strict=True))
@@ -178,16 +178,11 @@ def matching_loss(
         right0 = mutual(forth, back) & (_distances(moved, points[1], forth) <= RIGHT)
         right1 = mutual(back, forth) & right0.gather(1, back)
         returned = warp_points(points[1], torch.linalg.inv(homographies)).float()
-        shown = torch.cat([inside(moved, size), inside(returned, size)])
+        seen = torch.cat([shown(moved, visible[1]), shown(returned, visible[0])])
     probabilities = torch.cat(list(scores)).clamp(1e-4, 1 - 1e-4)
     with torch.autocast(probabilities.device.type, enabled=False):
         losses = F.binary_cross_entropy(probabilities, torch.cat([right0, right1]).float(), reduction='none')
-    return mean_of(losses, shown)
-
-
-def inside(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, M) bool: whether points (B, M, 2) in pixels lie in an image of this (width, height)."""
-    return ((points >= -0.5) & (points <= torch.tensor(size, device=points.device) - 0.5)).all(dim=2)
+    return mean_of(losses, seen)
 
 
 def uniformity_loss(positions: Tensor) -> Tensor:

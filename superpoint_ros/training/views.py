@@ -6,13 +6,23 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from superpoint_ros.features import Image
 from superpoint_ros.geometry import Transform, rotation, transform_points
-from superpoint_ros.training.homography import CORNERS, check_perspective, homography_between, keystone
+from superpoint_ros.training.homography import (
+    CORNERS,
+    HomographyConfig,
+    check_perspective,
+    homography_between,
+    keystone,
+    sample_homography,
+)
 
 BEYOND = 0.75
 """A view spans at most 1 / BEYOND of the photograph's sides; beyond its edges the photograph is mirrored."""
+FRAMES = HomographyConfig(crop=0.9)
+"""How frames lie in views with black borders."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class ViewConfig:
         perspective: standard deviation of how far the corners of each view move, as a part of its sides; at most 0.1.
         stretch: each view's aspect ratio changes by at most this factor minus one.
         translation: part of its sides by which the finer view may reach beyond the coarser one.
+        borders: share of the views that have black borders, like rectified images.
     """
 
     zoom: tuple[float, float] = (0.75, 1.25)
@@ -36,6 +47,7 @@ class ViewConfig:
     perspective: float = 0.06
     stretch: float = 0.3
     translation: float = 0.25
+    borders: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 < self.zoom[0] <= self.zoom[1]:
@@ -68,6 +80,17 @@ def sample_views(
         quad = keystone(rng, config.perspective) * span * [stretch, 1 / stretch] @ rotation(angle) * mirror + center
         views.append(homography_between(quad - 0.5, CORNERS * sides - 0.5))
     return views[0], views[1]
+
+
+def sample_frame(rng: np.random.Generator, size: tuple[int, int], borders: float) -> npt.NDArray[np.bool_]:
+    """Draw the pixels (H, W) of a view of this (width, height) that are not black borders.
+
+    With probability `borders`, they are those of a whole image after a random homography.
+    """
+    shown = np.ones(size[::-1], np.uint8)
+    if rng.random() < borders:
+        shown = cv2.warpPerspective(shown, sample_homography(rng, size, FRAMES), size, flags=cv2.INTER_NEAREST)
+    return np.asarray(shown, bool)
 
 
 def cut(photograph: Image, view: Transform, size: tuple[int, int]) -> Image:
