@@ -62,6 +62,24 @@ def test_labels_move_with_the_photograph_into_both_views(photographs):
     assert np.abs(np.mean(errors, axis=0)).max() < 0.15
 
 
+def test_labels_in_black_borders_are_dropped(photographs):
+    dataset = PhotosData(*photographs, ViewConfig((0.8, 1.5), borders=1.0), 64, 48).dataset(TRAINING)
+    bordered = 0
+    for sample in map(dataset.__getitem__, range(40)):
+        for visible, points in ((sample['visible'], sample['points']), (sample['visible1'], sample['points1'])):
+            assert visible.shape == (1, 48, 64)
+            x, y = points.round().astype(int).T
+            assert visible[0, y, x].all()
+            bordered += not visible.all()
+    assert bordered > 60
+
+
+def test_views_for_validation_have_no_borders(photographs):
+    data = PhotosData(*photographs, ViewConfig((0.8, 1.5), borders=1.0), 64, 48)
+    samples = [data.dataset(VALIDATION)[i] for i in range(20)]
+    assert all(sample['visible'].all() and sample['visible1'].all() for sample in samples)
+
+
 def test_labels_are_mirrored_where_the_photograph_is():
     picture = np.zeros((30, 40), np.uint8)
     picture[12, 7] = 255

@@ -122,6 +122,8 @@ def batch(size=(48, 64)):
         'image1': warped,
         'points': torch.full((2, 1, 2), torch.nan),
         'points1': torch.full((2, 1, 2), torch.nan),
+        'visible': torch.ones(2, 1, *size, dtype=torch.bool),
+        'visible1': torch.ones(2, 1, *size, dtype=torch.bool),
         'homography': torch.eye(3, dtype=torch.float64).repeat(2, 1, 1),
         'seed': torch.tensor([1, 2]),
         'index': torch.tensor([0, 1]),
@@ -181,20 +183,37 @@ def test_similarity_loss_by_hand():
     # Two cells each; the teacher finds each similar to its partner (1 against 0), the student all cells to all.
     teacher = torch.eye(2).view(1, 2, 1, 2)
     student = torch.ones(1, 3, 1, 2)
-    share = 1 / (1 + math.exp(-2))
+    share, cells = 1 / (1 + math.exp(-2)), torch.ones(1, 1, 1, 2, dtype=torch.bool)
     expected = share * math.log(2 * share) + (1 - share) * math.log(2 * (1 - share))
-    loss = similarity_distillation_loss((student, student), (teacher, teacher), temperature=0.5)
+    loss = similarity_distillation_loss((student, student), (teacher, teacher), (cells, cells), temperature=0.5)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_turned_and_scaled_descriptors_have_the_same_similarities():
     rng = torch.Generator().manual_seed(3)
     views = [torch.randn(2, 5, 3, 4, generator=rng) for _ in range(2)]
+    whole = (torch.ones(2, 1, 3, 4, dtype=torch.bool),) * 2
     turn = torch.linalg.qr(torch.randn(7, 7, generator=rng)).Q[:, :5]
     turned = [torch.einsum('de,behw->bdhw', turn, view) * 3 for view in views]
-    assert similarity_distillation_loss(turned, views, 0.1).item() == pytest.approx(0, abs=1e-5)
+    assert similarity_distillation_loss(turned, views, whole, 0.1).item() == pytest.approx(0, abs=1e-5)
     turned[1][0, :, 1, 2] = torch.randn(7, generator=rng)
-    assert similarity_distillation_loss(turned, views, 0.1).item() > 0.01
+    assert similarity_distillation_loss(turned, views, whole, 0.1).item() > 0.01
+
+
+def test_a_student_learns_that_black_borders_have_no_keypoints(teacher):
+    training = distillation(checkpoint.load(teacher).config, PhotometricConfig(), teacher)
+    sure = torch.zeros(4, 65, 6, 8)
+    sure[:, 64] = 20  # the last class: no keypoint
+    outputs = {'logits': sure, 'descriptors': torch.rand(4, training.network.config.descriptor_size, 6, 8)}
+    training.forward = lambda images: outputs  # noqa: ARG005
+    covered = batch()
+    covered['visible'][:], covered['visible1'][:] = False, False
+    assert training.loss(covered)[1]['loss/detector'].item() == pytest.approx(0, abs=1e-5)
+    assert training.loss(covered)[1]['loss/similarity'].item() == 0
+    assert training.loss(batch())[1]['loss/detector'].item() > 0.1
+    covered['visible'][:, :, 8:, 8:], covered['visible1'][:] = True, True  # one row and one column of cells
+    part = training.loss(covered)[1]['loss/detector'].item()
+    assert 0 < part < training.loss(batch())[1]['loss/detector'].item()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from superpoint_ros.training.losses import (
     detector_loss,
     hinge_descriptor_loss,
     localization_loss,
+    shown,
 )
 from superpoint_ros.training.photometric import generators
 
@@ -30,6 +31,9 @@ SIZE = (COLUMNS * 8, ROWS * 8)
 
 def everywhere(batch=1):
     return torch.ones(batch, 1, ROWS * 8, COLUMNS * 8, dtype=torch.bool)
+
+
+BOTH = everywhere(), everywhere()
 
 
 def pair(seed, batch=2):
@@ -94,16 +98,16 @@ SHIFT = torch.tensor([[[1.0, 0, 4.4], [0, 1, 0], [0, 0, 1]]], dtype=torch.float6
 @pytest.mark.parametrize(('off', 'distance'), [(0.0, 0.0), (0.5, 0.5), (-1.0, 1.0)])
 def test_localization_loss_is_the_distance_between_the_peaks(off, distance):
     points = torch.tensor([[[16.3, 15.8], [float('nan')] * 2, [1.0, 9.0], [37.0, 9.0]]])  # the last two: near an edge
-    loss = localization_loss(bump(16.3, 15.8), bump(20.7 + off, 15.8), points, SHIFT)
+    loss = localization_loss(bump(16.3, 15.8), bump(20.7 + off, 15.8), points, SHIFT, BOTH)
     assert loss.item() == pytest.approx(distance, abs=0.05)
 
 
 def test_localization_loss_draws_the_peaks_together():
     points = torch.tensor([[[16.0, 15.0]]])
     logits = [bump(16, 15).requires_grad_(), bump(21.4, 14).requires_grad_()]
-    before = localization_loss(*logits, points, SHIFT)
+    before = localization_loss(*logits, points, SHIFT, BOTH)
     steps = torch.autograd.grad(before, logits)
-    after = localization_loss(*(a - b for a, b in zip(logits, steps, strict=True)), points, SHIFT)
+    after = localization_loss(*(a - b for a, b in zip(logits, steps, strict=True)), points, SHIFT, BOTH)
     assert 0.5 < after < before < 1.6
 
 
@@ -124,7 +128,7 @@ def test_hinge_loss_is_the_papers_sum_over_all_pairs_of_cells(seed):
                     total += 250 * max(0.0, 1 - similarity)
                 else:
                     total += max(0.0, similarity - 0.2)
-    loss = hinge_descriptor_loss(descriptors[0], descriptors[1], homographies, config)
+    loss = hinge_descriptor_loss(descriptors[0], descriptors[1], homographies, (everywhere(2),) * 2, config)
     assert loss.item() == pytest.approx(total / count, rel=1e-4)
 
 
@@ -154,7 +158,7 @@ def test_contrastive_loss_is_the_cross_entropy_among_points_of_the_whole_other_v
         for i, j in np.ndindex(SIZE[1] // 12, SIZE[0] // 12):
             point = np.array([12 * j + 5.5, 12 * i + 5.5]) + 12 * own_shift
             x, y = transform_points(mapping, point)
-            if not (0 <= x <= SIZE[0] - 1 and 0 <= y <= SIZE[1] - 1):
+            if not (-0.5 <= x <= SIZE[0] - 0.5 and -0.5 <= y <= SIZE[1] - 0.5):
                 continue
             query = F.normalize(read(own, *point), dim=0)
             right = torch.exp(query @ F.normalize(read(other, x, y), dim=0) / 0.1)
@@ -165,7 +169,7 @@ def test_contrastive_loss_is_the_cross_entropy_among_points_of_the_whole_other_v
                 if np.abs(rival - [x, y]).max() >= 6
             ]
             terms.append(-torch.log(right / (right + sum(wrong))).item())
-    loss = contrastive_descriptor_loss(descriptors[0], descriptors[1], homographies, shifts, 0.1)
+    loss = contrastive_descriptor_loss(descriptors[0], descriptors[1], homographies, (everywhere(2),) * 2, shifts, 0.1)
     assert loss.item() == pytest.approx(np.mean(terms) if terms else 0, rel=1e-3)
 
 
@@ -175,9 +179,9 @@ def test_alternating_signs_in_neighboring_cells_do_not_lower_the_contrastive_los
     signs = 1.0 - 2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2)
     shift = torch.eye(3, dtype=torch.float64).repeat(4, 1, 1)
     shift[:, :2, 2] = 4
-    config = DescriptorLossConfig(temperature=0.1)
+    config, whole = DescriptorLossConfig(temperature=0.1), (torch.ones(4, 1, 128, 128, dtype=torch.bool),) * 2
     plain, marked = (
-        np.mean([descriptor_loss(m, m, shift, config, generators(torch.arange(4) + 4 * i)) for i in range(10)])
+        np.mean([descriptor_loss(m, m, shift, whole, config, generators(torch.arange(4) + 4 * i)) for i in range(10)])
         for m in (maps, torch.cat([maps, signs.expand(4, 1, -1, -1)], dim=1))
     )
     assert marked > plain
@@ -186,10 +190,46 @@ def test_alternating_signs_in_neighboring_cells_do_not_lower_the_contrastive_los
 def test_points_that_only_one_view_shows_teach_nothing():
     descriptors, _ = pair(0, batch=1)
     away = torch.tensor([[[1.0, 0, 80], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
-    loss = contrastive_descriptor_loss(*descriptors, away, torch.zeros(1, 2, 1, 2), 0.1)
+    loss = contrastive_descriptor_loss(*descriptors, away, BOTH, torch.zeros(1, 2, 1, 2), 0.1)
     loss.backward()
     assert loss.item() == 0
     assert not descriptors.grad.any()
+
+
+def test_points_are_shown_at_visible_pixels_inside_of_the_image():
+    visible = everywhere(2)
+    visible[1, 0, :, :10] = False
+    points = torch.tensor([[9.4, 3.0], [9.6, 3.0], [-0.4, 0], [-0.6, 0], [39.4, 31.4], [39.6, 31], [torch.inf, 0]])
+    expected = [[True, True, True, False, True, False, False], [False, True, False, False, True, False, False]]
+    assert shown(points.expand(2, -1, -1), visible).tolist() == expected
+
+
+@pytest.mark.parametrize('kind', ['hinge', 'contrastive'])
+@pytest.mark.parametrize('covered', [0, 1])
+def test_descriptors_in_black_borders_teach_nothing(kind, covered):
+    descriptors, _ = pair(0, batch=1)
+    eye = torch.eye(3, dtype=torch.float64)[None]
+    config = DescriptorLossConfig(kind)
+
+    def loss(*visible):
+        return descriptor_loss(*descriptors, eye, visible, config, generators(torch.tensor([0])))
+
+    half, nothing = everywhere(), ~everywhere()
+    half[..., : SIZE[0] // 2] = False
+    views = [everywhere(), everywhere()]
+    whole = loss(*views)
+    views[covered] = half
+    assert loss(*views).item() != pytest.approx(whole.item())
+    views[covered] = nothing
+    assert loss(*views).item() == 0
+
+
+def test_localization_ignores_points_in_black_borders():
+    points = torch.tensor([[[16.3, 15.8]]])
+    for covered in (0, 1):
+        views = [everywhere(), everywhere()]
+        views[covered] = ~everywhere()
+        assert localization_loss(bump(16.3, 15.8), bump(22.0, 15.8), points, SHIFT, tuple(views)).item() == 0
 
 
 def test_losses_and_gradients_are_finite_where_there_is_nothing_to_learn():
@@ -198,9 +238,9 @@ def test_losses_and_gradients_are_finite_where_there_is_nothing_to_learn():
     eye = torch.eye(3, dtype=torch.float64)[None]
     losses = [
         detector_loss(logits, cell_labels(torch.empty(1, 0, 2), ~everywhere())),
-        localization_loss(logits, logits, torch.full((1, 3, 2), torch.nan), eye),
-        hinge_descriptor_loss(*descriptors, eye, HingeConfig()),
-        contrastive_descriptor_loss(*descriptors, eye, torch.zeros(1, 2, 1, 2), 0.07),
+        localization_loss(logits, logits, torch.full((1, 3, 2), torch.nan), eye, BOTH),
+        hinge_descriptor_loss(*descriptors, eye, BOTH, HingeConfig()),
+        contrastive_descriptor_loss(*descriptors, eye, BOTH, torch.zeros(1, 2, 1, 2), 0.07),
     ]
     sum(losses).backward()
     assert [loss.item() for loss in losses[:2]] == [0, 0]
@@ -214,9 +254,10 @@ def test_descriptor_losses_keep_nothing_larger_than_cells_times_cells(kind):
     batch, depth, side = 2, 256, 12
     descriptors = torch.randn(2, batch, depth, side, side, requires_grad=True)
     eye = torch.eye(3, dtype=torch.float64).repeat(batch, 1, 1)
+    whole = (torch.ones(batch, 1, 8 * side, 8 * side, dtype=torch.bool),) * 2
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
-        descriptor_loss(*descriptors, eye, DescriptorLossConfig(kind), generators(torch.arange(batch)))
+        descriptor_loss(*descriptors, eye, whole, DescriptorLossConfig(kind), generators(torch.arange(batch)))
     assert max(sizes) <= batch * side**2 * max(side**2, depth)
 
 
@@ -228,7 +269,7 @@ def test_descriptors_that_agree_cost_less_than_descriptors_that_do_not(kind):
     config = DescriptorLossConfig(kind, hinge=HingeConfig(reach=4))
 
     def cost(second):
-        return descriptor_loss(alike, second, eye, config, generators(torch.tensor([0]))).item()
+        return descriptor_loss(alike, second, eye, BOTH, config, generators(torch.tensor([0]))).item()
 
     assert cost(alike) < 0.05
     assert cost(other) > 1

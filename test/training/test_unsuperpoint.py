@@ -25,6 +25,11 @@ EYE = torch.eye(3, dtype=torch.float64)[None]
 SIZE = (24, 16)
 
 
+def everywhere(size=SIZE):
+    """The visible pixels of two views of this (width, height) without borders."""
+    return (torch.ones(1, 1, *size[::-1], dtype=torch.bool),) * 2
+
+
 def test_points_lie_in_their_cells():
     positions = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1).expand(1, 2, 2, 3)
     points = points_of(positions)[0]
@@ -37,7 +42,7 @@ def test_correspondences_are_mutual_nearest_neighbors_within_reach_that_both_vie
     points1 = torch.tensor([[[5.0, 2.0], [13.0, 6.0], [13.0, 20.0], [40.0, 2.0]]])
     shift = EYE.clone()
     shift[0, 0, 2] = 3
-    found = correspondences(points0, points1, shift, SIZE, reach=4)
+    found = correspondences(points0, points1, shift, everywhere(), reach=4)
     assert found.partners.tolist() == [[0, 1, 1, 1]]
     np.testing.assert_allclose(found.distances, [[0, 4, np.hypot(12, 4), np.hypot(1, 2.5)]], rtol=1e-6)
     assert found.close.tolist() == [[True, False, False, True]], 'the second has a rival, the third leaves the view'
@@ -51,16 +56,31 @@ def test_matching_loss_by_hand():
     first = torch.eye(4)[:3].T.reshape(1, 4, 1, 3)
     second = torch.eye(4)[[3, 0, 2]].T.reshape(1, 4, 1, 3)  # the first cell is found again, the third one where it was
     scores = torch.tensor([[0.9, 0.6, 0.2]]), torch.tensor([[0.3, 0.8, 0.5]])
-    loss = matching_loss(scores, (points, points), (first, second), shift, (24, 8))
+    loss = matching_loss(scores, (points, points), (first, second), shift, everywhere((24, 8)))
     # Both views show the first two cells of the first, and the last two of the second.
     expected = -np.log([0.9, 1 - 0.6, 0.8, 1 - 0.5]).mean()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_points_in_black_borders_have_no_correspondences_and_low_scores():
+    points = torch.tensor([[[3.5, 3.5], [11.5, 3.5], [19.5, 3.5]]])
+    border = torch.ones(1, 1, 8, 24, dtype=torch.bool)
+    border[..., :8] = False
+    whole, _ = everywhere((24, 8))
+    for visible in ((border, whole), (whole, border)):
+        assert correspondences(points, points, EYE, visible, reach=4).close.tolist() == [[False, True, True]]
+    descriptors = torch.eye(4)[:3].T.reshape(1, 4, 1, 3)
+    garbage = torch.eye(4)[[3, 1, 2]].T.reshape(1, 4, 1, 3)  # what the border shows at the first point
+    scores = torch.tensor([[0.9, 0.6, 0.2]])
+    loss = matching_loss((scores, scores), (points, points), (garbage, descriptors), EYE, (border, whole))
+    # The point in the border finds no partner; whether the other view's first point would is unknown.
+    assert loss.item() == pytest.approx(-np.log([1 - 0.9, 0.6, 0.2, 0.6, 0.2]).mean(), rel=1e-5)
+
+
 def test_a_point_behind_the_horizon_corresponds_to_none():
     behind = torch.tensor([[[1, 0, 0], [0, 1, 0], [-0.1, 0, 1]]], dtype=torch.float64)
     points = torch.tensor([[[20.0, 5.0], [1.0, 1.0]]], requires_grad=True)
-    found = correspondences(points, points.detach(), behind, SIZE, reach=4)
+    found = correspondences(points, points.detach(), behind, everywhere(), reach=4)
     assert found.close.tolist() == [[False, True]]
     torch.where(found.close, found.distances, 0).sum().backward()
     assert points.grad.isfinite().all()

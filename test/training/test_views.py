@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superpoint_ros.geometry import transform_points
-from superpoint_ros.training.views import ViewConfig, cut, sample_views
+from superpoint_ros.training.views import ViewConfig, cut, sample_frame, sample_views
 
 PHOTOGRAPH, SIZE = (640, 480), (160, 120)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -115,3 +115,12 @@ def test_the_strongest_perspective_keeps_the_horizon_out_of_the_view(seed):
         back = np.linalg.inv(view)
         depths = [(back @ [x, y, 1])[2] for x in (-0.5, SIZE[0] - 0.5) for y in (-0.5, SIZE[1] - 0.5)]
         assert (np.sign(depths) == np.sign(depths[0])).all()
+
+
+def test_frames_leave_borders_in_as_many_views_as_configured():
+    rng = np.random.default_rng(0)
+    assert all(sample_frame(rng, SIZE, 0.0).all() for _ in range(20))
+    frames = [sample_frame(rng, SIZE, 0.5) for _ in range(200)]
+    assert frames[0].shape == SIZE[::-1]
+    assert 0.3 < np.mean([not frame.all() for frame in frames]) < 0.6
+    assert min(frame.mean() for frame in frames) > 0.4
