@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from superpoint_ros.decode import DecodeConfig
 from superpoint_ros.evaluation.metrics import Frame
 
 
@@ -114,5 +113,5 @@ PROTOCOLS = {
 
 SYNTHETIC = Setting(size=(160, 120), keypoints=300, nms_radius=4, border=0, quality=0.01, epsilon=2.0)
 
-VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=1000, threshold=DecodeConfig().threshold)
-"""Turned and shrunk photographs; few views have 1000 keypoints, so the threshold is the detector's own."""
+VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=3000, in_common=True)
+"""Turned and shrunk photographs; up to half of a turned view lies beyond the edges of the photograph."""

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from superpoint_ros.evaluation.datasets import read_images, shrink
 from superpoint_ros.evaluation.methods import ALL_NEAREST, Method, combined
-from superpoint_ros.evaluation.metrics import correct_matches
+from superpoint_ros.evaluation.metrics import correct_matches, inverse, shared
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
 from superpoint_ros.extractor import SMALLEST
@@ -56,8 +56,11 @@ def evaluate(
     for method in methods:
         extract, seen = method.at(setting), {}
         for number, index in track(jobs, method.name, console=Console(stderr=True)):
-            image, transform = view(photographs[number], index)
-            seen[number, index] = extract(image)[: setting.keypoints], transform
+            photograph = photographs[number]
+            image, transform = view(photograph, index)
+            features = extract(image)
+            inside = shared(features.keypoints, inverse(transform), photograph.shape[::-1])
+            seen[number, index] = features[inside][: setting.keypoints], transform
         for number, (name, matcher) in itertools.product(range(len(photographs)), matchers.items()):
             original, others = seen[number, 0][0], [seen[number, index] for index in range(len(LABELS))]
             try:
@@ -110,8 +113,8 @@ def sections(rows: Sequence[Row], setting: Setting) -> list[str]:
     protocol = (
         f'Share of the points that are matched right, within {setting.epsilon:g} px, between a photograph and the same '
         f'one turned or shrunk: images of at most {SIDE} px; {setting.points()}; mutual nearest neighbors, or the '
-        'named matcher. A turned view holds the whole photograph and, beyond its edges, its mirror image, where up to '
-        'half of the points are.'
+        'named matcher. A turned view holds the whole photograph and, beyond its edges, its mirror image, whose points '
+        'do not count.'
     )
     columns = {'method': 'method', 'photographs': 'photographs#', **{label: label for label in LABELS}}
     return ['## Turns and scales', table(columns, means(rows, ('method',), 'photographs')), protocol]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -57,6 +59,27 @@ def test_the_share_of_right_matches_worked_out_by_hand():
     assert turns.right_share(features(points, np.eye(4)), features(seen, np.eye(4)[:3]), shift, 3) == 2 / 3
     nothing = features(np.empty((0, 2)), np.empty((0, 4)))
     assert turns.right_share(nothing, features(seen, np.eye(4)[:3]), shift, 3) == 0
+
+
+def test_points_in_the_mirror_image_do_not_count(tmp_path):
+    """A method finds the same eight points in all views, but first of all those in the corners of turned views."""
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((120, 160), np.uint8))
+    points = np.random.default_rng(0).uniform(20, 100, (8, 2))
+    transforms = {}
+    for index in range(len(turns.LABELS)):
+        view, transform = turns.view(np.zeros((120, 160), np.uint8), index)
+        transforms.setdefault(view.shape, transform)
+
+    def extract(image):
+        here = transform_points(transforms[image.shape], points)
+        corners = np.full((20, 2), 3.0) if image.shape == (198, 198) else np.empty((0, 2))
+        noise = np.random.default_rng(1).standard_normal((20, 8))
+        return features([*corners, *here], [*noise[: len(corners)], *np.eye(8)])
+
+    setting = dataclasses.replace(VIEWS, keypoints=8)
+    method = Method('cheat', 'by hand', lambda _: extract, False, True)
+    (row,), _ = turns.evaluate([tmp_path / 'a.png'], [method], setting, {'nearest': ALL_NEAREST})
+    assert row['45°'] == 1
 
 
 def test_a_method_for_upright_images_fails_where_they_are_turned(tmp_path):
