@@ -113,5 +113,6 @@ PROTOCOLS = {
 
 SYNTHETIC = Setting(size=(160, 120), keypoints=300, nms_radius=4, border=0, quality=0.01, epsilon=2.0)
 
-VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=3000, in_common=True)
-"""Turned and shrunk photographs; up to half of a turned view lies beyond the edges of the photograph."""
+VIEWS = dataclasses.replace(_PAPER, keypoints=1000, candidates=3000, in_common=True, threshold=0.0)
+"""Turned and shrunk photographs; up to half of a turned view lies beyond the edges of the photograph. All models have
+as many points, however they scale their scores."""
