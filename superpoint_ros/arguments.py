@@ -6,12 +6,13 @@ import dataclasses
 import difflib
 import inspect
 import typing
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from superpoint_ros.config import options
 
@@ -50,14 +51,20 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
     """The parser of a function's arguments, see `parse`."""
     documentation = docstring_parser.parse(inspect.getdoc(function) or '')
     described = {parameter.arg_name: parameter.description or '' for parameter in documentation.params}
-    parser = _Parser(prog=program, description=documentation.short_description, allow_abbrev=False, print_config=None)
-    parser.add_argument('--config', action='config', help='YAML file with any of these options')
+    parser = _Parser(
+        prog=program,
+        description=documentation.short_description,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        print_config=None,
+    )
+    parser.add_argument('--config', action='config', help='YAML file with any of these options.')
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, description = hints[name], described.get(name, '')
         if _is_configuration(hint):
             description = description or (inspect.getdoc(hint) or '').partition('\n')[0]
-            group = parser.add_argument_group(f'{name} ({description.rstrip(".")})')
+            group = parser.add_argument_group(name, f'{description.rstrip(".")}.')
             field_hints = typing.get_type_hints(hint)
             for field, option in options(hint).items():
                 help_ = option.description + (f' [{option.unit}]' if option.unit else '')
@@ -70,7 +77,27 @@ def parser_of(function: Callable[..., Any], program: str) -> ArgumentParser:
             parser.add_argument(name, nargs='+', type=_type(typing.get_args(hint)[0]), help=description)
         else:
             parser.add_argument(name, type=_type(hint), help=description)
+    required = [action for action in parser._actions if action.required]
+    usage = (_usage(action) for action in sorted(required, key=lambda action: bool(action.option_strings)))
+    parser.usage = ' '.join(['%(prog)s', *usage, '[OPTION …]'])
     return parser
+
+
+def _usage(action: Action) -> str:
+    name = action.dest.upper()
+    return ' '.join([*action.option_strings, name, *([f'[{name} …]'] if action.nargs == '+' else [])])
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Shows an argument's default, but not its type."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = action.help or ''
+        text = text[:1].upper() + text[1:]
+        if not action.option_strings or action.default is False or action.default in (None, '', [], SUPPRESS):
+            return text
+        shown = ' '.join(action.default) if isinstance(action.default, list) else action.default
+        return f'{text} (default: {str(shown).lower() if shown is True else shown})'.replace('%', '%%')
 
 
 class _Parser(ArgumentParser):

@@ -27,18 +27,18 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    'demo': Command('watch it work: camera, detector and matcher as ROS nodes', 'ros,cpu,demo'),
-    'detect': Command('features of image files', 'cpu'),
-    'match': Command('matches of two image files, as a picture', 'cpu'),
-    'bag': Command('features of the images in ROS 1 and ROS 2 bags', 'cpu'),
-    'map': Command('a COLMAP database and reconstruction of images or a bag', 'cpu,map'),
+    'demo': Command('run camera, detector and matcher as ROS nodes, and show the result', 'ros,cpu,demo'),
+    'detect': Command('extract the features of image files', 'cpu'),
+    'match': Command('match two image files, and draw the matches', 'cpu'),
+    'bag': Command('extract the features of the images in ROS 1 and ROS 2 bags', 'cpu'),
+    'map': Command('make a COLMAP database and reconstruction of images or a bag', 'cpu,map'),
     'label': Command('label photographs by homographic adaptation', 'train'),
-    'train': Command('one stage of training, from a configuration file', 'train'),
+    'train': Command('train a model or matcher from a configuration file', 'train'),
     'evaluate': Command('compare models and classical methods', 'train'),
-    'export': Command('the .onnx graph, or a TensorRT engine, of a model', 'train'),
-    'quantize': Command('a graph with 8-bit convolutions, for CPUs', 'train'),
-    'convert': Command("another project's checkpoint in our format", 'train'),
-    'benchmark': Command('time every stage, and the node, compared with SIFT and ORB', 'cpu,demo'),
+    'export': Command('export a model as an .onnx graph or TensorRT engine', 'train'),
+    'quantize': Command('make an INT8 graph for CPUs', 'train'),
+    'convert': Command('convert a checkpoint of another project', 'train'),
+    'benchmark': Command('time every stage and the node, with SIFT and ORB for comparison', 'cpu,demo'),
 }
 
 

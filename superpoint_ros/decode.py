@@ -26,7 +26,7 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """Selection of keypoints, and interpolation of descriptors.
+    """How keypoints are selected and descriptors interpolated.
 
     Non-maximum suppression is greedy by score, as in the paper's demo: select the best remaining pixel, discard all
     others in the square of (2·nms_radius + 1)² pixels around it, repeat. Of equal scores the first in row-major order
@@ -34,9 +34,9 @@ class DecodeConfig:
     peak that they remove would become a peak of its own.
     """
 
-    threshold: float = option(0.005, 'Keypoints have a score above this.', minimum=0, maximum=1, live=True)
+    threshold: float = option(0.005, 'Keypoints have scores above this.', minimum=0, maximum=1, live=True)
     max_keypoints: int = option(
-        1024, 'Number of keypoints to keep at most, by score.', minimum=1, maximum=100_000, live=True
+        1024, 'Largest number of keypoints; those with the best scores are kept.', minimum=1, maximum=100_000, live=True
     )
     nms_radius: int = option(
         4,
@@ -47,7 +47,7 @@ class DecodeConfig:
         live=True,
     )
     border: int = option(
-        4, 'Width of the edge of the image that has no keypoints.', unit='px', minimum=0, maximum=1000, live=True
+        4, 'Width of the border of the image, which has no keypoints.', unit='px', minimum=0, maximum=1000, live=True
     )
     subpixel: bool = option(True, 'Refine keypoints to a fraction of a pixel.', live=True)
     interpolation: str = option(

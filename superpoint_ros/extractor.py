@@ -37,7 +37,7 @@ GRAY_CODES = {1: None, 3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """The size at which the network sees the images."""
+    """Sizes of the image at the network."""
 
     resize: int = option(
         640,
@@ -49,9 +49,9 @@ class ExtractorConfig:
     )
     octaves: int = option(
         1,
-        'Sizes to extract from, each half the one before. With 2, points also match when their distance halves or '
-        'doubles, for a quarter more time. The best keypoints of all sizes are kept; nms_radius applies within each '
-        'size.',
+        'Number of image sizes to extract from, each half the one before. With 2, points also match when their '
+        'distance halves or doubles, and extraction takes a quarter longer. The best keypoints of all sizes are kept; '
+        'nms_radius applies within each size.',
         minimum=1,
         maximum=4,
     )

@@ -38,10 +38,14 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """Conditions for two features to match; of a learned matcher, min_similarity is the smallest probability."""
+    """Conditions for two features to match; a learned matcher uses only min_similarity."""
 
     min_similarity: float = option(
-        0.7, 'Smallest cosine similarity of two descriptors that match.', minimum=-1.0, maximum=1.0, live=True
+        0.7,
+        'Smallest cosine similarity of two descriptors that match, or probability of a learned matcher.',
+        minimum=-1.0,
+        maximum=1.0,
+        live=True,
     )
     max_ratio: float = option(
         1.0,

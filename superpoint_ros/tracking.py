@@ -20,7 +20,7 @@ MIN_SUPPORT = 12
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """Parameters of the tracker."""
+    """How tracks continue."""
 
     max_lost_frames: int = option(
         5,

@@ -69,7 +69,7 @@ def test_every_argument_and_group_is_described():
         function = cli.load(words[0])
         parser = arguments.parser_of(function if callable(function) else function[words[1]], 'test')
         assert all(action.help for action in parser._actions), words
-        assert not [group.title for group in parser._action_groups if '()' in group.title], words
+        assert all(group.description != '.' for group in parser._action_groups), words
 
 
 def test_options_have_one_spelling():
@@ -182,8 +182,8 @@ def test_arguments_come_from_a_file_too(tmp_path):
 def test_help_describes_the_fields_of_configurations():
     text = ' '.join(arguments.parser_of(run, 'test').format_help().split())
     assert 'Do something.' in text
-    assert 'say nothing' in text
-    assert 'Width of the edge of the image that has no keypoints.' in text
+    assert 'Say nothing' in text
+    assert 'Width of the border of the image, which has no keypoints.' in text
 
 
 @pytest.mark.parametrize(

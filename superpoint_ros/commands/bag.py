@@ -46,20 +46,20 @@ def bag(
     Args:
         bags: ROS 1 bags, ROS 2 bag folders, or single .mcap and .db3 files.
         output: folder for the results.
-        to: output format: a bag as mcap or sqlite3; npz, a file for each image; hdf5, a file for each bag as in hloc.
-        topics: image topics to process; all topics of a bag but depth images if none are given.
+        to: output format: a bag (mcap, sqlite3), a file for each image (npz), or a file for each bag as in hloc (hdf5).
+        topics: image topics to process; all but depth images if not given.
         match: write matches of consecutive images.
         track: write tracks.
         copy: copy the original messages.
-        resume: continue an earlier run; bags whose output exists are done.
-        cluster: address of a Ray cluster; local for workers on this machine only; without a value, local.
+        resume: continue an earlier run; bags whose output exists are skipped.
+        cluster: address of a Ray cluster; local, or no value, for workers on this machine only.
         workers: Ray workers, each with its own model; 0 for one on each GPU or, without any, on each machine.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
-            (lightglue_superpoint) or path of another one; tracks are always of nearest neighbors.
+        matcher: nearest neighbors (nearest), the learned matcher of the default model (learned), or the name
+            (lightglue_superpoint) or path of another learned matcher. Tracks always use nearest neighbors.
         descriptor_type: type of the descriptors in a bag; npz and hdf5 always have float32.
-        batch: images for each call of the network; several are faster on a GPU, and may change the last bits; 0 for
-            as many as make no difference.
+        batch: images for each call of the network. Several are faster on a GPU, and may change the last bits of the
+            results; 0 for as many as change nothing.
     """
     from superpoint_ros.bags.job import Output, Settings
     from superpoint_ros.bags.run import process_bags

@@ -41,19 +41,19 @@ def benchmark(
     Args:
         models: names of shipped models, or paths of .safetensors or .onnx files.
         output: folder for benchmark.md, benchmark.json and benchmark.png.
-        sizes: image sizes WIDTHxHEIGHT, at which the network sees the images; none if no value follows.
+        sizes: image sizes WIDTHxHEIGHT at the network; without a value, none.
         backends: libraries that run the models; if not given, all that are installed.
         precisions: precisions of the convolutions; those that a back end does not support are left out.
         baselines: also time SIFT and ORB.
         max_keypoints: maximum number of keypoints of each method.
         threads: CPU threads; 0 for the default of each library.
         images: folder of images; if not given, photographs of scikit-image.
-        repetitions: of each method; the methods take turns.
-        seconds: time for each image size, and for the node; no repetition starts later, but there are at least three.
-        node: also measure the node, with the first model, back end and precision: latency between processes, CPU use.
+        repetitions: repetitions of each method; the methods take turns.
+        seconds: time limit for each image size, after at least three repetitions, and duration for the node.
+        node: also measure latency and CPU use of the node, with the first model, back end and precision.
         rate: images per second that each camera sends to the node.
         cameras: number of cameras of the node.
-        matchers: learned matchers to time beside nearest neighbors: learned, or paths.
+        matchers: learned matchers to time beside nearest neighbors: learned, or names or paths.
 
     Raises:
         ImportError: a back end is not installed.

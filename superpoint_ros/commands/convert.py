@@ -8,7 +8,7 @@ from superpoint_ros import models
 
 
 def convert(checkpoint: Path, *, output: Path) -> str:
-    """Convert another project's SuperPoint checkpoint to .safetensors; the license of the weights stays what it is.
+    """Convert another project's SuperPoint checkpoint to .safetensors. The license of the weights does not change.
 
     Args:
         checkpoint: PyTorch file in the layout of the original release, or of rpautrat/SuperPoint's PyTorch port.

@@ -21,15 +21,15 @@ def demo(
     """Run camera, detector and matcher as ROS nodes, show live statistics, and save a picture and a summary.
 
     Args:
-        source: photographs (a camera with known motion, so that wrong matches are known), the number of a webcam, a
-            video file, a folder of images, or an image topic that exists already, such as /camera/image_raw.
-        seconds: how long, from the first tracks.
+        source: number of a webcam, video file, folder of images, image topic that exists already, such as
+            /camera/image_raw, or photographs: a camera that moves over photographs, so that wrong matches are known.
+        seconds: duration, from the first tracks.
         output: folder for demo.png, summary.json and the logs of the nodes.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
-            (lightglue_superpoint) or path of another one.
-        backend: library that runs the networks, as the parameter `backend` of the nodes.
-        rate: images a second, unless they come from a topic; 0 for the rate of the source.
+        matcher: nearest neighbors (nearest), the learned matcher of the default model (learned), or the name
+            (lightglue_superpoint) or path of another learned matcher.
+        backend: library that runs the networks: auto, openvino, torch or tensorrt.
+        rate: images per second, unless they come from a topic; 0 for the rate of the source.
         view: show keypoints and tracks in a window until it is closed; needs a display and an OpenCV with windows.
     """
     models.resolve(model)

@@ -29,7 +29,7 @@ def detect(
     Args:
         images: image files, or folders with images; an output folder in one of them is left out.
         output: folder for NAME.npz (keypoints, scores, descriptors and image_size, as in Features) and
-            NAME.png (the keypoints on the image, the best yellow).
+            NAME.png (the image with its keypoints, the best ones yellow).
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         pictures: also write pictures.
 

@@ -1,4 +1,4 @@
-"""`superpoint evaluate`: to add a step, write a function and list it at the end."""
+"""`superpoint evaluate`. To add a step, write a function and list it at the end."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def homography(
     Args:
         folder: scenes with 1.ppm … 6.ppm and H_1_2 …, or img1.ppm … and H1to2p …; any image format.
         output: folder for homography.md, homography.json and the plots.
-        preset: whose protocol; docs/evaluation.md says how they differ.
-        count: number of pairs to measure, spread evenly; 0 for all.
-        baselines: also compare OpenCV's methods and chance.
+        preset: protocol to follow, see docs/evaluation.md.
+        count: number of pairs to measure, evenly spaced; 0 for all.
+        baselines: also compare OpenCV's methods and random points.
     """
     from superpoint_ros.evaluation import homography_report
     from superpoint_ros.evaluation.report import Report
@@ -59,17 +59,18 @@ def pairs(
     baselines: bool = True,
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
-    """Measure detectors and descriptors on random views of photographs, and on turned and shrunk photographs.
+    """Measure detectors and descriptors on random, turned and shrunk views of photographs.
 
     Args:
-        folder: photographs.
+        folder: folder with photographs.
         output: folder for pairs.md, pairs.json and the plots.
-        preset: whose protocol; docs/evaluation.md says how they differ.
-        count: number of photographs to measure, spread evenly; 0 for all.
-        seed: of the homographies and changes; the same seed and file names give the same pairs.
-        matcher: besides nearest, learned, or names or files of learned matchers.
+        preset: protocol to follow, see docs/evaluation.md.
+        count: number of photographs to measure, evenly spaced; 0 for all.
+        seed: seed of the homographies and image changes; the same seed and file names give the same pairs.
+        matcher: matchers to measure: nearest, learned, or names or paths of learned matchers; nearest is always
+            measured.
         min_similarity: smallest probability of a match of learned matchers.
-        baselines: also compare OpenCV's methods and chance.
+        baselines: also compare OpenCV's methods and random points.
     """
     from superpoint_ros.evaluation import homography_report, turns
     from superpoint_ros.evaluation.report import Report
@@ -90,13 +91,13 @@ def shapes(
     baselines: bool = True,
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
-    """Measure corner detection on Synthetic Shapes, with and without noise (the paper's table 5).
+    """Measure corner detection on Synthetic Shapes (the paper's table 5).
 
     Args:
         output: folder for shapes.md, shapes.json and the plot.
         count: images of each shape; the paper has 1000.
-        seed: of the images.
-        baselines: also compare OpenCV's methods and chance.
+        seed: seed of the images.
+        baselines: also compare OpenCV's methods and random points.
     """
     from superpoint_ros.evaluation import shapes as feature
     from superpoint_ros.evaluation.report import Report
@@ -109,12 +110,12 @@ def shapes(
 
 
 def sequence(folder: Path, output: Path = OUTPUT, baselines: bool = True, models: ModelsConfig = ModelsConfig()) -> str:
-    """Match consecutive frames of a camera, and count the matches that agree with one fundamental matrix.
+    """Count the matches of consecutive frames that agree on a fundamental matrix.
 
     Args:
         folder: frames, in the order of the numbers in their names.
         output: folder for sequence.md and sequence.json.
-        baselines: also compare OpenCV's methods and chance.
+        baselines: also compare OpenCV's methods and random points.
     """
     from superpoint_ros.evaluation import sequence as feature
     from superpoint_ros.evaluation.report import Report
@@ -135,15 +136,16 @@ def poses(
     baselines: bool = True,
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
-    """Estimate relative camera poses of real image pairs, and compare them with the true poses.
+    """Measure relative camera poses of real image pairs.
 
     Args:
-        pairs: pair list in SuperGlue's layout, name0 name1 rot0 rot1 K0 K1 T_0to1 in each line.
-        folder: of the images.
+        pairs: list of pairs in SuperGlue's layout: name0 name1 rot0 rot1 K0 K1 T_0to1 on each line.
+        folder: folder with the images.
         output: folder for poses.md, poses.json and the plot.
-        matcher: nearest, learned, or names or files of learned matchers.
-        min_similarity: smallest probability of a match of learned matchers; nearest neighbors have none.
-        estimator: magsac as in the matcher node, or on normalized coordinates as other projects do.
+        matcher: matchers to measure: nearest, learned, or names or paths of learned matchers.
+        min_similarity: smallest probability of a match of learned matchers; nearest neighbors have no limit.
+        estimator: estimator in pixels as in the matcher node (magsac), or in normalized coordinates as in other
+            projects.
         side: longest side in pixels to which images are shrunk.
         baselines: also compare OpenCV's methods.
     """
@@ -167,16 +169,16 @@ def tracking(
     tracker: TrackerConfig = TrackerConfig(),
     models: ModelsConfig = ModelsConfig(),
 ) -> str:
-    """Track keypoints through moving pictures with our tracker and with OpenCV's Lucas–Kanade.
+    """Measure tracks of a moving camera, with Lucas–Kanade for comparison.
 
     Args:
-        photographs: folder; a camera with known motion looks at each photograph.
+        photographs: folder with photographs; a rendered camera moves in front of each.
         frames: folder with frames of a real camera, in the order of the numbers in their names.
         output: folder for tracking.md, tracking.json and the plot.
-        count: number of photographs to use, spread evenly; 0 for all.
-        seed: of the camera's motion; the same seed and photographs give the same frames.
+        count: number of photographs to use, evenly spaced; 0 for all.
+        seed: seed of the camera's motion; the same seed and photographs give the same frames.
         matching: which features match; other values of min_similarity are also measured.
-        models: what is compared; Lucas–Kanade tracks the keypoints of each.
+        models: which models are compared; Lucas–Kanade tracks the keypoints of each.
     """
     from superpoint_ros.evaluation import tracking as feature
     from superpoint_ros.evaluation.report import Report
@@ -210,14 +212,14 @@ def reconstruction(
     max_keypoints: int = 3072,
     matching: MatchConfig = MatchConfig(max_ratio=0.9),
 ) -> str:
-    """Reconstruct scenes with known camera poses as `superpoint map` does, and with COLMAP's own SIFT.
+    """Measure reconstructions of `superpoint map`, with COLMAP's SIFT for comparison.
 
     Args:
-        pairs: list of pairs of images with cameras and poses, in the layout of SuperGlue.
-        folder: of the images.
+        pairs: list of pairs in SuperGlue's layout: name0 name1 rot0 rot1 K0 K1 T_0to1 on each line.
+        folder: folder with the images.
         output: folder for reconstruction.md and reconstruction.json.
-        resize: longest side of the images for the network; smaller ones are at most doubled.
-        max_keypoints: most keypoints of an image.
+        resize: longest side of the image for the network; smaller images are enlarged up to twice their size.
+        max_keypoints: largest number of keypoints of an image.
     """
     from superpoint_ros.evaluation import reconstruction as feature
 

@@ -15,15 +15,15 @@ def export(
     format: Literal['onnx', 'onnx-fp16', 'tensorrt'] = 'onnx',  # noqa: A002 - the name of the option
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> str:
-    """Make the .onnx graph of a model's weights, the same graph in half precision, or TensorRT engines of it.
+    """Export a model as an .onnx graph, in float32 or half precision, or as TensorRT engines.
 
     Args:
         model: name of a shipped model, or path of a .safetensors, .onnx or foreign checkpoint file.
         output: file to write, .onnx for a graph. If not given, graphs go beside the weights (NAME.onnx,
             NAME_fp16.onnx), and engines to the folder where the nodes look for them.
-        format: onnx, the network in float32; onnx-fp16, the network with convolutions in half precision; tensorrt,
-            engines for the GPU of this machine, from images to scores and descriptors.
-        runtime: for engines: precision, device, engine_batch, and engine_sizes, such as 640x480.
+        format: graph in float32 (onnx), graph with convolutions in half precision (onnx-fp16), or engines for the GPU
+            of this machine (tensorrt).
+        runtime: options of engines; only precision, device, engine_batch and engine_sizes have an effect.
     """
     if format == 'tensorrt':
         require('tensorrt')

@@ -16,7 +16,7 @@ def label(
     device: str = 'auto',
     adaptation: AdaptationConfig = AdaptationConfig(),
 ) -> bool:
-    """Label photographs by homographic adaptation; a run that was stopped continues where it left off.
+    """Label photographs by homographic adaptation. Repeat the command to continue a run that was stopped.
 
     Args:
         weights: name of a shipped model, or path of a .safetensors file: MagicPoint or SuperPoint.

@@ -42,18 +42,17 @@ def map(  # noqa: A001
     Args:
         source: folder with images, or a ROS 1 or ROS 2 bag.
         output: folder for database.db, features/NAME.npz and, from a bag, images/TOPIC/STAMP.png.
-        pairs: which images are matched: exhaustive, sequential, or a text file with the names of two images a line;
+        pairs: which images to match: exhaustive, sequential, or a text file with the names of two images on each line;
             if not given, sequential for a bag and exhaustive for a folder.
         overlap: with sequential pairs, number of following images with which each image is matched.
-        topics: image topics of a bag; all but depth images if none are given.
+        topics: image topics of a bag; all but depth images if not given.
         every: take every nth image of a topic.
-        max_error: largest distance of a keypoint from the geometry, in pixels that the network sees: two of them are
-            one pixel of an image that is doubled, and five of an image that is shrunk from 4000 pixels to 1600.
+        max_error: largest distance of a keypoint from the geometry, in pixels of the image that the network sees.
         hloc: also write features.h5 and matches.h5 in hloc's layout.
         reconstruct: run COLMAP's incremental mapper, and write its model to sparse/0.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
-            (lightglue_superpoint) or path of another one.
+        matcher: nearest neighbors (nearest), the learned matcher of the default model (learned), or the name
+            (lightglue_superpoint) or path of another learned matcher.
 
     Raises:
         FileNotFoundError: the source does not exist, or has no images.

@@ -32,9 +32,9 @@ def match(
         image1: the second image.
         output: picture to write.
         model: name of a shipped model, or path of a .safetensors or .onnx file.
-        matcher: nearest for nearest neighbors, learned for the learned matcher of the default model, or name
-            (lightglue_superpoint) or path of another one.
-        geometry: homography for a plane or a camera that only turned, else fundamental.
+        matcher: nearest neighbors (nearest), the learned matcher of the default model (learned), or the name
+            (lightglue_superpoint) or path of another learned matcher.
+        geometry: use homography for a plane or a camera that only turned, else fundamental.
 
     Raises:
         ValueError: a file does not exist or is not an image, or the output does not have the suffix of one.

@@ -22,12 +22,12 @@ def quantize(
     Args:
         model: name of a shipped model, or path of a .safetensors or .onnx file.
         photographs: folder of photographs to calibrate with.
-        pairs: folder of other photographs, which are made into pairs to compare with fp32.
+        pairs: folder of other photographs; random pairs made from them compare the graph with fp32.
         output: .onnx file to write; if not given, beside the graph with _int8 appended to its name.
-        calibration: number of photographs to calibrate with, spread evenly.
-        count: number of photographs to compare on, spread evenly; 0 for all.
-        draws: number of random pairs of each photograph; a few pairs cannot resolve one point of accuracy.
-        seed: of the first draw; each following draw has the next seed.
+        calibration: number of photographs to calibrate with, evenly spaced.
+        count: number of photographs to compare on, evenly spaced; 0 for all.
+        draws: number of random pairs of each photograph.
+        seed: seed of the first draw; each following draw has the next seed.
     """
     if draws < 1:
         raise ValueError(f'draws: {draws} is out of range, expected at least 1')

@@ -40,13 +40,13 @@ class Method:
 
 @dataclass(frozen=True)
 class ModelsConfig:
-    """Which models are compared, and how they run."""
+    """Models to compare, and how they run."""
 
     models: tuple[str, ...] = option((DEFAULT,), 'Names of shipped models, or .safetensors or .onnx files.')
-    backend: str = option('auto', 'Library that runs the models: auto, openvino, torch, …')
-    precision: str = option('auto', 'Arithmetic of the models: auto, fp32, bf16, …')
+    backend: str = option('auto', 'Library that runs the models: auto, openvino, torch or tensorrt.')
+    precision: str = option('auto', 'Precision of the convolutions: auto, fp32, tf32, bf16, fp16 or int8.')
     subpixel: bool = option(True, 'Refine the keypoints of the models to a fraction of a pixel.')
-    octaves: int = option(1, 'Sizes that the models extract from, each half the one before.', minimum=1, maximum=4)
+    octaves: int = option(1, 'Number of image sizes to extract from, each half the one before.', minimum=1, maximum=4)
 
 
 def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:

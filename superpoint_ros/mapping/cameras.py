@@ -19,17 +19,17 @@ MAX_ERROR = 2.0
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """A camera of COLMAP's, and which images it took."""
+    """The COLMAP camera, and which images share it."""
 
     camera_model: str = option('SIMPLE_RADIAL', "COLMAP's camera model, such as PINHOLE, OPENCV or OPENCV_FISHEYE.")
     camera_params: str = option(
         '',
-        'Its parameters with commas in between, as COLMAP has them; if not given, those of camera_info in a bag, else '
+        'Its parameters as COLMAP writes them, separated by commas; if not given, from camera_info in a bag, else '
         'guessed from EXIF or the size of the image.',
     )
     camera_mode: str = option(
         'per_folder',
-        'Which images have the same camera: those of a folder (of a topic), all, none, or by EXIF.',
+        'Images with the same camera: those of a folder or topic, all, none, or those with equal EXIF data.',
         choices=('per_folder', 'single', 'per_image', 'auto'),
     )
 

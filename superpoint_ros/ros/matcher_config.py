@@ -27,9 +27,9 @@ class MatcherConfig:
     )
     matcher: str = option(
         'nearest',
-        'Matches are made by nearest (nearest neighbors), learned (the learned matcher of the default model), or a '
-        'learned matcher of this name, such as lightglue_superpoint, or path. Of a learned one, min_similarity is the '
-        'smallest probability, and tracks have the default.',
+        'Nearest neighbors (nearest), the learned matcher of the default model (learned), or the name '
+        '(lightglue_superpoint) or path of another learned matcher. Tracks always use nearest neighbors; with a '
+        'learned matcher, they use the default min_similarity.',
     )
     backend: str = option(
         'auto',
@@ -50,7 +50,7 @@ class MatcherConfig:
     )
     geometry: str = option(
         'none',
-        'Publish only matches that agree on one geometry. essential needs camera_info. Tracks are not filtered.',
+        'Publish only matches that agree on one geometry; essential needs camera_info. Tracks are not filtered.',
         choices=('none', *GEOMETRIES),
     )
     geometry_threshold: float = option(

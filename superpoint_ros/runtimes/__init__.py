@@ -58,7 +58,7 @@ PRECISIONS = ('auto', 'fp32', 'tf32', 'bf16', 'fp16', 'int8')
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Which back end runs the network, and how."""
+    """The back end that runs the network, and its options."""
 
     backend: str = option(
         'auto',
@@ -78,11 +78,11 @@ class RuntimeConfig:
     )
     engine_sizes: tuple[str, ...] = option(
         (),
-        'Image sizes WIDTHxHEIGHT at the network that TensorRT engines are built for at the start; smaller images are '
+        'Image sizes WIDTHxHEIGHT at the network for which TensorRT engines are built at startup; smaller images are '
         'padded. Empty to build an engine for each size when its first image arrives.',
     )
     engine_batch: int = option(
-        1, 'Images that a TensorRT engine takes at once, such as the number of cameras.', minimum=1, maximum=256
+        1, 'Batch size of TensorRT engines, such as the number of cameras.', minimum=1, maximum=256
     )
 
     def __post_init__(self) -> None:
