@@ -35,12 +35,12 @@ class Frame:
     @property
     def stamp(self) -> int:
         """Time of the image in ns."""
-        return nanoseconds(self.header)
+        return nanoseconds(self.header.stamp)
 
 
-def nanoseconds(header: Any) -> int:
-    """The stamp of a std_msgs/Header in ns."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
+def nanoseconds(stamp: Any) -> int:
+    """A builtin_interfaces/Time in ns."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 class Stream:

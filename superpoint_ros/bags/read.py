@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -15,6 +16,7 @@ from rosbags.typesys.store import Typestore
 
 from superpoint_ros.bags.limits import BagPath, CompressedFileError, decompress_strictly, limit_messages, limited
 from superpoint_ros.bags.records import ZSTD
+from superpoint_ros.stream_tracker import nanoseconds
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -150,6 +152,17 @@ def namespace(image_topic: str) -> str:
 def topic_path(topic: str) -> str:
     """A topic as a path below a folder: without the first slash, and with _ for names that are . or .. or empty."""
     return '/'.join('_' if name in ('', '.', '..') else name for name in topic.strip('/').split('/'))
+
+
+def image_name(topic: str, header: Any, log_time: int, taken: Counter[str]) -> str:
+    """A unique name of an image in files: <path of the topic>/<stamp of the header in ns>.
+
+    The log time replaces a stamp of 0. Images with the same stamp, as `taken` counts them, get -1, -2, … after the
+    first one.
+    """
+    name = f'{topic_path(topic)}/{nanoseconds(header.stamp) or log_time}'
+    taken[name] += 1
+    return f'{name}-{taken[name] - 1}' if taken[name] > 1 else name
 
 
 def seconds(stamp: int) -> str:

@@ -15,12 +15,11 @@ from rosbags.interfaces import Connection
 
 from superpoint_ros import clouds, feature_files
 from superpoint_ros.bags.job import Job
-from superpoint_ros.bags.read import messages, namespace, open_bag, topic_path, typestore
+from superpoint_ros.bags.read import image_name, messages, namespace, open_bag, typestore
 from superpoint_ros.bags.report import SHOWN
 from superpoint_ros.bags.write import CLOUD, STRING, BagWriter, bag_writer, string_of
 from superpoint_ros.features import Features
 from superpoint_ros.files import folder_written_whole
-from superpoint_ros.stream_tracker import nanoseconds
 
 
 @dataclass
@@ -75,23 +74,17 @@ def features_of(data: bytes, info: str) -> tuple[Features, Any]:
 
 
 def images(job: Job, finished: Iterable[int]) -> Iterator[tuple[str, Features]]:
-    """The features of all images, each with a unique name: <topic>/<stamp of the header in ns>.
-
-    The topic is as in `topic_path`. The log time replaces a stamp of 0. Images with the same stamp get -1, -2, … after
-    the first one.
-    """
-    topics = {f'{namespace(topic)}/features': topic_path(topic) for topic in job.topics}
+    """The features of all images, each with the name of `image_name`."""
+    topics = {f'{namespace(topic)}/features': topic for topic in job.topics}
     infos: dict[str, str] = {}
-    seen: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     for index in finished:
         for connection, log_time, data in segment_messages(job, index):
             if connection.msgtype == STRING:
                 infos[connection.topic.removesuffix('/info')] = string_of(data)
                 continue
             features, header = features_of(data, infos[connection.topic])
-            name = f'{topics[connection.topic]}/{nanoseconds(header) or log_time}'
-            yield f'{name}-{seen[name]}' if seen[name] else name, features
-            seen[name] += 1
+            yield image_name(topics[connection.topic], header, log_time, taken), features
 
 
 def write_hdf5(job: Job, finished: Iterable[int], target: Path) -> None:

@@ -25,6 +25,7 @@ from superpoint_ros.features import Features
 from superpoint_ros.ros.detector_node import DetectorNode
 from superpoint_ros.ros.messages import image_message
 from superpoint_ros.ros.process import run
+from superpoint_ros.stream_tracker import nanoseconds
 
 NAMESPACE = '/superpoint_benchmark'
 PATIENCE = 120.0
@@ -119,8 +120,7 @@ def _receive(names: Sequence[str], seconds: float, alive: Callable[[], bool]) ->
     received: dict[int, int] = {}
 
     def take(message: PointCloud2) -> None:
-        stamp = message.header.stamp
-        received[stamp.sec * 10**9 + stamp.nanosec] = time.time_ns()
+        received[nanoseconds(message.header.stamp)] = time.time_ns()
 
     def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         end = time.monotonic() + seconds

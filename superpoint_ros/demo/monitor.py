@@ -20,6 +20,7 @@ from superpoint_ros.features import Features
 from superpoint_ros.geometry import transform_points
 from superpoint_ros.ros.messages import features_from_message
 from superpoint_ros.ros.subscription import MatchedSubscription
+from superpoint_ros.stream_tracker import nanoseconds
 
 TOLERANCE = 3.0
 """Largest distance in pixels of a right match from where the known motion moves its first point."""
@@ -124,19 +125,19 @@ class MonitorNode(Node):
     def _take_features(self, message: PointCloud2) -> None:
         counts = self.counts
         counts.frames.append(time.monotonic())
-        latency = (self.get_clock().now().nanoseconds - _stamp(message.header.stamp)) / 1e9
+        latency = (self.get_clock().now().nanoseconds - nanoseconds(message.header.stamp)) / 1e9
         if 0 <= latency < MAX_LATENCY:
             counts.latencies.append(latency)
         counts.keypoints.append(message.width)
         self._keep(message, features=features_from_message(message))
 
     def _take_first(self, message: TimeReference) -> None:
-        self._first.append((_stamp(message.header.stamp), _stamp(message.time_ref)))
+        self._first.append((nanoseconds(message.header.stamp), nanoseconds(message.time_ref)))
 
     def _take_matches(self, message: PointCloud2) -> None:
         matches = clouds.read_cloud(message)
         self.counts.matches.append(len(matches))
-        stamp, right = _stamp(message.header.stamp), None
+        stamp, right = nanoseconds(message.header.stamp), None
         first = dict(self._first).get(stamp)
         motion = self._scene.motion(first / 1e9, stamp / 1e9) if self._scene and first is not None else None
         if motion is not None:
@@ -160,7 +161,7 @@ class MonitorNode(Node):
                 self.facts = {pair.key: pair.value for pair in status.values}
 
     def _keep(self, message: Any, **what: Any) -> None:
-        stamp = _stamp(message.header.stamp)
+        stamp = nanoseconds(message.header.stamp)
         self.frames[stamp] = replace(self.frames.get(stamp, Frame()), **what)
         stamps = list(self.frames)
         tracked = [at for at, frame in self.frames.items() if frame.tracks is not None]
@@ -169,7 +170,3 @@ class MonitorNode(Node):
         # The matcher skipped a frame that came before the newest tracks and has none.
         kept = {*tracked[-FRAMES:], *waiting[-WAITING:], *complete[-1:]}
         self.frames = {at: frame for at, frame in self.frames.items() if at in kept}
-
-
-def _stamp(time_message: Any) -> int:
-    return int(time_message.sec) * 10**9 + int(time_message.nanosec)

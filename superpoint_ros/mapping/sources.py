@@ -17,6 +17,7 @@ from superpoint_ros.bags.read import (
     DamagedBagError,
     deserialize,
     image_connections,
+    image_name,
     image_topics,
     messages,
     namespace,
@@ -78,10 +79,9 @@ def find_images(path: Path, folder: Path, camera: CameraConfig, topics: Sequence
 
 
 def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int = 1) -> list[str]:
-    """Write the images of a bag as gray PNG files, <topic>/<stamp in ns>.png; files that exist are kept.
+    """Write the images of a bag as gray PNG files with the names of `image_name`; files that exist are kept.
 
-    Without topics, all images are written but depth images. Of each topic, only the first of `every` images is. Images
-    with the same stamp get -1, -2, … after the first one.
+    Without topics, all images are written but depth images. Of each topic, only the first of `every` images is.
 
     Returns:
         A sentence for each image that is broken, and for a bag that is damaged; all others are written.
@@ -95,7 +95,7 @@ def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int
     def write(reader: AnyReader) -> None:
         failed.clear()
         seen: Counter[str] = Counter()
-        stamps: Counter[Path] = Counter()
+        taken: Counter[str] = Counter()
         connections = image_connections(reader, image_topics(reader, topics))
         for connection, log_time, data in messages(reader, connections):
             seen[connection.topic] += 1
@@ -103,11 +103,7 @@ def write_images(bag: Path, folder: Path, topics: Sequence[str] = (), every: int
                 continue
             try:
                 message = deserialize(reader, data, connection.msgtype)
-                stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec or log_time
-                path = folder / topic_path(connection.topic) / f'{stamp}.png'
-                stamps[path] += 1
-                if stamps[path] > 1:
-                    path = path.with_stem(f'{stamp}-{stamps[path] - 1}')
+                path = folder / f'{image_name(connection.topic, message.header, log_time, taken)}.png'
                 if not path.exists():
                     drawing.write(path, image_files.eight_bits(images.gray(message)))
             except OSError:

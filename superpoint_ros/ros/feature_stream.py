@@ -140,7 +140,7 @@ class FeatureStream:
 
     def _take_image(self, message: Any, _received_at: float) -> None:
         if self._kept is not None:
-            self._kept[nanoseconds(message.header)] = message
+            self._kept[nanoseconds(message.header.stamp)] = message
             while len(self._kept) > IMAGES_KEPT:
                 del self._kept[next(iter(self._kept))]
 

@@ -52,12 +52,12 @@ class MaskTopic:
 
     def subscribe(self, image_input: InputTopic, receive: Callable[[Arrival], None]) -> None:
         """Call a function with each image, as soon as its mask has arrived or is given up."""
-        self._receive = receive
-        image_input.subscribe(lambda image, at: self._wait.add_image(nanoseconds(image.header), Arrival(image, at), at))
-        self._input.subscribe(lambda mask, _: self._wait.add_mask(nanoseconds(mask.header), mask))
+        self._receive, wait = receive, self._wait
+        image_input.subscribe(lambda image, at: wait.add_image(nanoseconds(image.header.stamp), Arrival(image, at), at))
+        self._input.subscribe(lambda mask, _: wait.add_mask(nanoseconds(mask.header.stamp), mask))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = min(self._timeout / 4, 0.02)
-        self._node.create_timer(period, lambda: self._wait.expire(time.monotonic()), clock=steady)
+        self._node.create_timer(period, lambda: wait.expire(time.monotonic()), clock=steady)
 
     def unsubscribe(self) -> None:
         """Stop receiving masks, and forget the images that wait for theirs."""

@@ -77,8 +77,8 @@ class Bench:
         self._good_stamps: set[int] = set()
         self._answered: set[int] = set()
         self._publishers: dict[str, Any] = {}
-        receive = self._answered.add
-        self.node.create_subscription(PointCloud2, output, lambda message: receive(nanoseconds(message.header)), 10)
+        answered = self._answered
+        self.node.create_subscription(PointCloud2, output, lambda m: answered.add(nanoseconds(m.header.stamp)), 10)
 
     def publish(self, topic: str, message: Any) -> None:
         """Publish a message, or later the bytes of one, once the node listens."""

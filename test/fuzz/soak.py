@@ -82,12 +82,12 @@ def play(node: Node, images: Iterator[Image], rate: float) -> tuple[dict[str, in
         if counts['images'] or (publisher.get_subscription_count() and node.count_publishers('tracks')):
             message = next(images)
             counts['images'] += 1
-            sent[nanoseconds(message.header)] = time.monotonic()
+            sent[nanoseconds(message.header.stamp)] = time.monotonic()
             publisher.publish(message)
 
     def receive(topic: str, message: PointCloud2) -> None:
         counts[topic] += 1
-        if topic == 'tracks' and (began := sent.pop(nanoseconds(message.header), None)) is not None:
+        if topic == 'tracks' and (began := sent.pop(nanoseconds(message.header.stamp), None)) is not None:
             latencies.append(1000 * (time.monotonic() - began))
 
     def receive_diagnostics(message: DiagnosticArray) -> None:
