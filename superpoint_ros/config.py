@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-import types
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ def check(config: Any) -> None:
     for name, what in options(type(config)).items():
         value = getattr(config, name)
         if not _is_a(value, hints[name]):
-            raise ValueError(f'{name}: expected {_name(hints[name])}, got {reprlib.repr(value)}')
+            raise ValueError(f'{name}: expected {hints[name].__name__}, got {reprlib.repr(value)}')
         if what.choices and value not in what.choices:
             raise ValueError(f'{name}: {reprlib.repr(value)} is not one of {", ".join(what.choices)}')
         low, high = what.minimum, what.maximum
@@ -71,14 +70,6 @@ def check(config: Any) -> None:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return any(_is_a(value, k) for k in typing.get_args(kind))
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, typing.get_origin(kind) or kind)
-
-
-def _name(kind: Any) -> str:
-    return getattr(kind, '__name__', str(kind))

@@ -199,14 +199,9 @@ def best_of_cells(
 ) -> Indices:
     """Find the best keypoints as find_peaks does, for one point in each cell: only neighboring cells can discard it.
 
-    Args:
-        scores: (M,) float32 in [0, 1], of the points of the M cells in row-major order. NaN counts as 0.
-        x: (M,) in pixels, within the cell of the point or on its edge; the nearest whole pixel counts.
-        y: (M,) likewise.
-        cells: rows and columns of cells.
-        size: as in find_peaks.
-        config: as in find_peaks.
-        mask: as in find_peaks.
+    The points of the M cells (rows × columns) are in row-major order: scores (M,) float32 in [0, 1], NaN counting as 0,
+    and x and y (M,) in pixels, within the cell or on its edge; the nearest whole pixel counts. The other arguments are
+    those of find_peaks.
 
     Returns:
         (K,) indices of points, by descending score; equal scores in row-major order of their pixels.

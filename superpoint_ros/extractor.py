@@ -125,9 +125,7 @@ class Extractor:
     def batch(self, images: Sequence[Image], masks: Sequence[Image | None] | None = None) -> list[Features | Exception]:
         """Extract the features of several images of any sizes; images of one prepared size run in one call.
 
-        Args:
-            images: as in `__call__`.
-            masks: as in `__call__`, one or None for each image.
+        Images and masks are as in `__call__`, with a mask or None for each image.
 
         Returns:
             For each image its features, or the error that `__call__` would raise: a bad image does not affect others.

@@ -31,16 +31,7 @@ def crop_transform(left: float, top: float) -> Transform:
 
 
 def adapt_homography(homography: Transform, transform0: Transform, transform1: Transform) -> Transform:
-    """The homography between two images after both were resized or cropped.
-
-    Args:
-        homography: (3, 3), from pixels of the first image to pixels of the second.
-        transform0: (3, 3) transform of the first image.
-        transform1: (3, 3) transform of the second image.
-
-    Returns:
-        (3, 3), from the transformed first image to the transformed second image.
-    """
+    """The (3, 3) homography from a first to a second image after both were resized or cropped by (3, 3) transforms."""
     return transform1 @ homography @ np.linalg.inv(transform0)
 
 

@@ -94,10 +94,7 @@ def decompress(message: Any) -> Gray:
 
 
 def stretch(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Stretch the 1st to 99th percentile of the finite values to 0 … 255; what is not finite becomes 0.
-
-    Args:
-        image: (H, W) of any real type.
+    """Stretch the 1st to 99th percentile of the finite values of an image (H, W) to 0 … 255; the others become 0.
 
     Raises:
         ValueError: no value is finite.

@@ -30,19 +30,18 @@ FARTHEST = 100.0
 """Keypoints farther than this from the image's center, in half its longest side, are moved to this distance."""
 
 
-def make_matcher(name: str, config: MatchConfig, runtime: RuntimeConfig, watch: Watch | None = None) -> Matcher:
+def make_matcher(name: str, config: MatchConfig, runtime: RuntimeConfig) -> Matcher:
     """The matcher of this name.
 
     Args:
-        name: NEAREST, or what LearnedMatcher takes.
+        name: NEAREST, or what LearnedMatcher takes, whose errors this raises.
         config: of nearest neighbors; of learned matchers, min_similarity is the smallest probability.
         runtime: of learned matchers. An extractor's precision int8 is not for them: they then choose their own.
-        watch: as in LearnedMatcher, whose errors this raises.
     """
     if name == NEAREST:
         return partial(match, config=config)
     precision = 'auto' if runtime.precision == 'int8' else runtime.precision
-    return LearnedMatcher(name, config.min_similarity, watch, **vars(runtime) | {'precision': precision})
+    return LearnedMatcher(name, config.min_similarity, **vars(runtime) | {'precision': precision})
 
 
 class LearnedMatcher:
@@ -181,8 +180,7 @@ def pair_inputs(features0: Features, features1: Features, count: int) -> dict[st
 def mutual_best(log_assignment: Floats) -> tuple[Indices, Indices, Floats]:
     """The pairs of rows and columns that are each other's likeliest, and their probabilities.
 
-    Args:
-        log_assignment: (N0, N1) logarithms of probabilities, N0 and N1 at least 1; NaN matches nothing.
+    These are given as logarithms (N0, N1), N0 and N1 at least 1; NaN matches nothing.
     """
     best = log_assignment.argmax(axis=1)
     values = log_assignment[np.arange(len(best)), best]

@@ -154,14 +154,7 @@ class _Known:
 
 
 def continued(tracks0: Tracks, tracks1: Tracks, features0: Features, features1: Features) -> Matches:
-    """Matches of the features of two images that have the same identity.
-
-    Args:
-        tracks0: of the first image.
-        tracks1: of the second image, from the same tracker.
-        features0: of the first image.
-        features1: of the second image.
-    """
+    """Matches of the features of two images that have the same identity; the tracks are from one tracker."""
     _, index0, index1 = np.intersect1d(tracks0.ids, tracks1.ids, assume_unique=True, return_indices=True)
     order = np.argsort(index0)
     index0, index1 = index0[order], index1[order]

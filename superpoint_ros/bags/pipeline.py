@@ -73,12 +73,8 @@ def extract(
 ) -> None:
     """Extract the features of some segments in their order. If the bag proves to be damaged, recover it and continue.
 
-    Args:
-        job: the work on the bag.
-        segments: indices, ascending.
-        extractor: made with the settings of the job.
-        finished: called with the index of each segment when its results are complete.
-        advance: called with the number of images that have been completed since the last call.
+    The segments are ascending, and the extractor is made with the settings of the job. `finished` is called with each
+    segment when its results are complete, `advance` with the number of images completed since the last call.
 
     Raises:
         OSError: the results cannot be written.
@@ -150,12 +146,8 @@ def prefetch(
 ) -> Generator[R, None, None]:
     """Like map, but threads work on the next items while the caller is busy with a result.
 
-    Args:
-        function: called with each item.
-        items: in order.
-        workers: number of threads.
-        depth: maximum number of items in progress.
-        size: bytes of an item; the items in progress have at most MAX_PENDING together, unless there is only one.
+    At most `depth` items are in progress. Together they have at most MAX_PENDING bytes, unless there is only one;
+    `size` gives the bytes of an item.
     """
     pending: deque[tuple[Future[R], int]] = deque()
     pool = ThreadPoolExecutor(workers)

@@ -163,14 +163,10 @@ def _messages(
     find_index: Callable[[BinaryIO, int], int],
     read_record: Callable[[BinaryIO, int], _Record],
 ) -> Messages:
-    """Yield the messages of a file of records.
+    """Yield the messages of a file whose records begin at `start`.
 
-    Args:
-        path: the file.
-        damage: gets a sentence for each problem.
-        start: position of the first record.
-        find_index: returns the position of the index at the end of the file, 0 if there is none.
-        read_record: reads a record and leaves the stream behind it; raises anything if the record is broken.
+    `find_index` returns the position of the index at the end of the file, 0 if there is none. `read_record` reads a
+    record and leaves the stream behind it; it raises anything if the record is broken.
     """
     topics: dict[int, Topic] = {}
     undeclared = 0
@@ -349,13 +345,10 @@ def decompress_file(path: Path, folder: Path, damage: list[str]) -> Path:
 
 
 def decompress(compression: str, data: bytes, size: int, step: int = 4096) -> tuple[bytes, str]:
-    """Decompress as much as possible, but at most `size` bytes, and say why that is not everything.
+    """Decompress as much as possible, but at most the expected `size` in bytes, and say why that is not everything.
 
-    Args:
-        compression: none, '' (none too), zstd, lz4 or bz2.
-        data: the compressed bytes.
-        size: the expected size.
-        step: bytes to decompress at once: small ones lose less before a broken byte, large ones are faster.
+    The compression is '', none, zstd, lz4 or bz2. `step` is the number of bytes to decompress at once: small ones lose
+    less before a broken byte, large ones are faster.
     """
     if size > MAX_RECORD:
         return b'', f'claims to decompress to {size} bytes, more than {MAX_RECORD}, and is skipped'

@@ -224,16 +224,7 @@ def reconstruction(
     from superpoint_ros.evaluation import reconstruction as feature
 
     extractors = {
-        model: Extractor(
-            model,
-            backend=models.backend,
-            precision=models.precision,
-            subpixel=models.subpixel,
-            octaves=models.octaves,
-            resize=resize,
-            max_keypoints=max_keypoints,
-        )
-        for model in models.models
+        model: Extractor(model, resize=resize, max_keypoints=max_keypoints, **models.options) for model in models.models
     }
     return feature.measure(pose_pairs.read_pairs(pairs), folder, extractors, partial(match, config=matching), output)
 

@@ -46,9 +46,9 @@ class CameraNode(Node):
         self._publisher.publish(image_message(image, Header(stamp=stamp.to_msg(), frame_id='camera_optical_frame')))
 
 
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Entry point of `ros2 run superpoint_ros superpoint_camera`."""
-    rclpy.init(args=args)
+    rclpy.init()
     try:
         rclpy.spin(CameraNode())
     except (KeyboardInterrupt, ExternalShutdownException):

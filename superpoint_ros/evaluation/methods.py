@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import cv2
 
@@ -47,6 +48,11 @@ class ModelsConfig:
     precision: str = option('auto', 'Precision of the convolutions: auto, fp32, tf32, bf16, fp16 or int8.')
     subpixel: bool = option(True, 'Refine the keypoints of the models to a fraction of a pixel.')
     octaves: int = option(1, 'Number of image sizes to extract from, each half the one before.', minimum=1, maximum=4)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of Extractor among these."""
+        return {name: value for name, value in vars(self).items() if name != 'models'}
 
 
 def methods(config: ModelsConfig, baselines: bool = True) -> list[Method]:
@@ -94,8 +100,7 @@ def combined(method: str, matcher: str) -> str:
 
 
 def _model(model: str, config: ModelsConfig) -> Method:
-    options = {name: getattr(config, name) for name in ('backend', 'precision', 'subpixel', 'octaves')}
-    extractor = Extractor(model, resize=0, **options)
+    extractor = Extractor(model, resize=0, **config.options)
     runtime = extractor.runtime
 
     def at(setting: Setting) -> Extract:

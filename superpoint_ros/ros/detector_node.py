@@ -135,6 +135,6 @@ def _read_mask(path: str) -> npt.NDArray[np.uint8]:
         raise ValueError(f'mask {error}') from None
 
 
-def main(args: list[str] | None = None) -> None:
-    """Entry point of `ros2 run superpoint_ros superpoint_detector`."""
-    sys.exit(run(DetectorNode, args))
+def main() -> None:
+    """Run superpoint_detector, with the arguments of the command line."""
+    sys.exit(run(DetectorNode))

@@ -28,12 +28,8 @@ from superpoint_ros.ros.topic_names import follow
 class DetectorTopics:
     """Receives the images of one camera and publishes their features.
 
-    Args:
-        node: the detector.
-        name: namespace of the topics; may be empty.
-        mask: (H, W) for every image, 0 where keypoints are not allowed; None allows them everywhere.
-        config: of the node.
-        extractor: the one that makes the features, for features/info.
+    The namespace `name` may be empty. The mask (H, W) applies to every image and is 0 where keypoints are not allowed;
+    None allows them everywhere. The extractor is described on features/info.
     """
 
     def __init__(

@@ -26,11 +26,7 @@ class ManagedNode(LifecycleNode):
     A transition that raises fails: the reason is logged and shown on /diagnostics, and the node keeps its state, so
     that it can be tried again with other parameters. Parameters come from configuration dataclasses. Live ones may
     change at any time, the others only while the node is unconfigured. If `autostart` is true, the node configures and
-    activates itself as soon as an executor runs it, `run` or any other.
-
-    Args:
-        name: of the node.
-        configurations: dataclasses made with config.option; one has a field `autostart`, which cannot change.
+    activates itself as soon as an executor runs it, `run` or any other; this parameter cannot change.
     """
 
     def __init__(self, name: str, configurations: Sequence[type]) -> None:

@@ -21,12 +21,7 @@ YELLOW, GREEN = ColorRGBA(r=1.0, g=0.85, b=0.2, a=1.0), ColorRGBA(r=0.3, g=0.9, 
 
 
 class MarkerTopic:
-    """Publishes visualization_msgs/ImageMarker on <topic>/markers.
-
-    Args:
-        node: the publisher.
-        topic: name before remapping.
-    """
+    """Publishes visualization_msgs/ImageMarker on <topic>/markers; `topic` is the name before remapping."""
 
     def __init__(self, node: Node, topic: str) -> None:
         self._publisher = node.create_publisher(ImageMarker, follow(node, topic, 'markers'), 5)

@@ -19,27 +19,16 @@ from superpoint_ros.stream_tracker import nanoseconds
 
 
 class Arrival(NamedTuple):
-    """An image to process.
-
-    Args:
-        image: the message.
-        received_at: monotonic time in seconds at which it arrived.
-        mask: the message on the topic of masks, or None.
-    """
+    """An image message to process, and the message with its mask, or None."""
 
     image: Any
     received_at: float
+    """Monotonic time in seconds."""
     mask: Image | None = None
 
 
 class MaskTopic:
-    """Receives the images of a camera with their masks.
-
-    Args:
-        node: the subscriber.
-        prefix: namespace with a slash at its end, or empty.
-        config: of the node.
-    """
+    """Receives the images of a camera with their masks; `prefix` is a namespace with a slash at its end, or empty."""
 
     def __init__(self, node: Node, prefix: str, config: DetectorConfig) -> None:
         self._node = node

@@ -24,13 +24,8 @@ class MatchOutput:
     """Publishes the matches of two frames, with the header of the second.
 
     <topic>/first has the stamp and the frame_id of the first frame. <topic>/image shows the matches, and is drawn only
-    while it has a subscriber.
-
-    Args:
-        node: the matcher.
-        topic: of the matches.
-        streams: camera of the first frame and of the second; the same for one camera over time.
-        config: of the node; may be replaced.
+    while it has a subscriber. The streams are the cameras of the first and of the second frame, the same for one camera
+    over time. `config` may be replaced.
     """
 
     def __init__(

@@ -126,6 +126,6 @@ def _split(pair: str) -> tuple[str, str]:
     return first, second
 
 
-def main(args: list[str] | None = None) -> None:
-    """Entry point of `ros2 run superpoint_ros superpoint_matcher`."""
-    sys.exit(run(MatcherNode, args))
+def main() -> None:
+    """Run superpoint_matcher, with the arguments of the command line."""
+    sys.exit(run(MatcherNode))

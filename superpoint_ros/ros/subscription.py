@@ -35,12 +35,8 @@ class MatchedSubscription:
     subscribes only when there is a publisher: a wrong guess would lose messages or log warnings in the publisher. If
     there are publishers of both kinds, it tries each for SILENCE and keeps the one that receives messages.
 
-    Args:
-        node: the subscriber.
-        kind: message class.
-        topic: name before remapping.
-        callback: called with each message.
-        reliability: 'auto' as described, or always 'reliable' or 'best_effort'.
+    The reliability is 'auto' as described, or always 'reliable' or 'best_effort'. `kind` is the class of the messages,
+    and `topic` the name before remapping.
     """
 
     def __init__(

@@ -222,7 +222,7 @@ class Execution:
             self._batch = batch
 
 
-def export_engines(model: Model, config: RuntimeConfig, output: Path | None, watch: Watch | None = None) -> list[Path]:
+def export_engines(model: Model, config: RuntimeConfig, output: Path | None) -> list[Path]:
     """Build and check the engines for engine_sizes ahead of time; a node with the same configuration finds them.
 
     With an output, the only engine is written to that file instead.
@@ -238,7 +238,7 @@ def export_engines(model: Model, config: RuntimeConfig, output: Path | None, wat
     if not config.engine_sizes or (output and len(config.engine_sizes) > 1):
         wanted = 'the size' if output else 'the sizes'
         raise ValueError(f'engine_sizes: give {wanted} to build for, such as [640x480]')
-    runtime = load(model, config, watch or Watch())
+    runtime = load(model, config, Watch())
     network: Any = runtime.network
     all_shapes = [{'image': (1, height, width)} for width, height in runtime.sizes]
     if output:
