@@ -18,7 +18,8 @@ from rosbags import rosbag1, rosbag2
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import storage_mcap
 
-from superpoint_ros.bags.records import MAX_RECORD, ZSTD, decompress, limit_database
+from superpoint_ros.bags.compression import MAX_RECORD, ZSTD, decompress
+from superpoint_ros.bags.sqlite import limit_database
 
 MAX_METADATA = 1 << 22
 """Maximum size of metadata.yaml in bytes."""

@@ -14,8 +14,8 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
+from superpoint_ros.bags.compression import ZSTD
 from superpoint_ros.bags.limits import BagPath, CompressedFileError, decompress_strictly, limit_messages, limited
-from superpoint_ros.bags.records import ZSTD
 from superpoint_ros.stream_tracker import nanoseconds
 
 IMAGE = 'sensor_msgs/msg/Image'

@@ -19,7 +19,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from superpoint_ros.bags import records
+from superpoint_ros.bags import compression, records, sqlite
 from superpoint_ros.bags.read import COMPRESSED_IMAGE, IMAGE, DamagedBagError, bag_files, open_bag, seconds
 from superpoint_ros.files import folder_written_whole
 
@@ -28,7 +28,7 @@ T = TypeVar('T')
 _READERS: dict[bytes, Callable[[Path, list[str]], records.Messages]] = {
     records.ROS1: records.ros1,
     records.MCAP: records.mcap,
-    records.SQLITE: records.sqlite,
+    sqlite.SQLITE: sqlite.messages,
 }
 
 
@@ -90,8 +90,8 @@ def _copy_bag(source: Path, scratch: Path, everything: bool) -> list[str]:
     with tempfile.TemporaryDirectory(dir=scratch) as temporary, _writer(scratch, kinds[0][0] == records.ROS1) as writer:
         for kind, path in kinds:
             found: list[str] = []
-            if kind == records.ZSTD:
-                path = records.decompress_file(path, Path(temporary), found)
+            if kind == compression.ZSTD:
+                path = compression.decompress_file(path, Path(temporary), found)
                 kind = _kind(path)
             if kind in _READERS:
                 messages = _READERS[kind](_with_log(path, Path(temporary)), found)
@@ -123,8 +123,8 @@ def _copy_messages(
         if connections[key] is None:
             continue
         # A recorder that compresses single messages says so only in metadata.yaml, which may be lost.
-        if data[:4] == records.ZSTD:
-            data, problem = records.decompress('zstd', data, records.MAX_RECORD)
+        if data[:4] == compression.ZSTD:
+            data, problem = compression.decompress('zstd', data, compression.MAX_RECORD)
             if problem:
                 damage.append(f'{topic.name}: the message at {seconds(stamp)} {problem}')
                 continue
@@ -165,7 +165,7 @@ def _kind(path: Path) -> bytes:
     """The first bytes of a file if they are those of a bag file or of a compressed file, else b''."""
     with path.open('rb') as file:
         start = file.read(16)
-    return next((magic for magic in (*_READERS, records.ZSTD) if start.startswith(magic)), b'')
+    return next((magic for magic in (*_READERS, compression.ZSTD) if start.startswith(magic)), b'')
 
 
 def _with_log(path: Path, folder: Path) -> Path:

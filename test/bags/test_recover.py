@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mcap.opcode import Opcode
 from rosbags.rosbag2.storage_mcap import zstd
 
-from superpoint_ros.bags import records, recover
+from superpoint_ros.bags import compression, records, recover, sqlite
 
 from .conftest import PERIOD, START, Recorder, contents, single_files
 from .hostile import (
@@ -334,19 +334,19 @@ def test_only_stored_tables_are_read_from_a_database(name, tmp_path):
         database.execute('CREATE TABLE topics (id INTEGER PRIMARY KEY, name, type)')
         database.execute(HOSTILE_TABLES[name])
     with pytest.raises(ValueError, match='messages is not a plain table'):
-        next(records.sqlite(path, []))
+        next(sqlite.messages(path, []))
 
 
 def test_the_steps_of_a_query_are_limited():
     with closing(apsw.Connection(':memory:')) as database:
-        records.limit_database(database, 0)
+        sqlite.limit_database(database, 0)
         with pytest.raises(ValueError, match='too many steps'):
             database.execute(f'{ENDLESS} SELECT count(id) FROM numbers').fetchall()
 
 
 def test_what_is_decompressed_from_a_file_is_limited_in_all(record, tmp_path, monkeypatch):
     """A hundred chunks, each of which is small enough, and a file that is compressed as a whole."""
-    monkeypatch.setattr(records, 'max_decompressed', lambda _: 10 * MEGABYTE)
+    monkeypatch.setattr(compression, 'max_decompressed', lambda _: 10 * MEGABYTE)
     many, damage = tmp_path / 'many.mcap', []
     block = mcap_message(1) + mcap_record(Opcode.METADATA, bytes(MEGABYTE))
     many.write_bytes(records.MCAP + declared_topic() + mcap_chunk(zstd.compress(block), len(block)) * 100)
