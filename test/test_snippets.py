@@ -17,8 +17,9 @@ from superpoint_ros.tracking import Tracks
 from test.conftest import features_of_size
 
 ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / 'README.md'
 SLAM = ROOT / 'docs/integrating-a-slam-node.md'
-PAGES = pytest.mark.parametrize('page', [ROOT / 'README.md', SLAM], ids=lambda page: page.name)
+PAGES = pytest.mark.parametrize('page', [README, SLAM], ids=lambda page: page.name)
 DESCRIPTORS = [(128, 'int8', 0.01), (256, 'int8', 0.01), (128, 'float32', 1e-5)]
 """Size, type and rounding error."""
 
@@ -106,7 +107,7 @@ class TestPython:
     def names(self, page):
         pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
         found = {}
-        exec('\n'.join(block for block in code(page, 'python') if 'extractor' not in block), found)
+        exec('\n'.join(block for block in code(page, 'python') if 'Extractor' not in block), found)
         return found
 
     @pytest.fixture
@@ -118,11 +119,21 @@ class TestPython:
 
         return lambda cloud: cloud_message(cloud, Header())
 
-    @PAGES
+    @pytest.mark.parametrize('page', [SLAM])
     @pytest.mark.parametrize(('size', 'kind', 'tolerance'), DESCRIPTORS)
     def test_features(self, names, message, size, kind, tolerance):
         given = features_of_size(size)
         keypoints, descriptors = names['read_features'](message(clouds.encode_features(given, kind)))
+        np.testing.assert_array_equal(keypoints, given.keypoints)
+        np.testing.assert_allclose(descriptors, given.descriptors, atol=tolerance)
+
+    @pytest.mark.parametrize('page', [README])
+    @pytest.mark.parametrize(('size', 'kind', 'tolerance'), DESCRIPTORS)
+    def test_callback(self, names, message, size, kind, tolerance):
+        given, received = features_of_size(size), []
+        names['add_features'] = lambda *features: received.append(features)
+        names['on_features'](message(clouds.encode_features(given, kind)))
+        ((keypoints, descriptors),) = received
         np.testing.assert_array_equal(keypoints, given.keypoints)
         np.testing.assert_allclose(descriptors, given.descriptors, atol=tolerance)
 
