@@ -31,7 +31,7 @@ def parse(function: Callable[..., Any], words: Sequence[str], program: str) -> d
     Args:
         function: has type hints and a Google-style docstring, which gives the help. A configuration need not be
             described there: its own docstring is then the help.
-        words: the command line behind the name of the command.
+        words: the command line after the name of the command.
         program: the name of the command.
 
     Raises:

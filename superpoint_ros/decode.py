@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from superpoint_ros.config import check, option
-from superpoint_ros.features import Floats
+from superpoint_ros.features import Features, Floats
 
 CELL = 8
 """Side of the cells of the heads, in pixels."""
@@ -61,16 +61,8 @@ class DecodeConfig:
         check(self)
 
 
-class Decoded(NamedTuple):
-    """Keypoints of one image in pixels of the network's input, by descending score; types as in Features."""
-
-    keypoints: Floats
-    scores: Floats
-    descriptors: Floats
-
-
-def decode_superpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
-    """Decode the heads of SuperPoint, or of MagicPoint, which has no descriptors.
+def decode_superpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Features:
+    """Decode the heads of SuperPoint, or of MagicPoint, which has no descriptors, to features of the network's picture.
 
     Args:
         heads: score_map (H, W) and, if the model has them, descriptors (H/8, W/8, D).
@@ -88,10 +80,12 @@ def decode_superpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig,
         descriptors = sample_descriptors(heads['descriptors'], keypoints, config.interpolation)
     else:
         descriptors = np.empty((len(keypoints), 0), np.float32)
-    return Decoded(keypoints, scores[y, x], descriptors)
+    return Features(keypoints, scores[y, x], descriptors, size)
 
 
-def decode_unsuperpoint(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
+def decode_unsuperpoint(
+    heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None
+) -> Features:
     """Decode the heads of UnSuperPoint, which has one keypoint in each cell; arguments as in decode_superpoint.
 
     The heads are scores (1, H/8, W/8), positions (2, H/8, W/8) within the cells, 0 to 1, and descriptors
@@ -106,10 +100,10 @@ def decode_unsuperpoint(heads: Heads, size: tuple[int, int], config: DecodeConfi
     keypoints = np.stack([x[chosen], y[chosen]], axis=1)
     np.clip(keypoints, 0, np.array(size, np.float32) - 1, out=keypoints)
     descriptors = sample_descriptors(heads['descriptors'], keypoints, config.interpolation)
-    return Decoded(keypoints, scores[chosen], descriptors)
+    return Features(keypoints, scores[chosen], descriptors, size)
 
 
-def decode(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Decoded:
+def decode(heads: Heads, size: tuple[int, int], config: DecodeConfig, mask: Mask | None = None) -> Features:
     """Decode the heads of any of our networks; the arguments are those of decode_superpoint and decode_unsuperpoint."""
     decoder = decode_superpoint if 'score_map' in heads else decode_unsuperpoint
     return decoder(heads, size, config, mask)

@@ -33,7 +33,7 @@ def draw_keypoints(image: npt.NDArray[np.uint8], features: Features) -> Canvas:
     """Draw a dot at each keypoint on a copy of the image, (H, W) gray or BGR: yellow for the strongest, to pink."""
     canvas = to_color(image)
     # By rank and not by score: a few keypoints score far higher than the rest, which would all look alike.
-    # The lower part of the color map is too dark for dark ground.
+    # The lower part of the color map is too dark on a dark background.
     ranks = np.linspace(255, 110, len(features)).astype(np.uint8)
     colors = cv2.applyColorMap(ranks, cv2.COLORMAP_PLASMA).reshape(-1, 3).tolist() if len(ranks) else []
     radius = max(2.0, max(canvas.shape) / 320)

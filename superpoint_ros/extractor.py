@@ -16,7 +16,7 @@ import numpy.typing as npt
 from superpoint_ros import image_files, models, runtimes
 from superpoint_ros.clouds import features_info
 from superpoint_ros.config import check, option, split
-from superpoint_ros.decode import CELL, DecodeConfig, Decoded, Mask, decode
+from superpoint_ros.decode import CELL, DecodeConfig, Mask, decode
 from superpoint_ros.features import Features, joined
 from superpoint_ros.geometry import Transform, resize_transform, transform_points
 from superpoint_ros.image_files import eight_bits
@@ -260,10 +260,10 @@ def to_gray(image: Image) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.convertScaleAbs(np.maximum(image, 0), alpha=255), np.uint8)
 
 
-def finish(decoded: Decoded, prepared: Prepared) -> Features:
-    """Features in the pixels of the original image, none where its mask is 0."""
+def finish(decoded: Features, prepared: Prepared) -> Features:
+    """Features of the prepared picture in the pixels of the original image, none where its mask is 0."""
     keypoints = transform_points(prepared.transform, decoded.keypoints)
-    features = Features(keypoints, decoded.scores, decoded.descriptors, prepared.image_size)
+    features = dataclasses.replace(decoded, keypoints=keypoints, image_size=prepared.image_size)
     if (mask := prepared.image_mask) is None:
         return features
     width, height = prepared.image_size

@@ -211,7 +211,6 @@ def test_decode_of_an_empty_score_map(depth):
     assert decoded.keypoints.shape == (0, 2)
     assert decoded.scores.shape == (0,)
     assert decoded.descriptors.shape == (0, depth)
-    assert {array.dtype for array in decoded} == {np.dtype(np.float32)}
 
 
 def test_heads_of_both_networks_are_decoded():

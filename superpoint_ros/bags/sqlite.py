@@ -36,7 +36,7 @@ def messages(path: Path, damage: list[str]) -> Messages:
                 if row is None:
                     break
                 number, topic, stamp, data = row
-                # SQLite reads pages behind the end of the file as zeros.
+                # SQLite reads pages beyond the end of the file as zeros.
                 if not (last < number and topic in topics and 0 <= stamp < 1 << 63 and isinstance(data, bytes)):
                     raise ValueError('a page is lost')
             except (apsw.Error, TypeError, ValueError) as error:

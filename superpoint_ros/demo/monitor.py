@@ -115,8 +115,10 @@ class MonitorNode(Node):
         """The first of images, features, matches and tracks that has not arrived; empty if all have."""
         counts = self.counts
         arrived = {'images': counts.images, 'features': counts.frames, 'matches': counts.matches}
-        waiting = [what for what, times in arrived.items() if not times]
-        return waiting[0] if waiting else '' if any(f.complete for f in self.frames.values()) else 'tracks'
+        for what, messages in arrived.items():
+            if not messages:
+                return what
+        return '' if any(frame.complete for frame in self.frames.values()) else 'tracks'
 
     def _take_image(self, message: Image) -> None:
         self.counts.images.append(time.monotonic())

@@ -28,7 +28,7 @@ class Process(NamedTuple):
 
 @contextmanager
 def started(name: str, module: str, arguments: Sequence[str], log: Path) -> Iterator[Process]:
-    """Run a module's `main` with the words behind --ros-args; it is interrupted when the block or this process ends.
+    """Run a module's `main` with the words after --ros-args; it is interrupted when the block or this process ends.
 
     Its output goes to the log file, its name to messages.
     """
@@ -73,7 +73,7 @@ def interrupts() -> Iterator[threading.Event]:
 
 
 def ros_arguments(namespace: str, parameters: Mapping[str, Any], remappings: Mapping[str, str]) -> list[str]:
-    """The words behind --ros-args for a node with these parameters and remappings."""
+    """The words after --ros-args for a node with these parameters and remappings."""
     # JSON is YAML, and keeps the string "0" from becoming a number.
     given = [f'{name}:={json.dumps(value)}' for name, value in parameters.items()]
     remapped = [f'{name}:={to}' for name, to in {'__ns': namespace, **remappings}.items()]

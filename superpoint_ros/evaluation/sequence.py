@@ -34,8 +34,8 @@ def evaluate(frames: Sequence[Path], methods: Sequence[Method], setting: Setting
     """Match consecutive frames by mutual nearest neighbors and fit one fundamental matrix to the matches.
 
     There is no ground truth: an inlier only agrees with the epipolar geometry that most matches agree on
-    (matching.verify, MAGSAC++), and about one wrong match in a hundred does so by chance. Images are not resized. After
-    one that cannot be read, the next pair starts anew.
+    (matching.verify, MAGSAC++), and about one wrong match in a hundred does so by chance. Images are not resized. Two
+    frames with an unreadable one between them are not matched.
 
     Returns:
         One row for each method and pair of frames, and a sentence for each frame that cannot be read.

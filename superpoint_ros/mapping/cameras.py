@@ -14,7 +14,7 @@ COLMAP_CENTER = 0.5
 """Where COLMAP has the center of the top-left pixel, in x and y."""
 
 MAX_ERROR = 2.0
-"""Largest distance of a keypoint from the geometry, in pixels that the network sees; it finds points to one or two."""
+"""Largest distance of a keypoint from the geometry, in pixels that the network sees, where its error is one or two."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from superpoint_ros.mapping.pairs import Pair
 from superpoint_ros.matching import Matcher
 
 SEED = 0
-"""Of everything random in COLMAP."""
+"""Seed of the random numbers in COLMAP."""
 
 
 def check_camera(camera: CameraConfig) -> None:

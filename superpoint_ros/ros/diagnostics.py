@@ -89,7 +89,7 @@ class Statistics:
             }
 
     def _forget(self, now: float) -> None:
-        """Forget what is older than the window; not everybody who counts messages reads the figures."""
+        """Forget what is older than the window; called for each message, as the figures may never be read."""
         while self._in and self._in[0] < now - WINDOW:
             self._in.popleft()
         while self._out and self._out[0][0] < now - WINDOW:

@@ -75,5 +75,5 @@ class Worker(Generic[T]):
                 self._waiting = {key: items for key, items in self._waiting.items() if items}
             try:
                 self._process(oldest)
-            except Exception as error:  # noqa: BLE001 - the next items must find the thread running
+            except Exception as error:  # noqa: BLE001 - the thread must go on with the next items
                 self._failed(error)

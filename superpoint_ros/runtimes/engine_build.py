@@ -91,7 +91,7 @@ def describe(shapes: Shapes) -> str:
 
 
 def made(what: str, make: Callable[[], T | None]) -> T:
-    """Return what `make` makes.
+    """Call `make`, and return its result.
 
     Raises:
         EngineError: it returned None or, as TensorRT's constructors do, raised TypeError.

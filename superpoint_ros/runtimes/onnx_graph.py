@@ -150,7 +150,7 @@ TO_HEADS = {
             positions = Identity(p)
         }""",
 }
-"""The steps behind each output of a network, in ONNX's text format."""
+"""The steps after each output of a network, in ONNX's text format."""
 
 
 def with_heads(graph: Graph) -> Graph:
