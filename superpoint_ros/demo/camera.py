@@ -25,7 +25,7 @@ class CameraNode(Node):
         super().__init__('superpoint_camera')
         described = 'photographs, the number of a webcam, a video file, or a folder of images.'
         source = str(self._declare('source', PHOTOGRAPHS, described))
-        rate = self._declare('rate', 0.0, 'Images a second; 0 for the rate of the source.')
+        rate = self._declare('rate', 0.0, 'Images per second; 0 for the rate of the source.')
         if not isinstance(rate, int | float) or (rate and not 0.1 <= rate <= 1000):
             raise ValueError(f'rate: {rate} is out of range, expected 0.1 to 1000 Hz, or 0 for the rate of the source')
         self._source = open_source(source, np.random.default_rng(0))
