@@ -20,7 +20,7 @@ from superpoint_ros.ros import detector_config, matcher_config
 from superpoint_ros.ros.launching import nodes_description, parse
 
 BAG = 'Bag to play; `image` names its image topic. Default: none.'
-SOURCE = 'Camera to start: number of a webcam, video file, folder of images, or photographs (a rendered camera). Default: none.'
+SOURCE = 'Camera to start: webcam number, video file, folder of images, or photographs. Default: none.'
 RATE = 'Images per second of this camera; 0 for its own rate.'
 
 
