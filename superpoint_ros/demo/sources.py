@@ -18,7 +18,7 @@ PHOTOGRAPHS = 'photographs'
 """The source that shows a scene with known motion."""
 
 RATE = 30.0
-"""Images a second of sources without a rate of their own."""
+"""Images per second of sources without a rate of their own."""
 
 
 class Source(NamedTuple):
@@ -27,7 +27,7 @@ class Source(NamedTuple):
     image_at: Callable[[float], Image]
     """Returns the gray (H, W) image at a time in seconds; videos and folders return their next image."""
     rate: float = RATE
-    """Images a second."""
+    """Images per second."""
     timed: bool = False
     """Whether the image depends on the time."""
 
