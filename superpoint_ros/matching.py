@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,15 +25,11 @@ BLOCK = 128
 GEOMETRIES = {'homography': 4, 'fundamental': 7, 'essential': 5}
 """Number of matches that each geometry needs."""
 
+Matcher = Callable[[Features, Features], Matches]
+"""Matches the features of two images: `match`, `functools.partial(match, config=...)` or a LearnedMatcher.
 
-class Matcher(Protocol):
-    """Matches the features of two images: `match` with its defaults, or `functools.partial(match, config=...)`.
-
-    Raises:
-        ValueError: the features cannot be compared; see check_comparable.
-    """
-
-    def __call__(self, features0: Features, features1: Features, /) -> Matches: ...
+It raises ValueError if they cannot be compared; see check_comparable.
+"""
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,8 @@ _READERS: dict[bytes, Callable[[Path, list[str]], records.Messages]] = {
 def read(source: Path, folder: Path, everything: bool, use: Callable[[AnyReader], T]) -> T:
     """Open a bag and return `use(reader)`. If the bag proves to be damaged, recover it and call `use` again.
 
-    Args:
-        source: the bag.
-        folder: for an intact copy of a damaged bag, see `recover`. If it exists, the copy is read.
-        everything: whether `use` reads other messages than images.
-        use: reads the bag.
+    The folder is for an intact copy of a damaged bag, see `recover`; if it exists, the copy is read. `everything` tells
+    whether `use` reads other messages than images.
 
     Raises:
         ValueError: source is not a bag.
