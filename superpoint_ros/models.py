@@ -9,7 +9,7 @@ from pathlib import Path
 
 from superpoint_ros import resources
 
-SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'magicpoint')
+SHIPPED = ('superpoint', 'superpoint_lite', 'unsuperpoint', 'unsuperpoint_lite', 'unsuperpoint_lite_roll', 'magicpoint')
 """Names of the models in models/, each a .safetensors file and an .onnx file."""
 
 MATCHERS = (
