@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from superpoint_ros.evaluation.datasets import read_images, shrink
+from superpoint_ros.evaluation.homography import select
 from superpoint_ros.evaluation.methods import ALL_NEAREST, Method, combined
-from superpoint_ros.evaluation.metrics import correct_matches, inverse, shared
+from superpoint_ros.evaluation.metrics import correct_matches, inverse
 from superpoint_ros.evaluation.protocols import Setting
 from superpoint_ros.evaluation.report import Curve, Panel, Row, means, table
 from superpoint_ros.extractor import SMALLEST
@@ -58,9 +60,8 @@ def evaluate(
         for number, index in track(jobs, method.name, console=Console(stderr=True)):
             photograph = photographs[number]
             image, transform = view(photograph, index)
-            features = extract(image)
-            inside = shared(features.keypoints, inverse(transform), photograph.shape[::-1])
-            seen[number, index] = features[inside][: setting.keypoints], transform
+            within = dataclasses.replace(setting, size=photograph.shape[::-1])
+            seen[number, index] = select(extract(image), inverse(transform), within), transform
         for number, (name, matcher) in itertools.product(range(len(photographs)), matchers.items()):
             original, others = seen[number, 0][0], [seen[number, index] for index in range(len(LABELS))]
             try:

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from superpoint_ros.decode import CELL
 from superpoint_ros.networks import checkpoint
 from superpoint_ros.networks.superpoint import SuperPoint, SuperPointConfig
-from superpoint_ros.training.losses import DUSTBIN, DescriptorLossConfig, descriptor_loss, mean_of
+from superpoint_ros.training.losses import DUSTBIN, DescriptorLossConfig, descriptor_loss, mean_of, visible_cells
 from superpoint_ros.training.photometric import PhotometricConfig
 from superpoint_ros.training.stage import Batch, as_gray, visible_of
 from superpoint_ros.training.superpoint import SuperPointTraining
@@ -22,8 +21,8 @@ class DistillationTraining(SuperPointTraining):
     """Detector and descriptor together, with the outputs of a trained network as targets.
 
     The teacher sees the views as they are. The student sees them with photometric changes and black borders and learns
-    to ignore both; cells that a border covers have no keypoint.
-    Only validation uses labels, because the teacher's scores say more about each cell.
+    to ignore both; cells in a border have no keypoint. Only validation uses labels, because the teacher's scores say
+    more about each cell.
 
     Args:
         network: configuration of the student.
@@ -58,13 +57,14 @@ class DistillationTraining(SuperPointTraining):
         changed, rngs = self.pair(batch)
         outputs = self(changed)
         targets = self.teacher(as_gray(torch.cat([batch['image'], batch['image1']])))
-        whole = whole_cells(torch.cat(visible_of(batch)))
-        scores = torch.where(whole, targets['logits'], no_keypoint(targets['logits']))
+        visible = visible_of(batch)
+        counted = visible_cells(torch.cat(visible))
+        scores = torch.where(counted, targets['logits'], no_keypoint(targets['logits']))
         detector = score_distillation_loss(outputs['logits'], scores, self.score_temperature)
         views = views0, views1 = outputs['descriptors'].chunk(2)
-        descriptor = descriptor_loss(views0, views1, batch['homography'], visible_of(batch), self.descriptors, rngs)
+        descriptor = descriptor_loss(views0, views1, batch['homography'], visible, self.descriptors, rngs)
         similarity = similarity_distillation_loss(
-            views, targets['descriptors'].chunk(2), whole.chunk(2), self.descriptors.temperature
+            views, targets['descriptors'].chunk(2), counted.chunk(2), self.descriptors.temperature
         )
         loss = 2 * detector + self.descriptors.weight * descriptor + self.similarity_weight * similarity
         return loss, {'loss/detector': detector, 'loss/descriptor': descriptor, 'loss/similarity': similarity}
@@ -94,11 +94,6 @@ class Teacher:
         return {name: output.float() for name, output in outputs.items()}
 
 
-def whole_cells(visible: Tensor) -> Tensor:
-    """The cells (B, 1, H/8, W/8) bool whose pixels (B, 1, H, W) are all visible."""
-    return F.max_pool2d((~visible).float(), CELL) == 0
-
-
 def no_keypoint(logits: Tensor) -> Tensor:
     """Logits of cells without a keypoint, in the shape (B, 65, H/8, W/8) of others."""
     sure = torch.zeros_like(logits)
@@ -116,7 +111,7 @@ def score_distillation_loss(logits: Tensor, targets: Tensor, temperature: float 
 
 
 def similarity_distillation_loss(
-    student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], whole: tuple[Tensor, ...], temperature: float
+    student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], counted: tuple[Tensor, ...], temperature: float
 ) -> Tensor:
     """Divergence between student and teacher in which cells of two views they find similar.
 
@@ -128,7 +123,7 @@ def similarity_distillation_loss(
     Args:
         student: descriptors of the two views, each (B, D, H/8, W/8); normalized here.
         teacher: the same.
-        whole: (B, 1, H/8, W/8) bool of both views, the cells that count: those outside of borders.
+        counted: (B, 1, H/8, W/8) bool of both views, the cells without black borders.
         temperature: divisor of the similarities.
     """
     similarities = []
@@ -136,7 +131,7 @@ def similarity_distillation_loss(
         cells0, cells1 = (F.normalize(view.float().flatten(2), dim=1) for view in views)
         similarities.append((cells1.mT @ cells0).float() / temperature)
     ours, theirs = similarities
-    first, second = (cells.flatten(1) for cells in whole)
+    first, second = (cells.flatten(1) for cells in counted)
     return (mean_of(_divergence(ours, theirs), first) + mean_of(_divergence(ours.mT, theirs.mT), second)) / 2
 
 

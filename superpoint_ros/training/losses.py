@@ -75,8 +75,12 @@ def cell_labels(points: Tensor, valid: Tensor) -> Tensor:
     cell = torch.where(seen, y // CELL * columns + x // CELL, rows * columns)
     best = key.new_full((batch, rows * columns + 1), -1).scatter_reduce(1, cell, key, 'amax')[:, :-1]
     labels = torch.where(best >= 0, best % DUSTBIN, DUSTBIN).view(batch, rows, columns)
-    cells_valid = F.max_pool2d((~valid).float(), CELL)[:, 0] == 0
-    return labels.where(cells_valid, IGNORED)
+    return labels.where(visible_cells(valid)[:, 0], IGNORED)
+
+
+def visible_cells(visible: Tensor) -> Tensor:
+    """The cells (B, 1, H/8, W/8) bool whose pixels (B, 1, H, W) are all visible."""
+    return F.max_pool2d((~visible).float(), CELL) == 0
 
 
 def detector_loss(logits: Tensor, labels: Tensor) -> Tensor:

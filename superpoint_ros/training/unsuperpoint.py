@@ -161,7 +161,7 @@ def matching_loss(
 
     A score becomes the probability that the point finds its partner (SiLK, Gleize et al., arXiv 2304.06194, section
     3.3). Points and descriptors get no gradient. The loss is the mean over the points whose place the other view shows;
-    0 if there are none. So points in black borders get low scores, and points at their edges.
+    0 if there are none. So points in black borders and at their edges get low scores.
 
     Args:
         scores: (B, M) of first and second views.

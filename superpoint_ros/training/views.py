@@ -22,7 +22,7 @@ from superpoint_ros.training.homography import (
 BEYOND = 0.75
 """A view spans at most 1 / BEYOND of the photograph's sides; beyond its edges the photograph is mirrored."""
 FRAMES = HomographyConfig(crop=0.9)
-"""How frames lie in views with black borders."""
+"""Random homographies of the visible part of a view with black borders."""
 
 
 @dataclass(frozen=True)
